@@ -1,0 +1,156 @@
+"""The fields that we read of Service, EndpointSlice and Node, as Kubernetes names them.
+
+The structs mirror the API's JSON (camelCase on the wire) and judge nothing: every field that can be absent
+has a default, and addresses and ports are still plain strings and numbers. `service_port` and `endpoint`
+turn them into checked values. Source: the Kubernetes API reference, core/v1 and discovery.k8s.io/v1.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TypeAlias
+
+import msgspec
+
+
+class Kind(Enum):
+    """The kinds that we watch, by the name that a manifest's `kind:` has."""
+
+    SERVICE = "Service"
+    ENDPOINT_SLICE = "EndpointSlice"
+    NODE = "Node"
+
+
+class _ApiStruct(msgspec.Struct, frozen=True, rename="camel", gc=False, omit_defaults=True):
+    pass
+
+
+class ObjectMeta(_ApiStruct):
+    name: str
+    namespace: str = ""
+    uid: str = ""
+    resource_version: str = ""
+    creation_timestamp: str | None = None
+    deletion_timestamp: str | None = None
+    labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
+
+
+class ServicePortSpec(_ApiStruct):
+    port: int
+    name: str | None = None
+    protocol: str | None = None
+    node_port: int | None = None
+
+
+class ClientIPConfig(_ApiStruct):
+    timeout_seconds: int | None = None
+
+
+class SessionAffinityConfig(_ApiStruct):
+    client_ip: ClientIPConfig | None = msgspec.field(default=None, name="clientIP")
+
+
+class ServiceSpec(_ApiStruct):
+    type: str | None = None
+    cluster_ip: str | None = msgspec.field(default=None, name="clusterIP")
+    cluster_ips: list[str] | None = msgspec.field(default=None, name="clusterIPs")
+    ip_families: list[str] | None = None
+    ports: list[ServicePortSpec] | None = None
+    session_affinity: str | None = None
+    session_affinity_config: SessionAffinityConfig | None = None
+    internal_traffic_policy: str | None = None
+
+
+class Service(_ApiStruct):
+    metadata: ObjectMeta
+    spec: ServiceSpec = msgspec.field(default_factory=ServiceSpec)
+
+
+class EndpointPort(_ApiStruct):
+    name: str | None = None
+    port: int | None = None
+    protocol: str | None = None
+
+
+class EndpointConditions(_ApiStruct):
+    ready: bool | None = None
+    serving: bool | None = None
+    terminating: bool | None = None
+
+
+class ForNode(_ApiStruct):
+    name: str
+
+
+class ForZone(_ApiStruct):
+    name: str
+
+
+class EndpointHints(_ApiStruct):
+    for_nodes: list[ForNode] | None = None
+    for_zones: list[ForZone] | None = None
+
+
+class SliceEndpoint(_ApiStruct):
+    addresses: list[str]
+    conditions: EndpointConditions | None = None
+    hints: EndpointHints | None = None
+    node_name: str | None = None
+    zone: str | None = None
+
+
+class EndpointSlice(_ApiStruct):
+    metadata: ObjectMeta
+    address_type: str
+    endpoints: list[SliceEndpoint] | None = None
+    ports: list[EndpointPort] | None = None
+
+
+class NodeAddress(_ApiStruct):
+    type: str
+    address: str
+
+
+class NodeStatus(_ApiStruct):
+    addresses: list[NodeAddress] | None = None
+
+
+class Node(_ApiStruct):
+    metadata: ObjectMeta
+    status: NodeStatus = msgspec.field(default_factory=NodeStatus)
+
+
+ApiObject: TypeAlias = Service | EndpointSlice | Node
+
+
+class Listed(msgspec.Struct, frozen=True):
+    """A whole kind was read: objects of it that are not in here are gone."""
+
+    kind: Kind
+    objects: tuple[ApiObject, ...]
+
+
+class Upserted(msgspec.Struct, frozen=True):
+    """An object appeared or changed."""
+
+    object: ApiObject
+
+
+class Deleted(msgspec.Struct, frozen=True):
+    """An object is gone (or a relabel took it out of what we watch)."""
+
+    kind: Kind
+    namespace: str
+    name: str
+
+
+Event: TypeAlias = Listed | Upserted | Deleted
+
+
+def kind_of(item: ApiObject) -> Kind:
+    """The kind of a decoded object."""
+    return _KINDS[type(item)]
+
+
+_KINDS: dict[type[ApiObject], Kind] = {Service: Kind.SERVICE, EndpointSlice: Kind.ENDPOINT_SLICE, Node: Kind.NODE}

@@ -1,0 +1,111 @@
+"""What agent and worker say to each other: whole states, not changes, so that saying it again is harmless.
+
+A message is one msgpack array that starts with its name. `Configure` carries the descriptors of listeners
+that are new to the worker beside it, in the order of `new_listeners`; everything else is plain data. The
+worker answers every numbered message with the same number, in order.
+"""
+
+from __future__ import annotations
+
+from typing import Final, TypeAlias
+
+import msgspec
+
+MAX_DESCRIPTORS_PER_MESSAGE: Final = 253
+"""SCM_MAX_FD, the kernel's limit for one SCM_RIGHTS message; unix(7)."""
+
+
+class _Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    pass
+
+
+class ListenerKey(msgspec.Struct, frozen=True, array_like=True):
+    """What tells listeners of one node apart: TCP and UDP have port numbers of their own."""
+
+    protocol: str
+    proxy_port: int
+
+
+class ListenerConfig(msgspec.Struct, frozen=True, array_like=True):
+    """One listener of a Service port and the endpoints that its class of traffic may use, in API order."""
+
+    policy: str
+    proxy_port: int
+    endpoints: tuple[tuple[str, int], ...]
+
+
+class ServicePortConfig(msgspec.Struct, frozen=True, array_like=True):
+    """The whole state of one Service port on the worker that owns it.
+
+    `key` is `ServicePortName.key`, `label` what logs call it (`namespace/name:port`). All listeners of a
+    Service port share its affinity; each has its own endpoints. `udp_*_seconds` is how long a UDP flow
+    may be idle before and after the endpoint has answered.
+    """
+
+    key: str
+    label: str
+    protocol: str
+    family: str
+    affinity_timeout_seconds: int | None
+    udp_unanswered_seconds: float
+    udp_answered_seconds: float
+    listeners: tuple[ListenerConfig, ...]
+
+
+class WorkerLimits(msgspec.Struct, frozen=True, array_like=True):
+    """A worker's share of what the node allows. `max_udp_flows` None: as many as descriptors allow."""
+
+    max_udp_flows: int | None = None
+
+
+class Configure(_Message, frozen=True, tag="configure"):
+    """Serve `service_ports` as they stand here, and stop serving those whose keys are in `removed`."""
+
+    sequence: int
+    service_ports: tuple[ServicePortConfig, ...]
+    removed: tuple[str, ...]
+    new_listeners: tuple[ListenerKey, ...]
+
+
+class ReadCounters(_Message, frozen=True, tag="read-counters"):
+    sequence: int
+
+
+class Start(_Message, frozen=True, tag="start"):
+    """The first message: limits, and where in the balancing the random start lies."""
+
+    sequence: int
+    limits: WorkerLimits
+    seed: int
+
+
+class Acknowledged(_Message, frozen=True, tag="acknowledged"):
+    """`Start` or `Configure` is in effect: a connection accepted from now on goes by it."""
+
+    sequence: int
+
+
+class ServicePortCounters(msgspec.Struct, array_like=True):
+    """What one Service port has carried since its worker took it over.
+
+    TCP connections, or UDP flows: `opened` to an endpoint in all, `failed` for want of one that answers,
+    `retried` connect attempts beyond the first, `active` now. Bytes as clients see them.
+    """
+
+    opened: int = 0
+    failed: int = 0
+    retried: int = 0
+    active: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+
+class Counters(_Message, frozen=True, tag="counters"):
+    """The answer to `ReadCounters`, by `ServicePortConfig.key`."""
+
+    sequence: int
+    service_ports: dict[str, ServicePortCounters]
+
+
+AgentMessage: TypeAlias = Start | Configure | ReadCounters
+WorkerMessage: TypeAlias = Acknowledged | Counters

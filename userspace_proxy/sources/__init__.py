@@ -1,0 +1,30 @@
+"""Where objects come from: a real API server, or a directory of manifests.
+
+A source turns what it reads into `core.objects` events and hands them to its `Sink`; it never decides what
+they mean. Neighbours: none (`agent` composes); it imports `core` and `errors` only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from userspace_proxy.core.objects import Event
+from userspace_proxy.core.problem import Problem
+
+
+class Sink(Protocol):
+    """Who receives what a source reads. Both methods are called on the event loop and return at once."""
+
+    def observe(self, events: Sequence[Event]) -> None:
+        """Events in the order in which they happened."""
+
+    def report(self, scope: str, problems: Sequence[Problem]) -> None:
+        """All that is wrong now with `scope` (a file, or one object); none takes earlier ones back."""
+
+
+class Source(Protocol):
+    """Something that feeds a sink until it is cancelled."""
+
+    async def run(self, sink: Sink) -> None:
+        """Feed `sink` for ever. Raises `SourceError` if it cannot be used as given; never for bad data."""
