@@ -5,9 +5,24 @@ Source: the discovery.k8s.io/v1 EndpointSlice reference.
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
+from typing import Final
 
-from userspace_proxy.core.service_port import Port
+from userspace_proxy.core.objects import EndpointPort, EndpointSlice, SliceEndpoint
+from userspace_proxy.core.problem import Problem
+from userspace_proxy.core.service_port import (
+    Complaints,
+    IPFamily,
+    Port,
+    Protocol,
+    ServiceName,
+    family_of,
+    is_port,
+    why_not_dialled,
+)
+
+SERVICE_NAME_LABEL: Final = "kubernetes.io/service-name"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -19,3 +34,109 @@ class Endpoint:
 
     def __str__(self) -> str:
         return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointHost:
+    """One entry of a slice: an address and what is known of it. Its ports are the slice's."""
+
+    address: str
+    ready: bool
+    serving: bool
+    terminating: bool
+    node_name: str | None
+    hint_nodes: frozenset[str]
+    hint_zones: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class SlicePort:
+    name: str
+    protocol: Protocol
+    number: Port
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedSlice:
+    """An EndpointSlice of one Service, checked: every host with every port is an endpoint."""
+
+    service: ServiceName
+    family: IPFamily
+    hosts: tuple[EndpointHost, ...]
+    ports: tuple[SlicePort, ...]
+
+
+def read_endpoint_slice(item: EndpointSlice, origin: str) -> tuple[CheckedSlice | None, tuple[Problem, ...]]:
+    """The slice's usable part (None if it belongs to no Service or has names for addresses), and problems."""
+    meta = item.metadata
+    service = (meta.labels or {}).get(SERVICE_NAME_LABEL)
+    if not service or item.address_type == "FQDN":
+        return None, ()
+    complaints = Complaints(origin, "EndpointSlice", meta.namespace, meta.name)
+    try:
+        family = IPFamily(item.address_type)
+    except ValueError:
+        complaints.add("addressType", f"{item.address_type!r} is none of IPv4, IPv6 and FQDN")
+        return None, tuple(complaints.problems)
+    ports = [
+        port
+        for index, entry in enumerate(item.ports or [])
+        if (port := _read_port(entry, f"ports[{index}]", complaints)) is not None
+    ]
+    hosts = [
+        host
+        for index, endpoint in enumerate(item.endpoints or [])
+        if (host := _read_host(endpoint, f"endpoints[{index}]", family, complaints)) is not None
+    ]
+    checked = CheckedSlice(ServiceName(meta.namespace, service), family, tuple(hosts), tuple(ports))
+    return checked, tuple(complaints.problems)
+
+
+def _read_port(entry: EndpointPort, where: str, complaints: Complaints) -> SlicePort | None:
+    if entry.port is None:
+        return None  # "all ports", which a Service port cannot mean
+    if not is_port(entry.port):
+        complaints.add(f"{where}.port", f"{entry.port} is not a port (1-65535)")
+        return None
+    try:
+        protocol = Protocol(entry.protocol or "TCP")
+    except ValueError:
+        return None  # named already where the Service has it
+    return SlicePort(entry.name or "", protocol, Port(entry.port))
+
+
+def _read_host(
+    endpoint: SliceEndpoint, where: str, family: IPFamily, complaints: Complaints
+) -> EndpointHost | None:
+    if not endpoint.addresses:
+        return None
+    text = endpoint.addresses[0]  # all of one entry's addresses are the same host; the API promises the first
+    where = f"{where}.addresses[0]"
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        complaints.add(where, f"{text!r} is not an IP address")
+        return None
+    if family_of(address) is not family:
+        complaints.add(where, f"{text} is not an {family.value} address as the slice's addressType says")
+        return None
+    if reason := why_not_dialled(address):
+        complaints.add(where, f"{text} {reason}")
+        return None
+    conditions = endpoint.conditions
+    ready = serving = True
+    terminating = False
+    if conditions is not None:
+        ready = conditions.ready is not False
+        serving = ready if conditions.serving is None else conditions.serving
+        terminating = conditions.terminating is True
+    hints = endpoint.hints
+    return EndpointHost(
+        address=str(address),
+        ready=ready,
+        serving=serving,
+        terminating=terminating,
+        node_name=endpoint.node_name,
+        hint_nodes=frozenset(hint.name for hint in (hints.for_nodes if hints else None) or ()),
+        hint_zones=frozenset(hint.name for hint in (hints.for_zones if hints else None) or ()),
+    )

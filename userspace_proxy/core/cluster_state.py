@@ -1,0 +1,186 @@
+"""What the cluster says now: events folded into checked Services, slices and the own node.
+
+The fold is level-triggered. It remembers which Services may have changed since somebody last asked, so that
+a change of one Service costs the work of one, and a relist in which nothing differs costs none.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from userspace_proxy.core.endpoint import CheckedSlice, read_endpoint_slice
+from userspace_proxy.core.endpoint_selection import NodeIdentity
+from userspace_proxy.core.objects import (
+    ApiObject,
+    Deleted,
+    EndpointSlice,
+    Event,
+    Kind,
+    Listed,
+    Node,
+    Service,
+    Upserted,
+    kind_of,
+)
+from userspace_proxy.core.problem import Problem
+from userspace_proxy.core.service_port import IPFamily, ServiceName, ServicePort, family_of, read_service
+
+_ZONE_LABEL = "topology.kubernetes.io/zone"
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectId:
+    kind: Kind
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.kind.value} {self.namespace}/{self.name}"
+            if self.namespace
+            else f"{self.kind.value} {self.name}"
+        )
+
+
+@dataclass(slots=True)
+class _Entry:
+    raw: ApiObject
+    checked: tuple[ServicePort, ...] | CheckedSlice | None
+
+
+@dataclass(slots=True)
+class ClusterState:
+    """Feed it with `apply`; read `service_ports`, `slices_of` and `node`; empty `take_dirty` after each look."""
+
+    node_name: str
+    _entries: dict[ObjectId, _Entry] = field(default_factory=dict)
+    _slices: dict[ServiceName, dict[ObjectId, CheckedSlice]] = field(default_factory=dict)
+    _dirty: set[ServiceName] = field(default_factory=set)
+    _listed: set[Kind] = field(default_factory=set)
+    _node: Node | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether Services and slices were both listed once. Nothing may be programmed before that."""
+        return {Kind.SERVICE, Kind.ENDPOINT_SLICE} <= self._listed
+
+    @property
+    def node(self) -> NodeIdentity:
+        labels = (self._node.metadata.labels if self._node else None) or {}
+        return NodeIdentity(self.node_name, labels.get(_ZONE_LABEL))
+
+    def node_addresses(self, family: IPFamily) -> tuple[str, ...]:
+        """The node's addresses of a family as its object states them, InternalIP first."""
+        listed = (self._node.status.addresses if self._node else None) or []
+        by_rank: list[tuple[bool, str]] = []
+        for entry in listed:
+            try:
+                address = ipaddress.ip_address(entry.address)
+            except ValueError:
+                continue  # a Hostname entry
+            if family_of(address) is family:
+                by_rank.append((entry.type != "InternalIP", str(address)))
+        return tuple(address for _, address in sorted(by_rank, key=lambda pair: pair[0]))
+
+    def service_ports(self, name: ServiceName) -> tuple[ServicePort, ...]:
+        """The checked ports of a Service, empty if there is none of that name that is ours to serve."""
+        entry = self._entries.get(ObjectId(Kind.SERVICE, name.namespace, name.name))
+        return entry.checked if entry is not None and isinstance(entry.checked, tuple) else ()
+
+    def slices_of(self, name: ServiceName) -> Collection[CheckedSlice]:
+        return self._slices.get(name, {}).values()
+
+    def services_with_endpoint_on(self, addresses: Collection[str]) -> Iterator[ServiceName]:
+        """The Services some endpoint of which has one of `addresses`."""
+        for name, slices in self._slices.items():
+            if any(host.address in addresses for checked in slices.values() for host in checked.hosts):
+                yield name
+
+    def mark_dirty(self, name: ServiceName) -> None:
+        self._dirty.add(name)
+
+    def take_dirty(self) -> set[ServiceName]:
+        """The Services that may have changed since the last call."""
+        dirty, self._dirty = self._dirty, set()
+        return dirty
+
+    def apply(
+        self, event: Event, origins: Mapping[ObjectId, str] | None = None
+    ) -> dict[ObjectId, tuple[Problem, ...]]:
+        """Fold one event in. Returns what is wrong with each object that it changed (empty: nothing).
+
+        `origins` says where an object came from, for its problems; "API server" where it says nothing.
+        """
+        match event:
+            case Listed(kind=kind, objects=objects):
+                self._listed.add(kind)
+                by_id = {_id_of(item): item for item in objects}
+                gone = [key for key in self._entries if key.kind is kind and key not in by_id]
+                changed: dict[ObjectId, tuple[Problem, ...]] = {key: self._remove(key) for key in gone}
+                for key, item in by_id.items():
+                    changed.update(self._put(key, item, origins))
+                return changed
+            case Upserted(object=item):
+                return self._put(_id_of(item), item, origins)
+            case Deleted(kind=kind, namespace=namespace, name=name):
+                key = ObjectId(kind, namespace, name)
+                return {key: self._remove(key)} if key in self._entries else {}
+
+    def _put(
+        self, key: ObjectId, item: ApiObject, origins: Mapping[ObjectId, str] | None
+    ) -> dict[ObjectId, tuple[Problem, ...]]:
+        known = self._entries.get(key)
+        if known is not None and known.raw == item:
+            return {}
+        origin = (origins or {}).get(key, "API server")
+        problems: tuple[Problem, ...] = ()
+        checked: tuple[ServicePort, ...] | CheckedSlice | None = None
+        match item:
+            case Service():
+                checked, problems = read_service(item, origin)
+                self._dirty.add(ServiceName(key.namespace, key.name))
+            case EndpointSlice():
+                self._drop_slice(key, known)
+                checked, problems = read_endpoint_slice(item, origin)
+                if checked is not None:
+                    self._slices.setdefault(checked.service, {})[key] = checked
+                    self._dirty.add(checked.service)
+            case Node():
+                if key.name != self.node_name:
+                    return {}
+                self._replace_node(item)
+        self._entries[key] = _Entry(item, checked)
+        return {key: problems}
+
+    def _remove(self, key: ObjectId) -> tuple[Problem, ...]:
+        known = self._entries.pop(key)
+        match key.kind:
+            case Kind.SERVICE:
+                self._dirty.add(ServiceName(key.namespace, key.name))
+            case Kind.ENDPOINT_SLICE:
+                self._drop_slice(key, known)
+            case Kind.NODE:
+                self._replace_node(None)
+        return ()
+
+    def _drop_slice(self, key: ObjectId, known: _Entry | None) -> None:
+        if known is None or not isinstance(known.checked, CheckedSlice):
+            return
+        service = known.checked.service
+        remaining = self._slices[service]
+        del remaining[key]
+        if not remaining:
+            del self._slices[service]
+        self._dirty.add(service)
+
+    def _replace_node(self, node: Node | None) -> None:
+        before = self.node
+        self._node = node
+        if self.node != before:
+            self._dirty.update(self._slices)  # hints may now choose differently
+
+
+def _id_of(item: ApiObject) -> ObjectId:
+    return ObjectId(kind_of(item), item.metadata.namespace, item.metadata.name)

@@ -1,0 +1,208 @@
+"""From the cluster's state to what must listen where, and what leads there.
+
+The plan is folded like the state: `update` takes the Services that may have changed, plans those again, and
+says what differs. It decides neither proxy ports nor the order of work; that is the agent's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from userspace_proxy.core.cluster_state import ClusterState
+from userspace_proxy.core.endpoint import Endpoint
+from userspace_proxy.core.endpoint_selection import Outcome, Selection, candidates_of, select_endpoints
+from userspace_proxy.core.port_claims import FrontendClaims
+from userspace_proxy.core.service_port import (
+    Frontend,
+    IPFamily,
+    ServiceName,
+    ServicePort,
+    ServicePortName,
+    TrafficPolicy,
+)
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerName:
+    """A class of one Service port's traffic, which has a listener, and so a proxy port, of its own."""
+
+    service_port: ServicePortName
+    policy: TrafficPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedServicePort:
+    """A Service port with the endpoints that each class of its traffic may use."""
+
+    service_port: ServicePort
+    selections: tuple[tuple[TrafficPolicy, Selection], ...]
+
+    @property
+    def name(self) -> ServicePortName:
+        return self.service_port.name
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedPortal:
+    """Where a frontend leads, and what happens to a new connection there."""
+
+    listener: ListenerName
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class LostClaim:
+    """A frontend that a Service port wants and an older one has."""
+
+    frontend: Frontend
+    loser: ServicePortName
+    owner: ServicePortName
+
+
+@dataclass(frozen=True, slots=True)
+class OwnFrontendAsEndpoint:
+    """An endpoint that is a Service's own address: dialling it would come back to us for ever."""
+
+    service_port: ServicePortName
+    endpoint: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class PlanChange:
+    """What differs after an update. `portals_changed`: some frontend appeared, went, or leads elsewhere."""
+
+    changed: tuple[PlannedServicePort, ...]
+    removed: tuple[ServicePortName, ...]
+    portals_changed: bool
+
+
+def frontends_of(service_port: ServicePort) -> tuple[tuple[Frontend, TrafficPolicy], ...]:
+    """The addresses at which a Service port is reached, and the policy of what is sent there."""
+    name = service_port.name
+    cluster_ip = Frontend(service_port.cluster_ip, name.protocol, service_port.port)
+    return ((cluster_ip, service_port.internal_traffic_policy),)
+
+
+@dataclass(slots=True)
+class ProxyPlan:
+    """The desired state: `service_ports` to serve and `portals` that lead to them."""
+
+    families: frozenset[IPFamily]
+    service_ports: dict[ServicePortName, PlannedServicePort] = field(default_factory=dict)
+    portals: dict[Frontend, PlannedPortal] = field(default_factory=dict)
+    lost_claims: dict[ServicePortName, tuple[LostClaim, ...]] = field(default_factory=dict)
+    loops: dict[ServicePortName, tuple[OwnFrontendAsEndpoint, ...]] = field(default_factory=dict)
+    _names: dict[ServiceName, tuple[ServicePortName, ...]] = field(default_factory=dict)
+    _claims: FrontendClaims = field(default_factory=FrontendClaims)
+
+    def update(self, state: ClusterState, dirty: Collection[ServiceName]) -> PlanChange:
+        """Plan `dirty` again, with whatever else their addresses touch."""
+        wanted: dict[ServicePortName, ServicePort] = {}
+        removed: list[ServicePortName] = []
+        contested: set[Frontend] = set()
+        for service in dirty:
+            gone, touched = self._claim(service, state, wanted)
+            removed += gone
+            contested |= touched
+        for owner in self._neighbours(state, contested) - wanted.keys() - set(removed):
+            wanted[owner] = self.service_ports[owner].service_port
+        changed = [planned for port in wanted.values() if (planned := self._plan(port, state)) is not None]
+        portals_changed = self._lead(
+            contested | {f for p in changed for f, _ in frontends_of(p.service_port)}
+        )
+        return PlanChange(tuple(changed), tuple(removed), portals_changed)
+
+    def _claim(
+        self, service: ServiceName, state: ClusterState, wanted: dict[ServicePortName, ServicePort]
+    ) -> tuple[list[ServicePortName], set[Frontend]]:
+        """Bring the claims of one Service up to date; returns the names that are gone and frontends touched."""
+        touched: set[Frontend] = set()
+        ports = [port for port in state.service_ports(service) if port.name.family in self.families]
+        for port in ports:
+            wanted[port.name] = port
+            touched |= self._claims.replace(port.name, port.created, (f for f, _ in frontends_of(port)))
+        names = tuple(port.name for port in ports)
+        gone = [name for name in self._names.get(service, ()) if name not in names]
+        for name in gone:
+            touched |= self._claims.replace(name, "", ())
+            del self.service_ports[name]
+            self.lost_claims.pop(name, None)
+            self.loops.pop(name, None)
+        if names:
+            self._names[service] = names
+        else:
+            self._names.pop(service, None)
+        return gone, touched
+
+    def _neighbours(self, state: ClusterState, contested: Iterable[Frontend]) -> set[ServicePortName]:
+        """Planned Service ports that claim, or have as an endpoint, one of the frontends that changed hands."""
+        addresses = {frontend.address for frontend in contested}
+        if not addresses:
+            return set()
+        names = {
+            name
+            for service in state.services_with_endpoint_on(addresses)
+            for name in self._names.get(service, ())
+            if name in self.service_ports
+        }
+        for frontend in contested:
+            names.update(name for name in self._claims.claimants_of(frontend) if name in self.service_ports)
+        return names
+
+    def _plan(self, port: ServicePort, state: ClusterState) -> PlannedServicePort | None:
+        """Plan one Service port; None if that changes nothing."""
+        name = port.name
+        candidates = candidates_of(name, state.slices_of(name.service))
+        loops = tuple(
+            OwnFrontendAsEndpoint(name, candidate.endpoint)
+            for candidate in candidates
+            if Frontend(candidate.endpoint.address, name.protocol, candidate.endpoint.port) in self._claims
+        )
+        _put(self.loops, name, loops)
+        if loops:
+            own = {loop.endpoint for loop in loops}
+            candidates = tuple(candidate for candidate in candidates if candidate.endpoint not in own)
+        lost = tuple(
+            LostClaim(frontend, name, owner)
+            for frontend, _ in frontends_of(port)
+            if (owner := self._claims.owner_of(frontend)) is not None and owner != name
+        )
+        _put(self.lost_claims, name, lost)
+        policies = dict.fromkeys(policy for _, policy in frontends_of(port))
+        planned = PlannedServicePort(
+            port, tuple((policy, select_endpoints(candidates, policy, state.node)) for policy in policies)
+        )
+        if self.service_ports.get(name) == planned:
+            return None
+        self.service_ports[name] = planned
+        return planned
+
+    def _lead(self, frontends: Iterable[Frontend]) -> bool:
+        """Let each of `frontends` lead to its owner. Returns whether anything leads elsewhere now."""
+        changed = False
+        for frontend in frontends:
+            owner = self._claims.owner_of(frontend)
+            portal = None
+            if owner is not None:
+                planned = self.service_ports[owner]
+                policy = dict(frontends_of(planned.service_port))[frontend]
+                portal = PlannedPortal(ListenerName(owner, policy), dict(planned.selections)[policy].outcome)
+            if self.portals.get(frontend) != portal:
+                changed = True
+                if portal is None:
+                    del self.portals[frontend]
+                else:
+                    self.portals[frontend] = portal
+        return changed
+
+
+def _put(table: dict[ServicePortName, tuple[_T, ...]], name: ServicePortName, values: tuple[_T, ...]) -> None:
+    """Keep `values`, or no entry at all where there are none."""
+    if values:
+        table[name] = values
+    else:
+        table.pop(name, None)
