@@ -9,6 +9,8 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final, TypeAlias
 
 from userspace_proxy.core.endpoint import CheckedSlice, read_endpoint_slice
 from userspace_proxy.core.endpoint_selection import NodeIdentity
@@ -44,6 +46,14 @@ class ObjectId:
         )
 
 
+Origins: TypeAlias = Mapping[ObjectId, str]
+"""Where objects came from, for their problems; an API server where nothing is said."""
+Findings: TypeAlias = dict[ObjectId, tuple[Problem, ...]]
+"""What is wrong with each object that was read anew; empty where it is all right now, or gone."""
+
+_NO_ORIGINS: Final[Origins] = MappingProxyType({})
+
+
 @dataclass(slots=True)
 class _Entry:
     raw: ApiObject
@@ -52,7 +62,7 @@ class _Entry:
 
 @dataclass(slots=True)
 class ClusterState:
-    """Feed it with `apply`; read `service_ports`, `slices_of` and `node`; empty `take_dirty` after each look."""
+    """Feed it with `apply`; after that, plan again what `take_dirty` names."""
 
     node_name: str
     _entries: dict[ObjectId, _Entry] = field(default_factory=dict)
@@ -106,19 +116,14 @@ class ClusterState:
         dirty, self._dirty = self._dirty, set()
         return dirty
 
-    def apply(
-        self, event: Event, origins: Mapping[ObjectId, str] | None = None
-    ) -> dict[ObjectId, tuple[Problem, ...]]:
-        """Fold one event in. Returns what is wrong with each object that it changed (empty: nothing).
-
-        `origins` says where an object came from, for its problems; "API server" where it says nothing.
-        """
+    def apply(self, event: Event, origins: Origins = _NO_ORIGINS) -> Findings:
+        """Fold one event in."""
         match event:
             case Listed(kind=kind, objects=objects):
                 self._listed.add(kind)
                 by_id = {_id_of(item): item for item in objects}
                 gone = [key for key in self._entries if key.kind is kind and key not in by_id]
-                changed: dict[ObjectId, tuple[Problem, ...]] = {key: self._remove(key) for key in gone}
+                changed: Findings = {key: self._remove(key) for key in gone}
                 for key, item in by_id.items():
                     changed.update(self._put(key, item, origins))
                 return changed
@@ -128,13 +133,11 @@ class ClusterState:
                 key = ObjectId(kind, namespace, name)
                 return {key: self._remove(key)} if key in self._entries else {}
 
-    def _put(
-        self, key: ObjectId, item: ApiObject, origins: Mapping[ObjectId, str] | None
-    ) -> dict[ObjectId, tuple[Problem, ...]]:
+    def _put(self, key: ObjectId, item: ApiObject, origins: Origins) -> Findings:
         known = self._entries.get(key)
         if known is not None and known.raw == item:
             return {}
-        origin = (origins or {}).get(key, "API server")
+        origin = origins.get(key, "API server")
         problems: tuple[Problem, ...] = ()
         checked: tuple[ServicePort, ...] | CheckedSlice | None = None
         match item:

@@ -119,7 +119,7 @@ class ProxyPlan:
     def _claim(
         self, service: ServiceName, state: ClusterState, wanted: dict[ServicePortName, ServicePort]
     ) -> tuple[list[ServicePortName], set[Frontend]]:
-        """Bring the claims of one Service up to date; returns the names that are gone and frontends touched."""
+        """Bring the claims of one Service up to date. Returns what is gone and the frontends touched."""
         touched: set[Frontend] = set()
         ports = [port for port in state.service_ports(service) if port.name.family in self.families]
         for port in ports:
@@ -139,7 +139,7 @@ class ProxyPlan:
         return gone, touched
 
     def _neighbours(self, state: ClusterState, contested: Iterable[Frontend]) -> set[ServicePortName]:
-        """Planned Service ports that claim, or have as an endpoint, one of the frontends that changed hands."""
+        """Planned Service ports that claim, or have as an endpoint, a frontend that changed hands."""
         addresses = {frontend.address for frontend in contested}
         if not addresses:
             return set()

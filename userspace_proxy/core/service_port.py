@@ -225,7 +225,7 @@ def _read_affinity(service: Service, complaints: Complaints) -> int | None:
     if not 1 <= timeout <= MAX_AFFINITY_TIMEOUT_SECONDS:
         complaints.add(
             "spec.sessionAffinityConfig.clientIP.timeoutSeconds",
-            f"{timeout} is not within 1-{MAX_AFFINITY_TIMEOUT_SECONDS}; {DEFAULT_AFFINITY_TIMEOUT_SECONDS} is used",
+            f"{timeout} is not within 1-{MAX_AFFINITY_TIMEOUT_SECONDS}; the default is used",
         )
         return DEFAULT_AFFINITY_TIMEOUT_SECONDS
     return timeout
