@@ -1,0 +1,17 @@
+"""Every test runs in network and mount namespaces of this run's own; nothing of the host can be touched."""
+
+from __future__ import annotations
+
+import pytest
+
+from userspace_proxy.demo import isolation
+
+ISOLATION_REFUSAL = pytest.StashKey[str | None]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Leave the host behind while this process has one thread; tests/netns skips where that is refused."""
+    refusal = isolation.refusal()
+    config.stash[ISOLATION_REFUSAL] = refusal
+    if refusal is None:
+        isolation.enter()

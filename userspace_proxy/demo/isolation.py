@@ -1,0 +1,163 @@
+"""Leaving the host behind: new mount and network namespaces, and without root a user namespace around them.
+
+Inside, `/run` is an empty tmpfs, so names given by `ip netns add`, the xtables lock and the agent's files are
+private too. All of it vanishes with the last process that is inside. Source: unshare(2),
+user_namespaces(7), pid_namespaces(7).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from userspace_proxy.errors import StartupError
+
+CLONE_NEWNS: Final = 0x00020000
+CLONE_NEWUSER: Final = 0x10000000
+CLONE_NEWPID: Final = 0x20000000
+CLONE_NEWNET: Final = 0x40000000
+
+_MS_REC: Final = 0x4000
+_MS_PRIVATE: Final = 0x40000
+_PR_SET_PDEATHSIG: Final = 1
+_PROBE_SECONDS: Final = 30
+
+_libc = ctypes.CDLL(None, use_errno=True)  # os.unshare and os.setns are in the library from Python 3.12
+
+
+def refusal() -> str | None:
+    """Why this machine does not let us isolate ourselves, in a sentence; None if it does.
+
+    Tried in a process of its own: whoever enters half-way cannot come back.
+    """
+    probe = subprocess.run(
+        [sys.executable, "-m", __name__ if __name__ != "__main__" else "userspace_proxy.demo.isolation"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=_PROBE_SECONDS,
+    )
+    if probe.returncode == 0:
+        return None
+    return (probe.stdout.strip() or probe.stderr.strip()).splitlines()[-1]
+
+
+def enter(*, new_pids: bool = False) -> None:
+    """Move the calling process into namespaces of its own, with loopback up and nothing else there.
+
+    Call it before any thread exists. As root the user stays as it is; otherwise it becomes root of a new
+    user namespace in which no other uid exists. With `new_pids` the next child is PID 1 of a new PID
+    namespace. Raises StartupError where the kernel refuses.
+    """
+    _put_sbin_on_path()
+    namespaces = CLONE_NEWNS | CLONE_NEWNET | (CLONE_NEWPID if new_pids else 0)
+    uid, gid = os.geteuid(), os.getegid()
+    try:
+        try:
+            _unshare(namespaces)
+        except PermissionError:
+            _unshare(namespaces | CLONE_NEWUSER)
+            Path("/proc/self/setgroups").write_text("deny")
+            Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
+            Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
+        _mount("none", "/", None, _MS_REC | _MS_PRIVATE)
+        _mount("tmpfs", "/run", "tmpfs", 0, "mode=755")
+    except OSError as error:
+        raise StartupError(
+            f"this machine does not allow new namespaces here ({error}); run as root or allow unprivileged "
+            "user namespaces (on Ubuntu: sysctl kernel.apparmor_restrict_unprivileged_userns=0)"
+        ) from error
+    _ip("link", "set", "lo", "up")
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run a command as PID 1 of an isolation of its own and return its exit status (128 + n for signal n).
+
+    Whatever it leaves running is killed by the kernel when it ends, and it is killed when we end. The
+    calling process is isolated as well afterwards. Raises StartupError where the kernel refuses.
+    """
+    reason = refusal()
+    if reason is not None:
+        raise StartupError(reason)
+    enter(new_pids=True)
+    child = subprocess.Popen(argv, preexec_fn=_become_init)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda received, _frame: child.send_signal(received))
+    status = child.wait()
+    return status if status >= 0 else 128 - status
+
+
+def set_network_namespace(path: Path) -> None:
+    """Move the calling thread, and it alone, into the network namespace that `path` names; setns(2)."""
+    with path.open() as namespace:
+        _check(_libc.setns(namespace.fileno(), CLONE_NEWNET), str(path))
+
+
+def _become_init() -> None:
+    _check(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl")
+    _mount("proc", "/proc", "proc", 0)
+
+
+def _unshare(namespaces: int) -> None:
+    _check(_libc.unshare(namespaces), "unshare")
+
+
+def _mount(source: str, target: str, kind: str | None, flags: int, options: str | None = None) -> None:
+    encoded = [None if text is None else text.encode() for text in (source, target, kind, options)]
+    result = _libc.mount(encoded[0], encoded[1], encoded[2], ctypes.c_ulong(flags), encoded[3])
+    _check(result, f"mount {target}")
+
+
+def _check(result: int, what: str) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), what)
+
+
+def _put_sbin_on_path() -> None:
+    """Debian leaves the folders of `ip` and `iptables` out of a user's PATH."""
+    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    missing = [folder for folder in ("/usr/sbin", "/sbin") if folder not in folders]
+    os.environ["PATH"] = os.pathsep.join(folders + missing)
+
+
+def _ip(*arguments: str) -> None:
+    try:
+        subprocess.run(
+            ["ip", *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_PROBE_SECONDS,
+            check=True,
+        )
+    except FileNotFoundError as error:
+        raise StartupError("the program `ip` is missing; install the package iproute2") from error
+    except subprocess.CalledProcessError as error:
+        raise StartupError(
+            f"`ip {' '.join(arguments)}` failed in a new namespace: {error.stderr.strip()}"
+        ) from error
+
+
+def _probe() -> int:
+    """Do once what the demo and the tests will do; print why not and return 1 where that fails."""
+    try:
+        enter()
+        _ip("netns", "add", "probe")
+        _ip("netns", "exec", "probe", "ip", "link", "set", "lo", "up")
+        _ip("link", "add", "probe0", "type", "veth", "peer", "name", "eth0", "netns", "probe")
+        _ip("link", "add", "probe1", "type", "bridge")
+    except StartupError as error:
+        print(error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_probe())
