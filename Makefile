@@ -1,0 +1,19 @@
+# Each of the two commands does its own set-up: a virtual environment in .venv, and system packages that are
+# missing. The second time there is nothing left to set up.
+
+.PHONY: help demo test clean
+
+help:  ## what can be made
+	@awk -F '  ## ' '/^[a-z]+:.*  ## / { sub(/:.*/, "", $$1); printf "make %-6s %s\n", $$1, $$2 }' Makefile
+
+demo:  ## one node in network namespaces, shown with real clients; every claim is checked
+	@scripts/setup.sh demo
+	@.venv/bin/python -m userspace_proxy.demo
+
+test:  ## the whole suite: style, types, layers, tests (through tox)
+	@scripts/setup.sh test
+	@.venv/bin/tox run
+
+clean:  ## remove what these commands have made in this folder
+	rm -rf .venv .tox .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
