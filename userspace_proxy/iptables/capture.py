@@ -1,0 +1,75 @@
+"""What is captured: keeps the installed rules equal to the wanted ones.
+
+Synchronous, for one thread that nothing else waits for. Nothing is remembered that cannot be read again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from userspace_proxy.iptables.rule_changes import TableChange, plan_changes, plan_removal
+from userspace_proxy.iptables.rules import InstalledRules, RuleSet, as_installed
+
+
+class Backend(Protocol):
+    """A way to read and write the rules of one family. Both methods block and raise RulesError."""
+
+    def read(self) -> InstalledRules:
+        """What is installed of ours."""
+        ...
+
+    def commit(self, change: TableChange) -> None:
+        """Make the change, whole or not at all."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Synced:
+    """What a sync did. `had_drifted`: somebody had changed our rules since the last one."""
+
+    changes: tuple[TableChange, ...]
+    had_drifted: bool = False
+
+    @property
+    def rule_count(self) -> int:
+        """How many rules were written or deleted."""
+        return sum(change.rule_count for change in self.changes)
+
+
+class Capture:
+    """The rules of ours in one family. It is their only writer: one live `Capture` a network namespace."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._last_synced: RuleSet | None = None
+
+    def read(self) -> InstalledRules:
+        """What is installed of ours. Raises RulesError."""
+        return self._backend.read()
+
+    def sync(self, wanted: RuleSet, *, verify: bool = False) -> Synced:
+        """Install what is wanted, with no commit at all where nothing differs.
+
+        Compares with what the last sync left or, with `verify` and always after an error, with what is read
+        back. Raises RulesError: then filter may be committed and nat not, which is safe, since no traffic
+        is captured that the guard does not expect; call it again.
+        """
+        last_synced, self._last_synced = self._last_synced, None
+        installed = self._backend.read() if verify or last_synced is None else as_installed(last_synced)
+        changes = plan_changes(installed, wanted)
+        had_drifted = last_synced is not None and bool(plan_changes(installed, last_synced))
+        self._commit(changes)
+        self._last_synced = wanted
+        return Synced(changes, had_drifted)
+
+    def remove_everything(self) -> Synced:
+        """Remove every chain of ours and every jump into one; nat first. Nothing there is no error."""
+        self._last_synced = None
+        changes = plan_removal(self._backend.read())
+        self._commit(changes)
+        return Synced(changes)
+
+    def _commit(self, changes: tuple[TableChange, ...]) -> None:
+        for change in changes:
+            self._backend.commit(change)

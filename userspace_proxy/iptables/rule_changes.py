@@ -1,0 +1,151 @@
+"""From what is installed to what is wanted, in as few edits as that takes.
+
+Only chains of ours and jumps into them appear in a change, so rules of others, their order and their
+counters stay as they are. A chain is edited rule by rule while that is little; otherwise it is written anew,
+which within one commit is as atomic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from userspace_proxy.iptables.rules import (
+    Chain,
+    Foreign,
+    Hook,
+    InstalledHook,
+    InstalledRules,
+    Place,
+    Rule,
+    RuleSet,
+    Table,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class WriteChain:
+    """Create the chain, or empty it, and append the rules."""
+
+    chain: Chain
+    rules: tuple[Rule, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteRule:
+    """Delete the rule at `position` (the first is 1) of a chain of ours."""
+
+    chain: Chain
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class InsertRule:
+    """Insert the rule so that it stands at `position` (the first is 1)."""
+
+    chain: Chain
+    position: int
+    rule: Rule
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteHook:
+    """Delete one jump into ours from a chain that is not: by its text, since others write there too."""
+
+    hook: InstalledHook
+
+
+@dataclass(frozen=True, slots=True)
+class AddHook:
+    """Insert the jump as the first rule of the built-in chain, or append it as the last."""
+
+    hook: Hook
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteChain:
+    """Empty the chain and delete it. No jump into it is left by then."""
+
+    chain: Chain
+
+
+Step: TypeAlias = WriteChain | DeleteRule | InsertRule | DeleteHook | AddHook | DeleteChain
+
+
+@dataclass(frozen=True, slots=True)
+class TableChange:
+    """One commit: the steps, in order, all or none of them."""
+
+    table: Table
+    steps: tuple[Step, ...]
+
+    @property
+    def rule_count(self) -> int:
+        """How many rules are written or deleted one by one: the cost of committing it."""
+        return sum(len(step.rules) if isinstance(step, WriteChain) else 1 for step in self.steps)
+
+
+def plan_changes(installed: InstalledRules, wanted: RuleSet) -> tuple[TableChange, ...]:
+    """The changes that lead from `installed` to `wanted`, a table at most once, filter before nat.
+
+    Empty when nothing is to be done. The guard stands before anything is captured.
+    """
+    changes = (
+        TableChange(table, tuple(_plan_table(table, installed, wanted)))
+        for table in (Table.FILTER, Table.NAT)
+    )
+    return tuple(change for change in changes if change.steps)
+
+
+def plan_removal(installed: InstalledRules) -> tuple[TableChange, ...]:
+    """The changes that remove everything of ours: nothing is captured any more before the guard goes."""
+    return tuple(reversed(plan_changes(installed, RuleSet())))
+
+
+def _plan_table(table: Table, installed: InstalledRules, wanted: RuleSet) -> Iterator[Step]:
+    for chain, rules in wanted.chains.items():
+        if chain.table is table:
+            yield from _plan_chain(chain, installed.chains.get(chain), rules)
+    yield from _plan_hooks(table, installed, wanted)
+    for chain in installed.chains:
+        if chain.table is table and chain not in wanted.chains:
+            yield DeleteChain(chain)
+
+
+def _plan_chain(
+    chain: Chain, installed: tuple[Rule | Foreign, ...] | None, wanted: tuple[Rule, ...]
+) -> Iterator[Step]:
+    if installed == wanted:
+        return
+    if installed is not None:
+        wanted_rules, installed_rules = set(wanted), set(installed)
+        surplus = [position for position, rule in enumerate(installed, 1) if rule not in wanted_rules]
+        missing = [(position, rule) for position, rule in enumerate(wanted, 1) if rule not in installed_rules]
+        kept = [rule for rule in installed if rule in wanted_rules]
+        in_order = kept == [rule for rule in wanted if rule in installed_rules]
+        if in_order and len(surplus) + len(missing) < len(wanted):
+            # The highest position first, and then the lowest: so each is right when its turn comes.
+            yield from (DeleteRule(chain, position) for position in reversed(surplus))
+            yield from (InsertRule(chain, position, rule) for position, rule in missing)
+            return
+    yield WriteChain(chain, wanted)
+
+
+def _plan_hooks(table: Table, installed: InstalledRules, wanted: RuleSet) -> Iterator[Step]:
+    found = [hook for hook in installed.hooks if hook.chain.table is table]
+    desired = [hook for hook in wanted.hooks if hook.chain.table is table]
+    for chain in dict.fromkeys([hook.chain for hook in found] + [hook.chain for hook in desired]):
+        ours = [hook for hook in found if hook.chain == chain]
+        firsts = [hook for hook in desired if hook.chain == chain and hook.place is Place.FIRST]
+        lasts = [hook for hook in desired if hook.chain == chain and hook.place is Place.LAST]
+        if len(ours) == len(firsts) + len(lasts) and all(map(_stands, ours, firsts + lasts)):
+            continue
+        yield from (DeleteHook(hook) for hook in ours)
+        yield from (AddHook(hook) for hook in reversed(firsts))  # each is inserted before the one before
+        yield from (AddHook(hook) for hook in lasts)
+
+
+def _stands(installed: InstalledHook, wanted: Hook) -> bool:
+    others = installed.others_before if wanted.place is Place.FIRST else installed.others_after
+    return installed.rule == wanted.rule and others == 0

@@ -1,0 +1,173 @@
+"""Reading what `iptables-save` prints: our chains, their rules, and the jumps into them.
+
+Everything else in the output is skipped, and nothing in it is an error: a line in a chain of ours that we
+cannot read is a `Foreign` rule.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import pairwise
+
+from userspace_proxy.core.service_port import Protocol
+from userspace_proxy.iptables.rules import (
+    CHAINS_OF_OURS,
+    Chain,
+    ConntrackState,
+    Dnat,
+    Foreign,
+    InstalledHook,
+    InstalledRules,
+    Jump,
+    PortRange,
+    Redirect,
+    Reject,
+    Rule,
+    StateMatch,
+    Table,
+    Target,
+    Verdict,
+)
+
+_WORD = re.compile(r'"((?:[^"\\]|\\.)*)"|(\S+)')
+_ESCAPED = re.compile(r"\\(.)")
+_NAMES_OF_OURS = {chain.name for chain in CHAINS_OF_OURS}
+_JUMP_OF_OURS = re.compile(rf"-[jg] (?:{'|'.join(sorted(_NAMES_OF_OURS))})\b")
+_PROTOCOLS = {"tcp": Protocol.TCP, "6": Protocol.TCP, "udp": Protocol.UDP, "17": Protocol.UDP}
+
+
+def parse_saved_rules(text: str) -> InstalledRules:
+    """The rules of ours in `iptables-save`'s output (one family, one variant)."""
+    chains: dict[Chain, list[Rule | Foreign]] = {}
+    others: dict[Chain, int] = {}
+    found_hooks: list[tuple[Chain, Chain, str, int]] = []
+    table: Table | None = None
+    for line in text.splitlines():
+        if line.startswith("*"):
+            table = next((known for known in Table if known.value == line[1:].strip()), None)
+        elif table is None:
+            continue
+        elif line.startswith(":"):
+            chain = Chain(table, line[1:].split(" ", 1)[0])
+            if chain in CHAINS_OF_OURS:
+                chains[chain] = []
+        elif line.startswith("-A "):
+            _, name, rule_text = line.split(" ", 2)
+            chain = Chain(table, name)
+            if chain in CHAINS_OF_OURS:
+                chains[chain].append(parse_rule(rule_text))
+            elif _JUMP_OF_OURS.search(rule_text) and (target := _chain_jumped_to(table, rule_text)):
+                found_hooks.append((chain, target, rule_text, others.get(chain, 0)))
+            else:
+                others[chain] = others.get(chain, 0) + 1
+    hooks = (
+        InstalledHook(chain, target, parse_rule(rule_text), rule_text, before, others.get(chain, 0) - before)
+        for chain, target, rule_text, before in found_hooks
+    )
+    return InstalledRules({chain: tuple(rules) for chain, rules in chains.items()}, tuple(hooks))
+
+
+def parse_rule(text: str) -> Rule | Foreign:
+    """The rule that `text` (what follows `-A CHAIN`) says, or Foreign when it says more than we write."""
+    try:
+        return _parse(words(text))
+    except (ValueError, KeyError, StopIteration):
+        return Foreign(text)
+
+
+def words(text: str) -> list[str]:
+    """The words of a saved rule, quotes and escapes resolved."""
+    return [word or _ESCAPED.sub(r"\1", quoted) for quoted, word in _WORD.findall(text)]
+
+
+def _chain_jumped_to(table: Table, text: str) -> Chain | None:
+    """The chain of ours that the rule jumps to; None if it does not (a comment may only say so)."""
+    for option, name in pairwise(words(text)):
+        if option in ("-j", "-g") and Chain(table, name) in CHAINS_OF_OURS:
+            return Chain(table, name)
+    return None
+
+
+def _parse(parts: list[str]) -> Rule:
+    """Raises ValueError, KeyError or StopIteration at the first word that a Rule has no place for."""
+    protocol: Protocol | None = None
+    destination: str | None = None
+    ports: PortRange | None = None
+    in_interface: str | None = None
+    to_local_address = False
+    states: list[StateMatch] = []
+    comment = ""
+    target: Target | None = None
+    negated = False
+    rest = iter(parts)
+    for option in rest:
+        if negated and option != "--ctstate":
+            raise ValueError(option)
+        match option:
+            case "!":
+                negated = True
+            case "--ctstate":
+                names = next(rest).split(",")
+                states.append(StateMatch(frozenset(ConntrackState(name) for name in names), negated))
+                negated = False
+            case "-m":
+                next(rest)  # what a match is used for is in its options
+            case "-p":
+                protocol = _PROTOCOLS[next(rest)]
+            case "-d":
+                destination = next(rest).removesuffix("/32").removesuffix("/128")
+            case "-i":
+                in_interface = next(rest)
+            case "--dport":
+                ports = _ports(next(rest))
+            case "--dst-type":
+                if next(rest) != "LOCAL":
+                    raise ValueError(option)
+                to_local_address = True
+            case "--comment":
+                comment = next(rest)
+            case "-j":
+                target = _target(next(rest), rest)
+            case _:
+                raise ValueError(option)
+    if target is None:
+        raise ValueError("no target")
+    return Rule(
+        target=target,
+        protocol=protocol,
+        destination=destination,
+        destination_ports=ports,
+        in_interface=in_interface,
+        to_local_address=to_local_address,
+        states=tuple(states),
+        comment=comment,
+    )
+
+
+def _ports(text: str) -> PortRange:
+    first, _, last = text.partition(":")
+    return PortRange(int(first), int(last or first))
+
+
+def _target(name: str, rest: Iterator[str]) -> Target:
+    match name:
+        case "REDIRECT":
+            return Redirect(int(_option(rest, "--to-ports")))
+        case "DNAT":
+            address, colon, port = _option(rest, "--to-destination").rpartition(":")
+            if not colon:
+                raise ValueError("no port")
+            return Dnat(address.removeprefix("[").removesuffix("]"), int(port))
+        case "REJECT":
+            return Reject(_option(rest, "--reject-with"))
+        case "ACCEPT" | "DROP" | "RETURN":
+            return Verdict(name)
+        case _:
+            return Jump(name)
+
+
+def _option(rest: Iterator[str], expected: str) -> str:
+    if (option := next(rest)) != expected:
+        raise ValueError(option)
+    return next(rest)

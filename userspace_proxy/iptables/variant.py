@@ -1,0 +1,113 @@
+"""Which iptables the host uses, and the backend for it.
+
+The two variants do not see each other's rules, and mixing them makes rules that surprise everybody; so we
+follow the host: kubelet leaves a chain as a hint for exactly this question. Looking must not change the
+answer: the legacy programs are run only where legacy tables are registered already.
+Source: https://kubernetes.io/docs/reference/networking/virtual-ips/ and kubernetes/enhancements KEP-3178.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from pathlib import Path
+
+from userspace_proxy.core.service_port import IPFamily
+from userspace_proxy.errors import RulesError, StartupError
+from userspace_proxy.iptables.capture import Backend
+from userspace_proxy.iptables.iptables_restore import (
+    IptablesRestore,
+    Variant,
+    find_program,
+    program,
+    saved_rules,
+)
+from userspace_proxy.iptables.python_iptables import PythonIptables
+from userspace_proxy.iptables.rules import CHAINS_OF_OURS
+
+_KUBELET_HINT = re.compile(r"^:(?:KUBE-IPTABLES-HINT|KUBE-KUBELET-CANARY) ", re.MULTILINE)
+_OURS = re.compile(rf"^:(?:{'|'.join(sorted(chain.name for chain in CHAINS_OF_OURS))}) ", re.MULTILINE)
+_RULE = re.compile(r"^-A ", re.MULTILINE)
+
+
+class BackendChoice(Enum):
+    """What `--iptables-backend` can say."""
+
+    AUTO = "auto"
+    NFT = "nft"
+    LEGACY = "legacy"
+    PYTHON_IPTABLES = "python-iptables"
+
+
+def open_backend(choice: BackendChoice, family: IPFamily) -> Backend:
+    """The backend that was chosen, or the one that fits the host. Blocks.
+
+    Raises StartupError when what it needs is not on this machine.
+    """
+    match choice:
+        case BackendChoice.AUTO:
+            variant = detect_variant(family)
+        case BackendChoice.NFT:
+            variant = Variant.NFT
+        case BackendChoice.LEGACY | BackendChoice.PYTHON_IPTABLES:
+            variant = Variant.LEGACY
+    _require_programs(variant, family)
+    restore = IptablesRestore(variant, family)
+    if choice is BackendChoice.PYTHON_IPTABLES:
+        if family is not IPFamily.IPV4:
+            raise StartupError("python-iptables serves IPv4 only here; choose another --iptables-backend")
+        return PythonIptables(restore, always=True)
+    if variant is Variant.NFT or family is not IPFamily.IPV4:
+        return restore
+    try:
+        return PythonIptables(restore)
+    except StartupError:  # only small changes would have been quicker
+        return restore
+
+
+def detect_variant(family: IPFamily) -> Variant:
+    """The variant that this host uses: kubelet's hint, else where we were, else the one with more rules.
+
+    A host without any rules counts as nft. Raises StartupError when there is no iptables at all.
+    """
+    available = [variant for variant in Variant if find_program(program(variant, family, "save"))]
+    if not available:
+        raise StartupError(
+            "no iptables on this machine: install the package iptables "
+            "(Debian and Ubuntu: apt-get install iptables; Fedora: dnf install iptables-nft)"
+        )
+    saved = {variant: _saved(variant, family) for variant in available}
+    for sign in (_KUBELET_HINT, _OURS):
+        for variant, text in saved.items():
+            if sign.search(text):
+                return variant
+    return max(available, key=lambda variant: len(_RULE.findall(saved[variant])))
+
+
+def _saved(variant: Variant, family: IPFamily) -> str:
+    """All rules of a variant; none where it cannot be read or was never used in this namespace."""
+    if variant is Variant.LEGACY and not _legacy_tables(family):
+        return ""
+    try:
+        return saved_rules(program(variant, family, "save"))
+    except RulesError:
+        return ""
+
+
+def _legacy_tables(family: IPFamily) -> bool:
+    """Whether any legacy table is registered in the network namespace of the calling thread."""
+    name = "ip_tables_names" if family is IPFamily.IPV4 else "ip6_tables_names"
+    try:
+        return bool(Path("/proc/thread-self/net", name).read_text().strip())
+    except OSError:
+        return False
+
+
+def _require_programs(variant: Variant, family: IPFamily) -> None:
+    for verb in ("save", "restore"):
+        name = program(variant, family, verb)
+        if find_program(name) is None:
+            raise StartupError(
+                f"{name} is not on this machine: install the package iptables "
+                "(Debian and Ubuntu: apt-get install iptables), or choose another --iptables-backend"
+            )
