@@ -43,7 +43,7 @@ class RoundRobin:
         return endpoint in self._usable
 
     def update(self, endpoints: Iterable[Endpoint]) -> None:
-        """Replace the endpoints. Those that stay keep their order and their turn; new ones come after them."""
+        """Replace the endpoints. Those that stay keep their order and turn; new ones come after them."""
         waiting = self._order[self._next :] + self._order[: self._next]
         usable = frozenset(endpoints)
         new = sorted(usable - self._usable)  # a set's order is chance that is not ours

@@ -1,0 +1,205 @@
+"""From an accepted client to an endpoint that answers: connection attempts, carried out.
+
+`core.connect_attempts` decides whom to try and when; this file starts the attempts, hears how they end, and
+hands the two sockets to the relay. While attempts are under way the client's bytes stay in its socket, its
+half-close is kept for the relay, and its reset ends the attempts.
+
+No client waits for another's connect: each attempt is a non-blocking connect(2) and an event. The passing of
+time is told to all of them by one timer, which runs only while somebody is connecting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from dataclasses import dataclass
+from typing import Final
+
+from userspace_proxy.core.connect_attempts import MAX_ATTEMPTS_BESIDE, ConnectAttempts, Decision, Verdict
+from userspace_proxy.core.endpoint import Endpoint
+from userspace_proxy.core.load_balancer import LoadBalancer
+from userspace_proxy.core.service_port import TrafficPolicy
+from userspace_proxy.dataplane.messages import ServicePortCounters
+from userspace_proxy.dataplane.poller import FAILED, HUNG_UP, WRITABLE, Poller
+from userspace_proxy.dataplane.tcp_relay import TcpRelays, arm_reset
+
+TICK_SECONDS: Final = 0.025
+"""How coarse time is for connects: a wait of 250 ms ends after 250 to 275 ms."""
+
+_SHORT_SECONDS: Final = 0.25
+_STREAM: Final = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+
+
+@dataclass(frozen=True, slots=True)
+class TcpRoute:
+    """Where the connections of a listener go, and who counts them. `family` is the endpoints'."""
+
+    balancer: LoadBalancer
+    policy: TrafficPolicy
+    family: socket.AddressFamily
+    counters: ServicePortCounters
+
+
+class TcpConnects:
+    """The connections of a worker that have no endpoint yet. Owns their sockets until they are relayed."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, poller: Poller, relays: TcpRelays) -> None:
+        self.poller = poller
+        self.relays = relays
+        self.now = loop.time
+        self._loop = loop
+        self._pending: set[_TcpConnect] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._short_until = 0.0
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    def start(self, client: socket.socket, client_address: str, route: TcpRoute) -> None:
+        """Find an endpoint for `client`, an accepted non-blocking socket, and relay."""
+        connect = _TcpConnect(self, client, client_address, route)
+        try:
+            self.poller.register(client.fileno(), connect.on_client_event)
+        except OSError:  # ENOMEM, ENOSPC: no room for one more registration
+            arm_reset(client)
+            client.close()
+            route.counters.failed += 1
+            return
+        self._pending.add(connect)
+        if self._timer is None:
+            self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
+        connect.begin()
+
+    @property
+    def is_short_of_descriptors(self) -> bool:
+        """Descriptors ran out a moment ago. Clients who are in already need them more than new ones do."""
+        return self.now() < self._short_until
+
+    def descriptors_ran_out(self) -> None:
+        self._short_until = self.now() + _SHORT_SECONDS
+
+    def discard(self, connect: _TcpConnect) -> None:
+        """`connect` is over, one way or the other."""
+        self._pending.discard(connect)
+
+    def close(self) -> None:
+        """Reset every client that still waits."""
+        for connect in tuple(self._pending):
+            connect.abandon()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _tick(self) -> None:
+        now = self._loop.time()
+        for connect in [connect for connect in self._pending if connect.schedule.due_at <= now]:
+            connect.time_passed(now)
+        self._timer = self._loop.call_later(TICK_SECONDS, self._tick) if self._pending else None
+
+
+class _TcpConnect:
+    """One client on its way to an endpoint."""
+
+    __slots__ = ("_attempts", "_client", "_client_events", "_connects", "_route", "schedule")
+
+    def __init__(
+        self, connects: TcpConnects, client: socket.socket, client_address: str, route: TcpRoute
+    ) -> None:
+        self._connects = connects
+        self._client = client
+        self._client_events = 0
+        self._route = route
+        self._attempts: list[_Attempt] = []
+        self.schedule = ConnectAttempts(route.balancer, route.policy, client_address, connects.now())
+
+    def begin(self) -> None:
+        self._carry_out(self.schedule.begin(self._connects.now()))
+
+    def time_passed(self, now: float) -> None:
+        self._carry_out(self.schedule.waited(now))
+
+    def on_client_event(self, events: int) -> None:
+        """Nothing is read before there is somewhere to put it; the relay will want to know what was there."""
+        self._client_events |= events
+        if events & (FAILED | HUNG_UP):
+            self.abandon()
+
+    def attempt_failed(self, attempt: _Attempt) -> None:
+        self._attempts.remove(attempt)
+        self._connects.poller.retire(attempt.sock)
+        self._carry_out(self.schedule.failed(attempt.endpoint, self._connects.now()))
+
+    def attempt_succeeded(self, attempt: _Attempt, events: int) -> None:
+        connects = self._connects
+        self._attempts.remove(attempt)
+        self._close_attempts()
+        connects.discard(self)
+        self.schedule.succeeded(attempt.endpoint, connects.now())
+        connects.relays.start(self._client, attempt.sock, self._route.counters, self._client_events, events)
+
+    def abandon(self) -> None:
+        """Close the attempts and reset the client."""
+        self._close_attempts()
+        self._connects.discard(self)
+        arm_reset(self._client)
+        self._connects.poller.retire(self._client)
+
+    def _carry_out(self, decision: Decision) -> None:
+        while isinstance(decision, Endpoint):
+            decision = self._try(decision)
+        if decision is Verdict.GIVE_UP:
+            self._route.counters.failed += 1
+            self.abandon()
+
+    def _try(self, endpoint: Endpoint) -> Decision:
+        connects = self._connects
+        route = self._route
+        attempts = self._attempts
+        if len(attempts) == MAX_ATTEMPTS_BESIDE:
+            connects.poller.retire(attempts.pop(0).sock)
+        if self.schedule.made > 1:
+            route.counters.retried += 1
+        try:
+            sock = socket.socket(route.family, _STREAM)
+        except OSError:  # EMFILE, ENFILE, ENOBUFS
+            return self._postpone(endpoint)
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            error = sock.connect_ex((endpoint.address, endpoint.port))
+            if error not in (0, errno.EINPROGRESS):  # ENETUNREACH, EADDRNOTAVAIL …
+                sock.close()
+                return self.schedule.failed(endpoint, connects.now())
+            attempt = _Attempt(self, endpoint, sock)
+            connects.poller.register(sock.fileno(), attempt.on_event)
+        except OSError:  # ENOMEM, ENOSPC
+            sock.close()
+            return self._postpone(endpoint)
+        attempts.append(attempt)
+        return Verdict.WAIT
+
+    def _postpone(self, endpoint: Endpoint) -> Verdict:
+        self._connects.descriptors_ran_out()
+        self.schedule.postponed(endpoint, self._connects.now())
+        return Verdict.WAIT
+
+    def _close_attempts(self) -> None:
+        while self._attempts:
+            self._connects.poller.retire(self._attempts.pop().sock)
+
+
+class _Attempt:
+    """One connect(2) under way."""
+
+    __slots__ = ("_connect", "endpoint", "sock")
+
+    def __init__(self, connect: _TcpConnect, endpoint: Endpoint, sock: socket.socket) -> None:
+        self._connect = connect
+        self.endpoint = endpoint
+        self.sock = sock
+
+    def on_event(self, events: int) -> None:
+        if events & (FAILED | HUNG_UP):
+            self._connect.attempt_failed(self)
+        elif events & WRITABLE:
+            self._connect.attempt_succeeded(self, events)

@@ -1,0 +1,205 @@
+"""A worker: the Service ports it was given, served in one event loop.
+
+A `Worker` knows nothing of processes, channels or privileges, so tests and embedders run it in a loop of
+their own. It owns the listening sockets from the moment it gets them. Whatever it is told is a whole state:
+it compares that with what it has, and saying it again changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import resource
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+
+from userspace_proxy.core.endpoint import Endpoint
+from userspace_proxy.core.load_balancer import LoadBalancer
+from userspace_proxy.core.service_port import IPFamily, Port, Protocol, TrafficPolicy
+from userspace_proxy.dataplane.messages import (
+    ListenerConfig,
+    ListenerKey,
+    ServicePortConfig,
+    ServicePortCounters,
+    WorkerLimits,
+)
+from userspace_proxy.dataplane.poller import Poller
+from userspace_proxy.dataplane.splice import PipePool
+from userspace_proxy.dataplane.tcp_connect import TcpConnects, TcpRoute
+from userspace_proxy.dataplane.tcp_listener import TcpListener
+from userspace_proxy.dataplane.tcp_relay import TcpRelays
+from userspace_proxy.dataplane.udp_flow import FlowCap
+from userspace_proxy.dataplane.udp_listener import UdpListener
+from userspace_proxy.errors import WorkerError
+
+logger = logging.getLogger(__name__)
+
+_ADDRESS_FAMILY = {IPFamily.IPV4: socket.AF_INET, IPFamily.IPV6: socket.AF_INET6}
+
+
+@dataclass(frozen=True, slots=True)
+class _Listener:
+    policy: TrafficPolicy
+    socket: TcpListener | UdpListener
+
+    def close(self, *, serve_waiting: bool) -> None:
+        if serve_waiting and isinstance(self.socket, TcpListener):
+            self.socket.serve_waiting()
+        self.socket.close()
+
+
+class _ServicePort:
+    """What the worker keeps of one Service port, which may still carry connections after it was removed."""
+
+    __slots__ = ("balancer", "counters", "listeners")
+
+    def __init__(self, random: Random) -> None:
+        self.balancer = LoadBalancer(random)
+        self.counters = ServicePortCounters()
+        self.listeners: dict[ListenerKey, _Listener] = {}
+
+
+class Worker:
+    """Serves Service ports. `random` decides where in the balancing the start lies."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, limits: WorkerLimits, random: Random) -> None:
+        self._loop = loop
+        self._random = random
+        self._poller = Poller(loop, _report)
+        self._relays = TcpRelays(loop, self._poller, PipePool())
+        self._connects = TcpConnects(loop, self._poller, self._relays)
+        max_udp_flows = _default_udp_flows() if limits.max_udp_flows is None else limits.max_udp_flows
+        self._flow_cap = FlowCap(max_udp_flows, loop)
+        self._service_ports: dict[str, _ServicePort] = {}
+        self._removed: dict[str, _ServicePort] = {}
+
+    def configure(
+        self,
+        service_ports: Sequence[ServicePortConfig],
+        removed: Sequence[str],
+        sockets: Mapping[ListenerKey, socket.socket],
+    ) -> None:
+        """Serve `service_ports` as they stand here, and stop serving those whose keys are in `removed`.
+
+        `sockets` has a bound socket (TCP: listening) for each listener that is new to its Service port; they
+        are the worker's from here on, whatever happens. One for a listener that is not new takes its place.
+        Listeners that a Service port no longer names are closed; connections that they accepted go on.
+        Raises WorkerError, and has changed nothing, if a socket is missing.
+        """
+        given = dict(sockets)
+        try:
+            self._check_sockets(service_ports, given)
+            for key in removed:
+                self._remove(key)
+            for config in service_ports:
+                self._serve(config, given)
+        finally:
+            for sock in given.values():
+                sock.close()
+
+    def counters(self) -> dict[str, ServicePortCounters]:
+        """By Service port key. A removed Service port is in it until its last connection has ended."""
+        for key, service_port in list(self._removed.items()):
+            if not service_port.counters.active:
+                del self._removed[key]
+        return {
+            key: service_port.counters for key, service_port in (self._removed | self._service_ports).items()
+        }
+
+    def close(self) -> None:
+        """Close every listener, reset every connection, end every flow."""
+        for service_port in self._service_ports.values():
+            for listener in service_port.listeners.values():
+                listener.close(serve_waiting=False)  # a successor has the same sockets
+        self._service_ports.clear()
+        self._connects.close()
+        self._relays.close()
+        self._poller.close()
+
+    def _check_sockets(
+        self, service_ports: Sequence[ServicePortConfig], sockets: Mapping[ListenerKey, socket.socket]
+    ) -> None:
+        for config in service_ports:
+            known = self._service_ports.get(config.key)
+            for listener in config.listeners:
+                key = ListenerKey(config.protocol, listener.proxy_port)
+                has = None if known is None else known.listeners.get(key)
+                if key not in sockets and (has is None or has.policy.value != listener.policy):
+                    raise WorkerError(
+                        f"{config.label}: no socket came for {config.protocol} port {listener.proxy_port}"
+                    )
+
+    def _serve(self, config: ServicePortConfig, sockets: dict[ListenerKey, socket.socket]) -> None:
+        service_port = self._service_ports.get(config.key)
+        if service_port is None:
+            # It may be back while connections of its earlier life go on: they are counted together.
+            service_port = self._removed.pop(config.key, None) or _ServicePort(self._random)
+            self._service_ports[config.key] = service_port
+        service_port.balancer.set_affinity(config.affinity_timeout_seconds)
+        wanted = {ListenerKey(config.protocol, listener.proxy_port) for listener in config.listeners}
+        for listener in config.listeners:
+            endpoints = tuple(Endpoint(address, Port(port)) for address, port in listener.endpoints)
+            policy = TrafficPolicy(listener.policy)
+            service_port.balancer.set_endpoints(policy, endpoints)
+            self._serve_listener(config, listener, policy, endpoints, service_port, sockets)
+        for key in [key for key in service_port.listeners if key not in wanted]:
+            service_port.listeners.pop(key).close(serve_waiting=True)
+        policies = {listener.policy for listener in service_port.listeners.values()}
+        for policy in TrafficPolicy:
+            if policy not in policies:
+                service_port.balancer.remove(policy)
+
+    def _serve_listener(
+        self,
+        config: ServicePortConfig,
+        listener_config: ListenerConfig,
+        policy: TrafficPolicy,
+        endpoints: tuple[Endpoint, ...],
+        service_port: _ServicePort,
+        sockets: dict[ListenerKey, socket.socket],
+    ) -> None:
+        key = ListenerKey(config.protocol, listener_config.proxy_port)
+        sock = sockets.pop(key, None)
+        if sock is not None:
+            if key in service_port.listeners:
+                service_port.listeners.pop(key).close(serve_waiting=True)
+            service_port.listeners[key] = _Listener(policy, self._open(sock, config, policy, service_port))
+        listener = service_port.listeners[key].socket
+        if isinstance(listener, UdpListener):
+            listener.update(config.udp_unanswered_seconds, config.udp_answered_seconds)
+            listener.endpoints_changed(endpoints)
+
+    def _open(
+        self,
+        sock: socket.socket,
+        config: ServicePortConfig,
+        policy: TrafficPolicy,
+        service_port: _ServicePort,
+    ) -> TcpListener | UdpListener:
+        sock.setblocking(False)
+        balancer, counters = service_port.balancer, service_port.counters
+        if Protocol(config.protocol) is Protocol.UDP:
+            return UdpListener(sock, self._poller, self._loop, balancer, policy, counters, self._flow_cap)
+        route = TcpRoute(balancer, policy, _ADDRESS_FAMILY[IPFamily(config.family)], counters)
+        return TcpListener(sock, self._poller, self._loop, self._connects, route)
+
+    def _remove(self, key: str) -> None:
+        service_port = self._service_ports.pop(key, None)
+        if service_port is None:
+            return
+        for listener in service_port.listeners.values():
+            listener.close(serve_waiting=True)
+        service_port.listeners.clear()
+        self._removed[key] = service_port
+
+
+def _default_udp_flows() -> int:
+    """Half of the descriptors that the process may have; a flow takes one, a TCP connection two."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return soft // 2
+
+
+def _report(error: Exception) -> None:
+    logger.error("a data path callback failed", exc_info=error)
