@@ -57,7 +57,7 @@ class UdpFlows(Generic[F]):
         return self._length >= self.max_flows
 
     def add(self, flow: F, idle_seconds: float, now: float) -> None:
-        """`flow` starts, unanswered, and may be idle for `idle_seconds`. Evicting in time is the caller's part."""
+        """`flow` starts, unanswered, and may be idle for `idle_seconds`. The caller makes room first."""
         flow.answered = False
         flow.last_used = now
         self._enter(self._unanswered, flow, idle_seconds)
@@ -96,17 +96,6 @@ class UdpFlows(Generic[F]):
                         break
                     found.append(flow)
         return found
-
-    def next_expiry(self) -> float | None:
-        """When the first flow will have been idle for its time; None if there is no flow."""
-        return min(
-            (
-                next(iter(line)).last_used + idle_seconds
-                for lines in (self._unanswered, self._answered)
-                for idle_seconds, line in lines.items()
-            ),
-            default=None,
-        )
 
     def _enter(self, lines: _Lines[F], flow: F, idle_seconds: float) -> None:
         line = lines.get(idle_seconds)

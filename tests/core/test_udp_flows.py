@@ -1,0 +1,177 @@
+"""The order in which UDP flows leave, against a clock that is an argument."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from userspace_proxy.core.udp_flows import Flow, UdpFlows
+
+
+class Named(Flow):
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+
+def names(flows: list[Named]) -> str:
+    return "".join(flow.name for flow in flows)
+
+
+class Table:
+    """Flows by one-letter name: 30 s unanswered, 120 s answered, as a Service port that is not DNS has."""
+
+    def __init__(self, max_flows: int = 100) -> None:
+        self.flows: UdpFlows[Named] = UdpFlows(max_flows)
+        self.by_name: dict[str, Named] = {}
+
+    def add(self, name: str, now: float, idle_seconds: float = 30) -> None:
+        self.by_name[name] = Named(name)
+        self.flows.add(self.by_name[name], idle_seconds, now)
+
+    def use(self, name: str, now: float) -> None:
+        self.flows.use(self.by_name[name], now)
+
+    def answer(self, name: str, now: float, idle_seconds: float = 120) -> None:
+        self.flows.answer(self.by_name[name], idle_seconds, now)
+
+    def remove(self, name: str) -> None:
+        self.flows.remove(self.by_name[name])
+
+    def expire(self, now: float, limit: int = 100) -> str:
+        expired = self.flows.expired(now, limit)
+        for flow in expired:
+            self.flows.remove(flow)
+        return names(expired)
+
+    def evict(self) -> str:
+        victim = self.flows.evictable()
+        if victim is None:
+            return ""
+        self.flows.remove(victim)
+        return victim.name
+
+
+def test_an_unanswered_flow_expires_after_its_idle_time() -> None:
+    table = Table()
+    table.add("a", now=0)
+    assert table.expire(29.9) == ""
+    assert table.expire(30) == "a"
+    assert len(table.flows) == 0
+
+
+def test_a_datagram_starts_the_idle_time_again() -> None:
+    table = Table()
+    table.add("a", now=0)
+    table.add("b", now=1)
+    table.use("a", now=20)
+    assert table.expire(31) == "b"
+    assert table.expire(49.9) == ""
+    assert table.expire(50) == "a"
+
+
+def test_an_answer_gives_a_flow_its_longer_idle_time() -> None:
+    table = Table()
+    table.add("a", now=0)
+    table.answer("a", now=1)
+    assert table.expire(120) == ""
+    assert table.expire(121) == "a"
+
+
+def test_an_answer_may_shorten_the_idle_time() -> None:
+    table = Table()
+    table.add("q", now=0, idle_seconds=10)
+    table.answer("q", now=0.5, idle_seconds=1)
+    assert table.expire(1.5) == "q"
+
+
+def test_flows_of_different_idle_times_expire_independently() -> None:
+    table = Table()
+    table.add("a", now=0)
+    table.add("q", now=5, idle_seconds=10)
+    assert table.expire(15) == "q"
+    assert table.expire(30) == "a"
+
+
+def test_a_flow_that_moves_to_another_endpoint_is_unanswered_again() -> None:
+    table = Table()
+    table.add("a", now=0)
+    table.answer("a", now=1)
+    table.remove("a")
+    table.flows.add(table.by_name["a"], 30, 2)
+    assert not table.by_name["a"].answered
+    assert table.expire(32) == "a"
+
+
+def test_one_sweep_expires_no_more_than_it_is_asked_to() -> None:
+    table = Table()
+    for name in "abcde":
+        table.add(name, now=0)
+    assert [table.expire(60, limit=2), table.expire(60, limit=2), table.expire(60, limit=2)] == [
+        "ab",
+        "cd",
+        "e",
+    ]
+
+
+def test_unanswered_flows_are_evicted_first_then_the_least_recently_used() -> None:
+    table = Table()
+    for now, name in enumerate("abcdef"):
+        table.add(name, now=now)
+    for now, name in enumerate("abc", start=10):
+        table.answer(name, now=now)
+    table.use("a", now=20)
+    table.use("d", now=21)
+    assert [table.evict() for _ in range(7)] == ["e", "f", "d", "b", "c", "a", ""]
+
+
+def test_eviction_looks_across_idle_times() -> None:
+    table = Table()
+    table.add("a", now=3)
+    table.add("q", now=2, idle_seconds=10)
+    table.add("r", now=4, idle_seconds=10)
+    assert [table.evict() for _ in range(3)] == ["q", "a", "r"]
+
+
+def test_is_full_at_the_cap() -> None:
+    table = Table(max_flows=2)
+    table.add("a", now=0)
+    assert not table.flows.is_full
+    table.add("b", now=0)
+    assert table.flows.is_full
+    table.remove("a")
+    assert not table.flows.is_full
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["add", "use", "answer", "remove", "evict"]), st.sampled_from("abcdef")),
+        max_size=60,
+    )
+)
+def test_agrees_with_looking_at_every_flow(steps: list[tuple[str, str]]) -> None:
+    table = Table()
+    alive: dict[str, tuple[bool, float]] = {}  # name: answered, last used
+    for now, (verb, name) in enumerate(steps):
+        if verb == "evict":
+            expected = min(alive, key=lambda name: alive[name], default="")
+            assert table.evict() == expected
+            alive.pop(expected, None)
+        elif verb == "add" and name not in alive:
+            table.add(name, now)
+            alive[name] = (False, now)
+        elif verb == "use" and name in alive:
+            table.use(name, now)
+            alive[name] = (alive[name][0], now)
+        elif verb == "answer" and name in alive and not alive[name][0]:
+            table.answer(name, now)
+            alive[name] = (True, now)
+        elif verb == "remove" and name in alive:
+            table.remove(name)
+            del alive[name]
+        assert len(table.flows) == len(alive)
+    now = len(steps) + 20
+    due = {name for name, (answered, used) in alive.items() if used + (120 if answered else 30) <= now}
+    assert set(table.expire(now)) == due

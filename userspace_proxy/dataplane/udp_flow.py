@@ -1,0 +1,299 @@
+"""One client's conversation over UDP, and what limits how many of them there are.
+
+A flow owns a socket that is connected to its endpoint, so that the kernel brings back what that endpoint
+sends, and nobody else, and its ICMP errors. Answers leave through the listener's socket, from the address the
+client knows.
+
+An endpoint that is unreachable has failed the flow: the flow moves to another one, which gets the last
+datagram that nobody has answered. Each endpoint is tried once for a datagram; then the flow is given up, and
+the client's next datagram starts afresh. A flow whose endpoint is no longer listed moves when its client next
+sends; until then late answers still pass.
+
+A datagram that cannot be sent on at once (a full queue, no route back, a firewall) is dropped, as a router
+would.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from userspace_proxy.core.endpoint import Endpoint
+from userspace_proxy.core.load_balancer import LoadBalancer
+from userspace_proxy.core.service_port import TrafficPolicy
+from userspace_proxy.core.udp_flows import Flow, UdpFlows
+from userspace_proxy.dataplane.messages import ServicePortCounters
+from userspace_proxy.dataplane.poller import FAILED, READABLE, Poller
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+MAX_KEPT_DATAGRAM: Final = 2048
+"""Bytes of the longest datagram that is kept to be sent again: an Ethernet frame's worth with room to spare.
+With every flow unanswered that is 2 KiB a flow; a longer one is the client's to repeat."""
+
+BURST: Final = 32
+"""Datagrams read for one event. Sockets are watched level-triggered: epoll tells of the rest again."""
+
+_MAX_DATAGRAM: Final = 65536  # more than any: 65,507 bytes over IPv4, 65,527 over IPv6
+_SWEEP_SECONDS: Final = 0.25
+_SWEEP_LIMIT: Final = 512  # flows closed in one go
+
+# linux/in.h and linux/in6.h; Python 3.11's socket module lacks them.
+_IP_RECVERR: Final = 11
+_IPV6_RECVERR: Final = 25
+
+_UNREACHABLE: Final = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH})
+
+Address: TypeAlias = Any  # (host, port), or for IPv6 (host, port, flowinfo, scope_id)
+FlowKey: TypeAlias = tuple[Address, bytes]
+Control: TypeAlias = tuple[int, int, bytes]
+
+
+class FlowCap:
+    """What the UDP listeners of one worker share: the cap on flows, the sweep of idle ones, a receive buffer.
+
+    `evicted` counts flows that left for others, `descriptors_exhausted` how often that was for want of a
+    descriptor rather than for `max_flows`.
+    """
+
+    def __init__(self, max_flows: int, loop: asyncio.AbstractEventLoop) -> None:
+        self.flows: UdpFlows[UdpFlow] = UdpFlows(max_flows)
+        self.buffer = memoryview(bytearray(_MAX_DATAGRAM))
+        self.evicted = 0
+        self.descriptors_exhausted = 0
+        self._loop = loop
+        self._sweep_timer: asyncio.TimerHandle | None = None
+
+    def make_room(self) -> None:
+        """Evict one flow if there are as many as there may be."""
+        if self.flows.is_full:
+            victim = self.flows.evictable()
+            if victim is not None:
+                self.evicted += 1
+                victim.close()
+
+    def free_descriptor(self) -> bool:
+        """The process has no descriptor left: close a flow's, at once. False if there is no flow to close."""
+        self.descriptors_exhausted += 1
+        victim = self.flows.evictable()
+        if victim is None:
+            return False
+        self.evicted += 1
+        victim.close(at_once=True)
+        return True
+
+    def add(self, flow: UdpFlow, idle_seconds: float, now: float) -> None:
+        self.flows.add(flow, idle_seconds, now)
+        if self._sweep_timer is None:
+            self._sweep_timer = self._loop.call_later(_SWEEP_SECONDS, self._sweep)
+
+    def _sweep(self) -> None:
+        expired = self.flows.expired(self._loop.time(), _SWEEP_LIMIT)
+        for flow in expired:
+            flow.close()
+        delay = 0.0 if len(expired) == _SWEEP_LIMIT else _SWEEP_SECONDS
+        self._sweep_timer = self._loop.call_later(delay, self._sweep) if len(self.flows) else None
+
+
+@dataclass(slots=True)
+class ListenerFlows:
+    """The flows of one listener, by the client's address and the local address it sends to, and what they
+    share: where they come from, where they go, and how answers leave (`reply`, the listener's `sendmsg`).
+    """
+
+    poller: Poller
+    loop: asyncio.AbstractEventLoop
+    balancer: LoadBalancer
+    policy: TrafficPolicy
+    counters: ServicePortCounters
+    cap: FlowCap
+    family: int
+    reply: Callable[..., int]
+    unanswered_seconds: float = 30.0
+    answered_seconds: float = 120.0
+    by_key: dict[FlowKey, UdpFlow] = field(default_factory=dict)
+
+
+class UdpFlow(Flow):
+    """One client's conversation with one endpoint at a time, through a socket connected to it."""
+
+    __slots__ = (
+        "_client",
+        "_kept",
+        "_key",
+        "_listener",
+        "_recv_into",
+        "_reply_control",
+        "_send",
+        "_sock",
+        "_tried",
+        "endpoint",
+        "endpoint_gone",
+    )
+
+    _sock: socket.socket
+    _send: Callable[[ReadableBuffer], int]
+    _recv_into: Callable[[memoryview], int]
+    endpoint: Endpoint
+
+    def __init__(self, listener: ListenerFlows, key: FlowKey, reply_control: Control) -> None:
+        super().__init__()
+        self.endpoint_gone = False
+        self._listener = listener
+        self._key = key
+        self._client = key[0]
+        self._reply_control = (reply_control,)
+        self._kept: bytes | None = None
+        self._tried: set[Endpoint] = set()
+
+    def connect(self, now: float) -> bool:
+        """Take the next endpoint that has a route and was not tried; False, and counted, if there is none."""
+        listener = self._listener
+        balancer, client_ip = listener.balancer, self._client[0]
+        while endpoint := balancer.another_endpoint(listener.policy, client_ip, now, self._tried):
+            if self._tried:
+                listener.counters.retried += 1
+            try:
+                sock = self._open_socket()
+            except OSError:
+                break  # no descriptor or no memory to be had: not the endpoint's fault
+            try:
+                sock.connect((endpoint.address, endpoint.port))
+            except OSError:
+                listener.poller.retire(sock)
+                self._tried.add(endpoint)
+                balancer.release(client_ip, endpoint)
+                continue
+            self.endpoint = endpoint
+            self.endpoint_gone = False
+            self._sock = sock
+            self._send = sock.send
+            self._recv_into = sock.recv_into
+            listener.cap.make_room()
+            listener.cap.add(self, listener.unanswered_seconds, now)
+            return True
+        listener.counters.failed += 1
+        return False
+
+    def forward(self, datagram: memoryview, now: float) -> None:
+        """Send what the client sent to the endpoint, or to another one if the endpoint is gone."""
+        if self.endpoint_gone:
+            self._disconnect()
+            if not self._reconnect(now):
+                return
+        while True:
+            try:
+                self._send(datagram)
+            except OSError as error:
+                if error.errno in _UNREACHABLE:
+                    # That was about an earlier datagram. This one has not been sent.
+                    if self._endpoint_failed(now):
+                        continue
+                    return
+            break
+        if not self.answered:
+            self._kept = bytes(datagram) if len(datagram) <= MAX_KEPT_DATAGRAM else None
+            self._tried.clear()
+        if self.last_used != now:
+            self._listener.cap.flows.use(self, now)
+
+    def close(self, *, at_once: bool = False) -> None:
+        """End the flow. `at_once` frees its descriptor's number even while events are being handed out."""
+        self._disconnect(at_once=at_once)
+        self._forget()
+
+    def _receive(self, events: int) -> None:
+        """The endpoint sent something, or an ICMP error came back."""
+        listener = self._listener
+        recv_into, buffer = self._recv_into, listener.cap.buffer
+        reply, control, client = listener.reply, self._reply_control, self._client
+        problem = self._take_error() if events & FAILED else 0
+        answers = sent = 0
+        for _ in range(BURST):
+            try:
+                size = recv_into(buffer)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                problem = error.errno or 0
+                break
+            answers += 1
+            try:
+                sent += reply((buffer[:size],), control, 0, client)
+            except OSError:
+                continue  # dropped
+        listener.counters.bytes_out += sent
+        if answers:
+            now = listener.loop.time()
+            flows = listener.cap.flows
+            if not self.answered:
+                flows.answer(self, listener.answered_seconds, now)
+                self._kept = None
+                self._tried.clear()
+            elif self.last_used != now:
+                flows.use(self, now)
+        if problem in _UNREACHABLE:
+            self._endpoint_failed(listener.loop.time())
+
+    def _endpoint_failed(self, now: float) -> bool:
+        """Move to an endpoint that was not tried and send it what is unanswered; with none left, end."""
+        self._disconnect()
+        self._tried.add(self.endpoint)
+        self._listener.balancer.release(self._client[0], self.endpoint)
+        if not self._reconnect(now):
+            return False
+        if self._kept is not None:
+            with suppress(OSError):
+                self._send(self._kept)
+        return True
+
+    def _reconnect(self, now: float) -> bool:
+        if self.connect(now):
+            return True
+        self._forget()
+        return False
+
+    def _disconnect(self, *, at_once: bool = False) -> None:
+        listener = self._listener
+        listener.cap.flows.remove(self)
+        if at_once:
+            listener.poller.unregister(self._sock.fileno())
+            self._sock.close()
+        else:
+            listener.poller.retire(self._sock)
+
+    def _forget(self) -> None:
+        del self._listener.by_key[self._key]
+        self._listener.counters.active -= 1
+
+    def _open_socket(self) -> socket.socket:
+        try:
+            sock = self._new_socket()
+        except OSError as error:
+            if error.errno != errno.EMFILE or not self._listener.cap.free_descriptor():
+                raise
+            sock = self._new_socket()
+        # Without RECVERR the kernel reports a closed port only, not a host or a network out of reach: udp(7).
+        if self._listener.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
+        else:
+            sock.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
+        self._listener.poller.register(sock.fileno(), self._receive, READABLE)
+        return sock
+
+    def _new_socket(self) -> socket.socket:
+        return socket.socket(self._listener.family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+
+    def _take_error(self) -> int:
+        """The pending error, if any, and the error queue emptied: epoll reports both until they are read."""
+        problem = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        with suppress(BlockingIOError):
+            while True:
+                self._sock.recv(1, socket.MSG_ERRQUEUE)
+        return problem

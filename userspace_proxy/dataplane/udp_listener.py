@@ -1,0 +1,128 @@
+"""The UDP side of a proxy port: receives from all clients and hands each datagram to its flow.
+
+A flow is known by the client's address and port and by the local address that the datagram was sent to,
+which the kernel tells beside each datagram (IP_PKTINFO; ip(7), ipv6(7)).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import Iterable
+from typing import Final
+
+from userspace_proxy.core.endpoint import Endpoint
+from userspace_proxy.core.load_balancer import LoadBalancer
+from userspace_proxy.core.service_port import TrafficPolicy
+from userspace_proxy.dataplane.messages import ServicePortCounters
+from userspace_proxy.dataplane.poller import READABLE, Poller
+from userspace_proxy.dataplane.udp_flow import BURST, Control, FlowCap, FlowKey, ListenerFlows, UdpFlow
+
+_IP_PKTINFO: Final = 8  # linux/in.h; Python 3.11's socket module lacks it
+
+
+class UdpListener:
+    """Serves one proxy port of a UDP Service port.
+
+    `sock` is bound and non-blocking, to the wildcard address or a specific one; it becomes the listener's to
+    close. `loop` is the one that `poller` belongs to. `balancer` and `counters` are the Service port's, and
+    `policy` says which of its endpoints this listener's clients may use.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        poller: Poller,
+        loop: asyncio.AbstractEventLoop,
+        balancer: LoadBalancer,
+        policy: TrafficPolicy,
+        counters: ServicePortCounters,
+        flow_cap: FlowCap,
+    ) -> None:
+        self._flows = ListenerFlows(
+            poller, loop, balancer, policy, counters, flow_cap, sock.family, sock.sendmsg
+        )
+        self._sock = sock
+        self._recvmsg_into = sock.recvmsg_into
+        self._buffers = [flow_cap.buffer]
+        if sock.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+            self._control_space = socket.CMSG_SPACE(20)  # struct in6_pktinfo: the address, then ifindex
+            self._local_address = slice(0, 16)
+        else:
+            sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+            self._control_space = socket.CMSG_SPACE(12)  # struct in_pktinfo: ifindex, ipi_spec_dst, ipi_addr
+            self._local_address = slice(4, 8)
+        poller.register(sock.fileno(), self._receive, READABLE)
+
+    @property
+    def active_flows(self) -> int:
+        return len(self._flows.by_key)
+
+    def update(self, unanswered_seconds: float, answered_seconds: float) -> None:
+        """How long a flow may be idle until its endpoint has answered, and after that.
+
+        For flows that start, or are answered, from now on.
+        """
+        self._flows.unanswered_seconds = unanswered_seconds
+        self._flows.answered_seconds = answered_seconds
+
+    def endpoints_changed(self, endpoints: Iterable[Endpoint]) -> None:
+        """`balancer` has `endpoints` now for this policy: flows to others move at their next datagram."""
+        usable = frozenset(endpoints)
+        for flow in self._flows.by_key.values():
+            flow.endpoint_gone = flow.endpoint not in usable
+
+    def close(self) -> None:
+        """Stop serving; every flow ends."""
+        # Another process holds a duplicate of the socket, so closing ours would not take it out of the epoll.
+        self._flows.poller.unregister(self._sock.fileno())
+        self._flows.poller.retire(self._sock)
+        for flow in list(self._flows.by_key.values()):
+            flow.close()
+
+    def _receive(self, _events: int) -> None:
+        recvmsg_into, buffers, control_space = self._recvmsg_into, self._buffers, self._control_space
+        buffer, flows, local_address = buffers[0], self._flows.by_key, self._local_address
+        now = self._flows.loop.time()
+        received = 0
+        for _ in range(BURST):
+            try:
+                size, control, _flags, client = recvmsg_into(buffers, control_space)
+            except OSError:
+                break  # nothing is left (EAGAIN); any other error is reported once and gone with that
+            received += size
+            key = (client, control[0][2][local_address])
+            flow = flows.get(key) or self._open_flow(key, control[0][2], now)
+            if flow is not None:
+                flow.forward(buffer[:size], now)
+        self._flows.counters.bytes_in += received
+
+    def _open_flow(self, key: FlowKey, pktinfo: bytes, now: float) -> UdpFlow | None:
+        """None, and counted, if no endpoint can be had."""
+        flow = UdpFlow(self._flows, key, _reply_control(pktinfo))
+        if not flow.connect(now):
+            return None
+        self._flows.by_key[key] = flow
+        self._flows.counters.opened += 1
+        self._flows.counters.active += 1
+        return flow
+
+
+def _reply_control(pktinfo: bytes) -> Control:
+    """What makes an answer leave from the address that a datagram with this `pktinfo` was sent to.
+
+    The interface is left to the routing table, as the kernel's own answers do: with an ifindex the kernel
+    looks at routes through that interface only, and where the way back is another one it takes the client
+    for a neighbour on the link and the answer is lost. A link-local address alone means nothing without
+    its interface. ip(7), ipv6(7).
+    """
+    if len(pktinfo) == 12:
+        return socket.IPPROTO_IP, _IP_PKTINFO, struct.pack("=i4s4x", 0, pktinfo[4:8])
+    is_link_local = pktinfo[0] == 0xFE and pktinfo[1] & 0xC0 == 0x80
+    return (
+        socket.IPPROTO_IPV6,
+        socket.IPV6_PKTINFO,
+        pktinfo if is_link_local else pktinfo[:16] + bytes(4),
+    )
