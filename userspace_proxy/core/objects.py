@@ -2,15 +2,19 @@
 
 The structs mirror the API's JSON (camelCase on the wire) and judge nothing: every field that can be absent
 has a default, and addresses and ports are still plain strings and numbers. `service_port` and `endpoint`
-turn them into checked values. Source: the Kubernetes API reference, core/v1 and discovery.k8s.io/v1.
+turn them into checked values; `decoding` makes structs of JSON. Source: the Kubernetes API reference,
+core/v1 and discovery.k8s.io/v1.
 """
 
 from __future__ import annotations
 
 from enum import Enum
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
 import msgspec
+
+Int32: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
+"""What the API's Go types call int32: a larger number is as malformed as a string."""
 
 
 class Kind(Enum):
@@ -25,7 +29,7 @@ class _ApiStruct(msgspec.Struct, frozen=True, rename="camel", gc=False, omit_def
     pass
 
 
-class ObjectMeta(_ApiStruct):
+class ObjectMeta(_ApiStruct, frozen=True):
     name: str
     namespace: str = ""
     uid: str = ""
@@ -36,22 +40,22 @@ class ObjectMeta(_ApiStruct):
     annotations: dict[str, str] | None = None
 
 
-class ServicePortSpec(_ApiStruct):
-    port: int
+class ServicePortSpec(_ApiStruct, frozen=True):
+    port: Int32
     name: str | None = None
     protocol: str | None = None
-    node_port: int | None = None
+    node_port: Int32 | None = None
 
 
-class ClientIPConfig(_ApiStruct):
-    timeout_seconds: int | None = None
+class ClientIPConfig(_ApiStruct, frozen=True):
+    timeout_seconds: Int32 | None = None
 
 
-class SessionAffinityConfig(_ApiStruct):
+class SessionAffinityConfig(_ApiStruct, frozen=True):
     client_ip: ClientIPConfig | None = msgspec.field(default=None, name="clientIP")
 
 
-class ServiceSpec(_ApiStruct):
+class ServiceSpec(_ApiStruct, frozen=True):
     type: str | None = None
     cluster_ip: str | None = msgspec.field(default=None, name="clusterIP")
     cluster_ips: list[str] | None = msgspec.field(default=None, name="clusterIPs")
@@ -62,37 +66,37 @@ class ServiceSpec(_ApiStruct):
     internal_traffic_policy: str | None = None
 
 
-class Service(_ApiStruct):
+class Service(_ApiStruct, frozen=True):
     metadata: ObjectMeta
     spec: ServiceSpec = msgspec.field(default_factory=ServiceSpec)
 
 
-class EndpointPort(_ApiStruct):
+class EndpointPort(_ApiStruct, frozen=True):
     name: str | None = None
-    port: int | None = None
+    port: Int32 | None = None
     protocol: str | None = None
 
 
-class EndpointConditions(_ApiStruct):
+class EndpointConditions(_ApiStruct, frozen=True):
     ready: bool | None = None
     serving: bool | None = None
     terminating: bool | None = None
 
 
-class ForNode(_ApiStruct):
+class ForNode(_ApiStruct, frozen=True):
     name: str
 
 
-class ForZone(_ApiStruct):
+class ForZone(_ApiStruct, frozen=True):
     name: str
 
 
-class EndpointHints(_ApiStruct):
+class EndpointHints(_ApiStruct, frozen=True):
     for_nodes: list[ForNode] | None = None
     for_zones: list[ForZone] | None = None
 
 
-class SliceEndpoint(_ApiStruct):
+class SliceEndpoint(_ApiStruct, frozen=True):
     addresses: list[str]
     conditions: EndpointConditions | None = None
     hints: EndpointHints | None = None
@@ -100,23 +104,23 @@ class SliceEndpoint(_ApiStruct):
     zone: str | None = None
 
 
-class EndpointSlice(_ApiStruct):
+class EndpointSlice(_ApiStruct, frozen=True):
     metadata: ObjectMeta
     address_type: str
     endpoints: list[SliceEndpoint] | None = None
     ports: list[EndpointPort] | None = None
 
 
-class NodeAddress(_ApiStruct):
+class NodeAddress(_ApiStruct, frozen=True):
     type: str
     address: str
 
 
-class NodeStatus(_ApiStruct):
+class NodeStatus(_ApiStruct, frozen=True):
     addresses: list[NodeAddress] | None = None
 
 
-class Node(_ApiStruct):
+class Node(_ApiStruct, frozen=True):
     metadata: ObjectMeta
     status: NodeStatus = msgspec.field(default_factory=NodeStatus)
 
@@ -153,4 +157,9 @@ def kind_of(item: ApiObject) -> Kind:
     return _KINDS[type(item)]
 
 
-_KINDS: dict[type[ApiObject], Kind] = {Service: Kind.SERVICE, EndpointSlice: Kind.ENDPOINT_SLICE, Node: Kind.NODE}
+STRUCTS: dict[Kind, type[ApiObject]] = {
+    Kind.SERVICE: Service,
+    Kind.ENDPOINT_SLICE: EndpointSlice,
+    Kind.NODE: Node,
+}
+_KINDS: dict[type[ApiObject], Kind] = {struct: kind for kind, struct in STRUCTS.items()}
