@@ -1,0 +1,482 @@
+"""The UDP data path over loopback: real sockets, with the loop in a thread of its own.
+
+A `Client` and a `Pod` are plain blocking sockets in the test's hands, so a test reads as the conversation
+that it is; what happens inside the loop is looked at through `Proxy.call` and waited for with a deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import resource
+import select
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from pathlib import Path
+from random import Random
+from typing import Any, TypeVar
+
+import pytest
+import uvloop
+
+from userspace_proxy.core.endpoint import Endpoint
+from userspace_proxy.core.load_balancer import LoadBalancer
+from userspace_proxy.core.service_port import Port, TrafficPolicy
+from userspace_proxy.dataplane.messages import ServicePortCounters
+from userspace_proxy.dataplane.poller import Poller
+from userspace_proxy.dataplane.udp_flow import MAX_KEPT_DATAGRAM, FlowCap
+from userspace_proxy.dataplane.udp_listener import UdpListener
+
+DEADLINE_SECONDS = 5.0
+CLUSTER = TrafficPolicy.CLUSTER
+T = TypeVar("T")
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.002)
+
+
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def open_udp(address: str, port: int = 0) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    sock.settimeout(DEADLINE_SECONDS)
+    sock.bind((address, port))
+    return sock
+
+
+class Pod:
+    """An endpoint."""
+
+    def __init__(self, address: str = "127.0.0.1", port: int = 0) -> None:
+        self.sock = open_udp(address, port)
+        self.endpoint = Endpoint(address, Port(self.sock.getsockname()[1]))
+
+    def __enter__(self) -> Pod:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.sock.close()
+
+    def receive(self) -> tuple[bytes, Any]:
+        return self.sock.recvfrom(65536)
+
+    def echo(self) -> bytes:
+        datagram, peer = self.receive()
+        self.sock.sendto(datagram, peer)
+        return datagram
+
+    def has_nothing(self) -> bool:
+        return not select.select([self.sock], [], [], 0)[0]
+
+
+class EchoingPod(Pod):
+    """An endpoint that echoes by itself, except for what it is told to ignore."""
+
+    def __enter__(self) -> EchoingPod:
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with open_udp("127.0.0.1") as sock:
+            sock.sendto(b"stop", ("127.0.0.1", self.endpoint.port))
+        self._thread.join(DEADLINE_SECONDS)
+        super().__exit__()
+
+    def _run(self) -> None:
+        self.sock.settimeout(None)
+        while (received := self.receive())[0] != b"stop":
+            if received[0] != b"ignore":
+                self.sock.sendto(*received)
+
+
+class Client:
+    """Somebody who sends to one address of the listener and sees where answers come from."""
+
+    def __init__(self, proxy: Proxy, address: str | None = None, source: str | None = None) -> None:
+        self.target = (address or proxy.address, proxy.port)
+        self.sock = open_udp(source or self.target[0])
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.sock.close()
+
+    def send(self, datagram: bytes) -> None:
+        self.sock.sendto(datagram, self.target)
+
+    def receive(self) -> bytes:
+        datagram, source = self.sock.recvfrom(65536)
+        assert source[:2] == self.target, "an answer came from another address than the client had sent to"
+        return datagram
+
+    def hears_nothing(self, seconds: float = 0.1) -> bool:
+        self.sock.settimeout(seconds)
+        try:
+            self.sock.recv(1)
+        except TimeoutError:
+            return True
+        return False
+
+
+class Proxy:
+    """A UDP listener that serves `pods`, in a loop that runs in its own thread."""
+
+    def __init__(self, pods: Sequence[Pod], max_flows: int = 1000, address: str = "127.0.0.1") -> None:
+        self.address = address
+        self.errors: list[Exception] = []
+        self.balancer = LoadBalancer(Random(1))
+        self.counters = ServicePortCounters()
+        self.loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self._thread.start()
+        self.poller = self.call(lambda: Poller(self.loop, self.errors.append))
+        self.cap = FlowCap(max_flows, self.loop)
+        sock = open_udp("::" if ":" in address else "0.0.0.0")
+        sock.setblocking(False)
+        self.port = sock.getsockname()[1]
+        self._duplicate = sock.dup()  # as the agent holds one
+        self.listener = self.call(
+            lambda: UdpListener(sock, self.poller, self.loop, self.balancer, CLUSTER, self.counters, self.cap)
+        )
+        self.serve(*pods)
+
+    def __enter__(self) -> Proxy:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.call(self.listener.close)
+        assert len(self.poller) == 0
+        assert self.counters.active == 0
+        self.call(self.poller.close)
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(DEADLINE_SECONDS)
+        self.loop.close()
+        self._duplicate.close()
+        assert self.errors == []
+
+    def call(self, function: Callable[[], T]) -> T:
+        """Run `function` in the loop; its result."""
+        future: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(function())
+            except BaseException as error:
+                future.set_exception(error)
+
+        self.loop.call_soon_threadsafe(run)
+        return future.result(DEADLINE_SECONDS)
+
+    def wait_for_opened(self, flows: int) -> None:
+        wait_until(lambda: self.counters.opened >= flows)
+
+    def serve(self, *pods: Pod) -> None:
+        endpoints = tuple(pod.endpoint for pod in pods)
+        self.call(lambda: self.balancer.set_endpoints(CLUSTER, endpoints))
+        self.call(lambda: self.listener.endpoints_changed(endpoints))
+
+
+def exchange(client: Client, pods: Sequence[Pod], datagram: bytes = b"?") -> Pod:
+    """One question and its answer; the pod that got it."""
+    client.send(datagram)
+    ready, _, _ = select.select([pod.sock for pod in pods], [], [], DEADLINE_SECONDS)
+    (pod,) = (pod for pod in pods if pod.sock in ready)
+    assert pod.echo() == datagram
+    assert client.receive() == datagram
+    return pod
+
+
+@contextmanager
+def refusing_endpoint(address: str = "127.0.0.1") -> Iterator[Pod]:
+    """A port that nobody listens on."""
+    pod = Pod(address)
+    pod.sock.close()
+    yield pod
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("size", [0, 1, 1472, 8000, 60000, 65507])
+def test_datagrams_pass_whole(address: str, size: int) -> None:
+    datagram = os.urandom(size)
+    with Pod(address) as pod, Proxy([pod], address=address) as proxy, Client(proxy) as client:
+        client.send(datagram)
+        assert pod.echo() == datagram
+        assert client.receive() == datagram
+        wait_until(lambda: proxy.counters.bytes_out == size)
+        assert proxy.counters.bytes_in == size
+
+
+def test_flows_go_to_the_endpoints_in_turn() -> None:
+    with Pod() as a, Pod() as b, Pod() as c, Proxy([a, b, c]) as proxy:
+        clients = [Client(proxy) for _ in range(90)]
+        shares = Counter(exchange(client, [a, b, c]) for client in clients)
+        assert sorted(shares.values()) == [30, 30, 30]
+        assert (proxy.counters.opened, proxy.counters.active) == (90, 90)
+        for client in clients:
+            client.sock.close()
+
+
+def test_a_flow_stays_with_its_endpoint() -> None:
+    with Pod() as a, Pod() as b, Pod() as c, Proxy([a, b, c]) as proxy, Client(proxy) as client:
+        assert len({exchange(client, [a, b, c]) for _ in range(10)}) == 1
+        assert proxy.counters.opened == 1
+
+
+def test_many_datagrams_at_once_arrive_in_order() -> None:
+    with Pod() as pod, Proxy([pod]) as proxy, Client(proxy) as client:
+        sent = [b"%d" % number for number in range(100)]
+        for datagram in sent:
+            client.send(datagram)
+        assert [pod.echo() for _ in sent] == sent
+        assert [client.receive() for _ in sent] == sent
+
+
+def test_an_answer_comes_from_the_address_that_was_sent_to() -> None:
+    with Pod() as pod, Proxy([pod]) as proxy, open_udp("127.0.0.1") as sock:
+        # One client port, two addresses of the listener: two flows, each with its own way back.
+        for address in ("127.0.0.1", "127.0.0.2"):
+            sock.sendto(address.encode(), (address, proxy.port))
+            pod.echo()
+            assert sock.recvfrom(100) == (address.encode(), (address, proxy.port))
+        assert proxy.listener.active_flows == 2
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_a_refused_flow_moves_and_repeats_its_datagram(address: str) -> None:
+    with (
+        refusing_endpoint(address) as dead,
+        Pod(address) as alive,
+        Proxy([dead, alive], address=address) as proxy,
+    ):
+        for _ in range(10):
+            with Client(proxy) as client:
+                client.send(b"once")
+                assert alive.echo() == b"once"
+                assert client.receive() == b"once"
+        assert alive.has_nothing()
+        assert proxy.counters.opened == 10
+        assert proxy.counters.retried > 0
+        assert proxy.counters.failed == 0
+
+
+def test_a_datagram_that_is_too_long_to_keep_is_the_clients_to_repeat() -> None:
+    with Pod() as alive, Pod() as dies, Proxy([dies]) as proxy, Client(proxy) as client:
+        client.send(b"short")
+        dies.receive()
+        dies.sock.close()
+        proxy.serve(dies, alive)
+        client.send(bytes(MAX_KEPT_DATAGRAM + 1))
+        wait_until(lambda: proxy.counters.retried == 1)
+        assert exchange(client, [alive], b"again") is alive
+
+
+def test_an_answered_flow_moves_when_its_endpoint_dies() -> None:
+    with Pod() as alive, Pod() as dies, Proxy([dies]) as proxy, Client(proxy) as client:
+        exchange(client, [dies])
+        dies.sock.close()
+        proxy.serve(dies, alive)
+        client.send(b"lost")
+        wait_until(lambda: proxy.counters.retried == 1)
+        assert exchange(client, [alive]) is alive
+        assert proxy.counters.opened == 1
+
+
+def test_each_endpoint_is_tried_once_when_all_refuse() -> None:
+    with (
+        refusing_endpoint() as a,
+        refusing_endpoint() as b,
+        refusing_endpoint() as c,
+        Proxy([a, b, c]) as proxy,
+        Client(proxy) as client,
+    ):
+        client.send(b"?")
+        wait_until(lambda: proxy.counters.failed == 1)
+        assert proxy.counters.retried == 2
+        assert proxy.listener.active_flows == 0
+        assert proxy.call(lambda: len(proxy.cap.flows)) == 0
+
+
+def test_an_endpoint_without_a_route_is_passed_over() -> None:
+    class Unroutable(Pod):
+        def __init__(self) -> None:
+            self.endpoint = Endpoint("255.255.255.255", Port(9))
+
+    with Pod() as pod, Proxy([Unroutable(), pod]) as proxy:
+        for _ in range(4):
+            with Client(proxy) as client:
+                assert exchange(client, [pod]) is pod
+        assert proxy.counters.retried > 0
+
+
+def test_a_flow_leaves_an_endpoint_that_is_no_longer_listed() -> None:
+    with Pod() as old, Pod() as new, Proxy([old]) as proxy, Client(proxy) as client:
+        client.send(b"slow question")
+        _, peer = old.receive()
+        proxy.serve(new)
+        old.sock.sendto(b"late answer", peer)
+        assert client.receive() == b"late answer"
+        assert exchange(client, [new]) is new
+        assert old.has_nothing()
+        assert (proxy.counters.opened, proxy.counters.failed) == (1, 0)
+
+
+def test_a_flow_stays_when_its_endpoint_is_still_listed() -> None:
+    with Pod() as old, Pod() as new, Proxy([old]) as proxy, Client(proxy) as client:
+        exchange(client, [old])
+        proxy.serve(new, old)
+        assert exchange(client, [old, new]) is old
+
+
+def test_without_endpoints_datagrams_are_dropped_and_counted() -> None:
+    with Pod() as pod, Proxy([pod]) as proxy, Client(proxy) as client:
+        exchange(client, [pod])
+        proxy.serve()
+        client.send(b"to nobody")
+        client.send(b"to nobody")
+        wait_until(lambda: proxy.counters.failed == 2)
+        assert proxy.listener.active_flows == 0
+        proxy.serve(pod)
+        assert exchange(client, [pod]) is pod
+
+
+def test_clients_with_affinity_stay_until_their_endpoint_fails() -> None:
+    with Pod() as a, Pod() as b, Proxy([a, b]) as proxy:
+        proxy.call(lambda: proxy.balancer.set_affinity(60))
+        chosen = set()
+        for _ in range(6):
+            with Client(proxy) as client:
+                chosen.add(exchange(client, [a, b]))
+        assert len(chosen) == 1
+        first = chosen.pop()
+        other = b if first is a else a
+        first.sock.close()
+        with Client(proxy) as client:
+            assert exchange(client, [other]) is other
+        with Client(proxy, source="127.0.0.9") as client:
+            exchange(client, [other])
+
+
+def test_idle_flows_end() -> None:
+    with Pod() as pod, Proxy([pod]) as proxy, Client(proxy) as silent, Client(proxy) as answered:
+        proxy.call(lambda: proxy.listener.update(0.05, 600.0))
+        exchange(answered, [pod])
+        silent.send(b"?")
+        pod.receive()
+        wait_until(lambda: proxy.counters.active == 1)
+        exchange(answered, [pod])
+        assert proxy.counters.opened == 2
+        proxy.call(lambda: proxy.listener.update(600.0, 0.05))
+        with Client(proxy) as brief:
+            exchange(brief, [pod])
+            wait_until(lambda: proxy.counters.opened == 3 and proxy.counters.active == 1)
+
+
+def test_the_cap_evicts_unanswered_flows_first() -> None:
+    with Pod() as pod, Proxy([pod], max_flows=3) as proxy:
+        clients = [Client(proxy) for _ in range(4)]
+        talking, silent, *late = clients
+        exchange(talking, [pod])
+        silent.send(b"?")
+        pod.receive()
+        for client in late:
+            exchange(client, [pod])
+        assert proxy.cap.evicted == 1
+        exchange(talking, [pod])
+        assert proxy.counters.opened == 4, "the answered flow should have stayed"
+        exchange(silent, [pod])
+        assert (proxy.counters.opened, proxy.counters.active) == (5, 3)
+        for client in clients:
+            client.sock.close()
+
+
+def test_a_flood_of_clients_is_bounded_and_others_are_still_answered() -> None:
+    with EchoingPod() as pod, Proxy([pod], max_flows=500) as proxy, Client(proxy) as steady:
+        for number in range(5000):
+            with Client(proxy, source=f"127.1.{number // 256}.{number % 256}") as client:
+                client.send(b"ignore")
+            if number % 100 == 0:  # before the listener's queue overflows
+                proxy.wait_for_opened(number + 1)
+                steady.send(b"%d" % number)
+                assert steady.receive() == b"%d" % number
+                assert proxy.counters.active <= 500
+        proxy.wait_for_opened(5001)
+        assert proxy.counters.active == proxy.call(lambda: len(proxy.cap.flows)) == 500
+        assert proxy.cap.evicted == 4501
+        assert len(proxy.poller) == 501
+
+
+def test_running_out_of_descriptors_evicts_a_flow() -> None:
+    with Pod() as pod, Proxy([pod]) as proxy, Client(proxy) as first, Client(proxy) as second:
+        exchange(first, [pod])
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        lowest_free = os.dup(0)
+        os.close(lowest_free)
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
+            with pytest.raises(OSError) as raised:
+                os.dup(0)
+            assert raised.value.errno == errno.EMFILE
+            exchange(second, [pod])
+            exchange(first, [pod])
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert (proxy.cap.evicted, proxy.cap.descriptors_exhausted) == (2, 2)
+        assert (proxy.counters.active, proxy.counters.failed) == (1, 0)
+
+
+def test_without_a_descriptor_or_a_flow_to_evict_the_datagram_is_dropped() -> None:
+    with Pod() as pod, Proxy([pod]) as proxy, Client(proxy) as client:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        lowest_free = os.dup(0)
+        os.close(lowest_free)
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
+            client.send(b"?")
+            wait_until(lambda: proxy.counters.failed == 1)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        exchange(client, [pod])
+
+
+def test_closing_gives_back_every_descriptor() -> None:
+    before = open_descriptors()
+    with Pod() as a, refusing_endpoint() as dead, Proxy([a, dead]) as proxy:
+        clients = [Client(proxy) for _ in range(20)]
+        for client in clients:
+            exchange(client, [a])
+        for client in clients:
+            client.sock.close()
+    assert open_descriptors() == before
+
+
+def test_two_listeners_share_the_cap() -> None:
+    with Pod() as pod, Proxy([pod], max_flows=2) as proxy:
+        counters = ServicePortCounters()
+        sock = open_udp("127.0.0.1")
+        sock.setblocking(False)
+        target = sock.getsockname()
+        other = proxy.call(
+            lambda: UdpListener(sock, proxy.poller, proxy.loop, proxy.balancer, CLUSTER, counters, proxy.cap)
+        )
+        with Client(proxy) as first, Client(proxy) as second, Client(proxy) as third:
+            exchange(first, [pod])
+            exchange(second, [pod])
+            third.target = target
+            exchange(third, [pod])
+        assert (proxy.counters.active, counters.active) == (1, 1)
+        proxy.call(other.close)
