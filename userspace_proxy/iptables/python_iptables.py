@@ -8,11 +8,13 @@ the table anew (a second one without that fails). It takes no lock, so that is d
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, assert_never
 
@@ -82,12 +84,9 @@ class PythonIptables:
 
     def _commit(self, change: TableChange) -> None:
         table = self._iptc.Table(change.table.value, autocommit=False)
-        table.refresh()
-        try:
-            _Edit(self._iptc, table).apply(change.steps)
-            table.commit()
-        finally:
-            table.close()
+        table.refresh()  # drops what an earlier commit left; iptc crashes on tables that were closed
+        _Edit(self._iptc, table).apply(change.steps)
+        table.commit()
 
 
 class _Edit:
@@ -117,7 +116,7 @@ class _Edit:
                 for rule in rules:
                     self._chain(chain).append_rule(self._encode(rule))
             case DeleteRule(chain, position):
-                self._delete(chain, self._installed(chain)[position - 1])
+                self._delete(chain, self._installed(chain, position)[position - 1])
             case InsertRule(chain, position, rule):
                 self._chain(chain).insert_rule(self._encode(rule), position - 1)
             case DeleteHook(hook):
@@ -135,10 +134,13 @@ class _Edit:
     def _chain(self, chain: Chain) -> Any:
         return self._iptc.Chain(self._table, chain.name)
 
-    def _installed(self, chain: Chain) -> list[Any]:
-        """The entries as they were when a rule of the chain was first deleted: positions count those."""
+    def _installed(self, chain: Chain, count: int) -> list[Any]:
+        """The chain's first entries as they were when a rule of it was first deleted.
+
+        The last of those to delete is the first to come, so that all positions mean these entries.
+        """
         if chain not in self._entries:
-            self._entries[chain] = list(self._walk(chain))
+            self._entries[chain] = list(islice(self._walk(chain), count))
         return self._entries[chain]
 
     def _jump(self, chain: Chain, target: Chain) -> Any:
@@ -155,8 +157,16 @@ class _Edit:
             entry = self._table.next_rule(entry)
 
     def _delete(self, chain: Chain, entry: Any) -> None:
-        rule = self._iptc.Rule(entry, self._chain(chain))
-        self._table.delete_entry(chain.name, rule.rule, rule.mask)
+        """Delete the first rule that is, byte for byte, what the entry is.
+
+        libiptc holds verdicts and jumps as numbers but wants to be told their names.
+        """
+        size = entry.next_offset
+        raw = (ctypes.c_ubyte * size).from_buffer_copy(ctypes.string_at(ctypes.addressof(entry), size))
+        target = self._iptc.xtables.xt_entry_target.from_buffer(raw, entry.target_offset)
+        target.u.user.name = self._table.get_target(entry)
+        every_bit = (ctypes.c_ubyte * size)(*(0xFF,) * size)
+        self._table.delete_entry(chain.name, raw, every_bit)
 
     def _encode(self, rule: Rule) -> Any:
         encoded = self._iptc.Rule()
@@ -190,7 +200,8 @@ class _Edit:
             case Verdict():
                 encoded.create_target(target.value)
             case Jump(chain):
-                encoded.create_target(chain)
+                # Named at once, iptc would look the chain up in every table, and so register them all.
+                encoded.create_target("").standard_target = chain
             case _:
                 assert_never(target)
 

@@ -105,30 +105,30 @@ def _parse(parts: list[str]) -> Rule:
         if negated and option != "--ctstate":
             raise ValueError(option)
         match option:
+            case "-m":
+                next(rest)  # what a match is used for is in its options
+            case "-d":
+                destination = next(rest).removesuffix("/32").removesuffix("/128")
+            case "-p":
+                protocol = _PROTOCOLS[next(rest)]
+            case "--comment":
+                comment = next(rest)
+            case "--dport":
+                ports = _ports(next(rest))
+            case "-j":
+                target = _target(next(rest), rest)
             case "!":
                 negated = True
             case "--ctstate":
                 names = next(rest).split(",")
                 states.append(StateMatch(frozenset(ConntrackState(name) for name in names), negated))
                 negated = False
-            case "-m":
-                next(rest)  # what a match is used for is in its options
-            case "-p":
-                protocol = _PROTOCOLS[next(rest)]
-            case "-d":
-                destination = next(rest).removesuffix("/32").removesuffix("/128")
             case "-i":
                 in_interface = next(rest)
-            case "--dport":
-                ports = _ports(next(rest))
             case "--dst-type":
                 if next(rest) != "LOCAL":
                     raise ValueError(option)
                 to_local_address = True
-            case "--comment":
-                comment = next(rest)
-            case "-j":
-                target = _target(next(rest), rest)
             case _:
                 raise ValueError(option)
     if target is None:
