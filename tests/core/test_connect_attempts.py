@@ -1,0 +1,269 @@
+"""Playbooks: what happens to the attempts of one connection, and what is to be done next.
+
+`Player` carries the decisions out as the data path would, in a time of its own, and writes down who was tried
+when.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from userspace_proxy.core.connect_attempts import (
+    LIMIT_SECONDS,
+    MAX_ATTEMPTS_BESIDE,
+    ConnectAttempts,
+    Decision,
+    Verdict,
+)
+from userspace_proxy.core.endpoint import Endpoint
+from userspace_proxy.core.load_balancer import LoadBalancer
+from userspace_proxy.core.service_port import Port, TrafficPolicy
+
+CLUSTER = TrafficPolicy.CLUSTER
+CLIENT = "10.2.0.1"
+ROUND_OF_REFUSALS_ENDS = 3.75
+
+
+def endpoint(number: int) -> Endpoint:
+    return Endpoint(f"10.1.0.{number}", Port(80))
+
+
+class Player:
+    """`refusing` endpoints fail at once, `answering` ones answer at once, all others are silent."""
+
+    def __init__(
+        self,
+        usable: int,
+        *,
+        refusing: Iterable[int] = (),
+        answering: Iterable[int] = (),
+        affinity_seconds: float | None = None,
+    ) -> None:
+        self.balancer = LoadBalancer(Random(3))
+        self.balancer.set_endpoints(CLUSTER, [endpoint(number) for number in range(usable)])
+        self.balancer.set_affinity(affinity_seconds)
+        self.refusing = {endpoint(number) for number in refusing}
+        self.answering = {endpoint(number) for number in answering}
+        self.now = 0.0
+        self.pending: list[Endpoint] = []
+        self.tried: list[tuple[float, Endpoint]] = []
+        self.schedule = ConnectAttempts(self.balancer, CLUSTER, CLIENT, self.now)
+        self.answered_by: Endpoint | None = None
+        self.outcome = self.carry_out(self.schedule.begin(self.now))
+
+    def carry_out(self, decision: Decision) -> Verdict | None:
+        """Follow the decisions until nothing is to be done now. None: an endpoint has answered."""
+        while isinstance(decision, Endpoint):
+            self.tried.append((self.now, decision))
+            if len(self.pending) == MAX_ATTEMPTS_BESIDE:
+                del self.pending[0]
+            if decision in self.answering:
+                self.schedule.succeeded(decision, self.now)
+                self.answered_by = decision
+                return None
+            if decision in self.refusing:
+                decision = self.schedule.failed(decision, self.now)
+            else:
+                self.pending.append(decision)
+                decision = Verdict.WAIT
+        return decision
+
+    def fail(self, failed: Endpoint) -> None:
+        self.pending.remove(failed)
+        self.outcome = self.carry_out(self.schedule.failed(failed, self.now))
+
+    def wait(self) -> None:
+        assert self.outcome is Verdict.WAIT
+        assert self.schedule.due_at > self.now
+        self.now = self.schedule.due_at
+        self.outcome = self.carry_out(self.schedule.waited(self.now))
+
+    def wait_for_the_end(self) -> None:
+        while self.outcome is Verdict.WAIT:
+            self.wait()
+
+    @property
+    def times(self) -> list[float]:
+        return [when for when, _ in self.tried]
+
+
+def test_an_endpoint_that_answers_is_the_only_one_tried() -> None:
+    player = Player(3, answering=range(3))
+    assert player.outcome is None
+    assert player.schedule.made == 1
+
+
+def test_no_endpoint_at_all() -> None:
+    assert Player(0).outcome is Verdict.GIVE_UP
+
+
+@pytest.mark.parametrize("alive", range(10))
+def test_nine_of_ten_refuse_and_the_tenth_is_found_at_once(alive: int) -> None:
+    player = Player(10, refusing=set(range(10)) - {alive}, answering=[alive])
+    assert player.answered_by == endpoint(alive)
+    assert set(player.times) == {0.0}
+    assert len(set(player.tried)) == len(player.tried)
+
+
+def test_a_silent_endpoint_gets_company_after_its_wait_and_each_wait_is_longer() -> None:
+    player = Player(10)
+    while player.now < 8:
+        player.wait()
+    assert player.times == [0.0, 0.25, 0.75, 1.75, 3.75, 5.75, 7.75, 9.75]
+    assert len({tried for _, tried in player.tried}) == 8
+
+
+def test_a_single_silent_endpoint_is_tried_again_beside_itself() -> None:
+    player = Player(1)
+    player.wait()
+    assert player.times == [0.0, 0.25]
+    assert player.pending == [endpoint(0), endpoint(0)]
+
+
+def test_silence_ends_after_thirty_seconds() -> None:
+    player = Player(2)
+    player.wait_for_the_end()
+    assert player.outcome is Verdict.GIVE_UP
+    assert player.now == LIMIT_SECONDS
+
+
+def test_a_single_refusing_endpoint_is_tried_again_after_each_wait_and_then_given_up() -> None:
+    player = Player(1, refusing=[0])
+    player.wait_for_the_end()
+    assert player.times == [0.0, 0.25, 0.75, 1.75, 3.75]
+    assert player.outcome is Verdict.GIVE_UP
+    assert player.now == ROUND_OF_REFUSALS_ENDS
+
+
+def test_every_round_of_refusals_tries_each_endpoint_once() -> None:
+    player = Player(3, refusing=range(3))
+    player.wait_for_the_end()
+    assert player.times == [when for when in (0.0, 0.25, 0.75, 1.75, 3.75) for _ in range(3)]
+    for start in range(0, 15, 3):
+        assert len({tried for _, tried in player.tried[start : start + 3]}) == 3
+
+
+def test_an_endpoint_that_comes_back_during_the_waits_is_found() -> None:
+    player = Player(1, refusing=[0])
+    player.wait()
+    player.refusing, player.answering = set(), {endpoint(0)}
+    player.wait()
+    assert player.answered_by == endpoint(0)
+
+
+def test_an_endpoint_that_joins_the_service_during_the_waits_is_tried() -> None:
+    player = Player(1, refusing=[0])
+    player.balancer.set_endpoints(CLUSTER, [endpoint(5)])
+    player.answering = {endpoint(5)}
+    player.wait()
+    assert player.answered_by == endpoint(5)
+
+
+def test_a_refusal_beside_a_silent_endpoint_moves_on_and_does_not_give_up() -> None:
+    player = Player(2)
+    (_, silent), *_ = player.tried
+    (other,) = {endpoint(0), endpoint(1)} - {silent}
+    player.refusing = {other}
+    player.wait()
+    assert player.times == [0.0, 0.25]
+    assert player.outcome is Verdict.WAIT
+    player.wait()
+    assert player.tried[2:] == [(0.75, other)], "the next round begins with the one that is not pending"
+
+
+def test_a_late_failure_of_a_silent_endpoint_moves_on_at_once() -> None:
+    player = Player(3)
+    player.wait()
+    player.now = 0.3
+    player.fail(player.pending[0])
+    assert player.times == [0.0, 0.25, 0.3]
+
+
+def test_at_most_four_attempts_stand_beside_each_other() -> None:
+    player = Player(20)
+    while player.now < 20:
+        player.wait()
+        assert len(player.pending) <= MAX_ATTEMPTS_BESIDE
+    assert [tried for _, tried in player.tried[-4:]] == player.pending
+
+
+def test_waiting_too_little_changes_nothing() -> None:
+    player = Player(2)
+    assert player.schedule.waited(0.1) is Verdict.WAIT
+    assert player.schedule.due_at == 0.25
+
+
+def test_endpoints_that_have_all_left_end_it_once_nothing_is_pending() -> None:
+    silent = Player(1)
+    silent.balancer.set_endpoints(CLUSTER, [])
+    silent.wait()
+    assert silent.outcome is Verdict.WAIT
+    assert silent.times == [0.0]
+
+    refused = Player(1, refusing=[0])
+    refused.balancer.set_endpoints(CLUSTER, [])
+    refused.wait()
+    assert refused.outcome is Verdict.GIVE_UP
+
+
+def test_an_attempt_that_could_not_be_started_is_nobodys_failure() -> None:
+    player = Player(1, affinity_seconds=100)
+    (only,) = player.pending
+    player.schedule.postponed(only, 0.0)
+    player.pending.clear()
+    assert player.schedule.made == 0
+    player.answering = {only}
+    player.wait()
+    assert player.tried[1:] == [(0.25, only)]
+    assert player.answered_by == only
+
+
+def test_the_first_failure_releases_affinity_and_the_winner_has_it() -> None:
+    player = Player(3, affinity_seconds=100)
+    first = player.pending[0]
+    player.fail(first)
+    second = player.pending[0]
+    assert player.balancer.next_endpoint(CLUSTER, CLIENT, 0.0) == second
+
+
+def test_silence_releases_affinity_and_the_silent_one_may_still_win() -> None:
+    player = Player(3, affinity_seconds=100)
+    player.wait()
+    slow, beside = player.pending
+    assert player.balancer.next_endpoint(CLUSTER, CLIENT, player.now) == beside
+    player.schedule.succeeded(slow, player.now)
+    assert player.balancer.next_endpoint(CLUSTER, CLIENT, player.now) == slow
+
+
+def test_a_failed_attempt_is_not_made_pending_twice() -> None:
+    player = Player(1)
+    player.wait()
+    player.fail(endpoint(0))
+    assert player.outcome is Verdict.WAIT
+    player.fail(endpoint(0))
+    assert player.pending == []
+
+
+@given(
+    st.integers(1, 8),
+    st.sets(st.integers(0, 7)),
+    st.data(),
+)
+def test_it_always_ends_in_time_and_each_usable_endpoint_was_tried(
+    usable: int, refusing: set[int], data: st.DataObject
+) -> None:
+    player = Player(usable, refusing=refusing)
+    while player.outcome is Verdict.WAIT:
+        failed: Endpoint | None = data.draw(st.sampled_from([*player.pending, None]))
+        if failed is not None:
+            player.fail(failed)
+        else:
+            player.wait()
+    assert player.outcome is Verdict.GIVE_UP
+    assert player.now <= LIMIT_SECONDS
+    assert {tried for _, tried in player.tried} == {endpoint(number) for number in range(usable)}

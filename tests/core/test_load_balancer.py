@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+from collections import Counter
+from random import Random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from userspace_proxy.core.endpoint import Endpoint
+from userspace_proxy.core.load_balancer import ClientAffinity, LoadBalancer, RoundRobin
+from userspace_proxy.core.service_port import Port, TrafficPolicy
+
+CLUSTER, LOCAL = TrafficPolicy.CLUSTER, TrafficPolicy.LOCAL
+TIMEOUT = 100.0
+
+
+def endpoints(count: int, *, first: int = 1) -> tuple[Endpoint, ...]:
+    return tuple(Endpoint(f"10.1.0.{number}", Port(80)) for number in range(first, first + count))
+
+
+def balancer(*usable: Endpoint, affinity: float | None = None, seed: int = 1) -> LoadBalancer:
+    made = LoadBalancer(Random(seed), max_affine_clients=3)
+    made.set_endpoints(CLUSTER, usable)
+    made.set_affinity(affinity)
+    return made
+
+
+def picks(
+    made: LoadBalancer, count: int, client: str = "10.2.0.1", now: float = 0.0
+) -> list[Endpoint | None]:
+    return [made.next_endpoint(CLUSTER, client, now) for _ in range(count)]
+
+
+def test_ninety_connections_over_three_endpoints_are_thirty_each_strictly_in_turn() -> None:
+    served = picks(balancer(*endpoints(3)), 90)
+    assert set(Counter(served).values()) == {30}
+    assert all(served[index] == served[index + 3] for index in range(87))
+
+
+def test_the_start_is_shuffled() -> None:
+    assert len({tuple(picks(balancer(*endpoints(4), seed=seed), 4)) for seed in range(50)}) > 12
+
+
+def test_the_order_of_the_endpoints_in_the_configuration_does_not_matter() -> None:
+    one, two, three = endpoints(3)
+    assert picks(balancer(one, two, three), 3) == picks(balancer(three, one, two), 3)
+
+
+def test_nothing_usable_gives_none() -> None:
+    empty = balancer()
+    assert picks(empty, 2) == [None, None]
+    assert empty.next_endpoint(LOCAL, "10.2.0.1", 0) is None
+
+
+def test_nothing_usable_gives_a_client_with_affinity_none_too() -> None:
+    made = balancer(affinity=TIMEOUT)
+    assert picks(made, 1) == [None]
+
+
+def test_each_class_of_traffic_has_its_own_endpoints() -> None:
+    one, two = endpoints(2)
+    made = balancer(one, two)
+    made.set_endpoints(LOCAL, (two,))
+    assert {made.next_endpoint(LOCAL, "10.2.0.1", 0) for _ in range(5)} == {two}
+    made.remove(LOCAL)
+    assert made.next_endpoint(LOCAL, "10.2.0.1", 0) is None
+    assert set(picks(made, 2)) == {one, two}
+
+
+@given(
+    st.sets(st.integers(1, 20), min_size=1),
+    st.sets(st.integers(1, 20), min_size=1),
+    st.integers(0, 50),
+    st.randoms(use_true_random=False),
+)
+def test_the_turn_survives_a_change(before: set[int], after: set[int], served: int, random: Random) -> None:
+    """Those that stay are served in the order in which they would have been; new ones follow them."""
+    old = [endpoint for number in before for endpoint in endpoints(1, first=number)]
+    new = [endpoint for number in after for endpoint in endpoints(1, first=number)]
+    changed, unchanged = RoundRobin(Random(7)), RoundRobin(Random(7))
+    for turn in (changed, unchanged):
+        turn.update(old)
+        for _ in range(served):
+            turn.pick()
+    changed.update(random.sample(new, len(new)))
+    expected = [endpoint for _ in old if (endpoint := unchanged.pick()) in new]
+    order = [changed.pick() for _ in new]
+    assert order[: len(expected)] == expected
+    assert set(order) == set(new)
+
+
+def test_a_failed_endpoints_share_is_spread_over_all_others() -> None:
+    dead, *_ = everyone = endpoints(3)
+    made = balancer(*everyone)
+    served = Counter[Endpoint | None]()
+    for _ in range(90):
+        endpoint = made.next_endpoint(CLUSTER, "10.2.0.1", 0)
+        if endpoint == dead:
+            endpoint = made.another_endpoint(CLUSTER, "10.2.0.1", 0, [dead])
+        served[endpoint] += 1
+    assert sorted(served.values()) == [45, 45]
+
+
+def test_another_endpoint_is_none_once_all_were_tried() -> None:
+    one, two = endpoints(2)
+    made = balancer(one, two)
+    assert made.another_endpoint(CLUSTER, "10.2.0.1", 0, [one]) == two
+    assert made.another_endpoint(CLUSTER, "10.2.0.1", 0, [one, two]) is None
+
+
+def test_affinity_holds_and_is_refreshed_by_every_connection() -> None:
+    made = balancer(*endpoints(3), affinity=TIMEOUT)
+    (first,) = picks(made, 1)
+    assert all(picks(made, 1, now=now) == [first] for now in (0, 99, 198, 297))
+    assert picks(made, 1, now=397) != [first]
+
+
+def test_clients_have_endpoints_of_their_own() -> None:
+    made = balancer(*endpoints(3), affinity=TIMEOUT)
+    assert len({made.next_endpoint(CLUSTER, f"10.2.0.{number}", 0) for number in range(3)}) == 3
+
+
+def test_a_changed_timeout_takes_effect_for_clients_that_are_known() -> None:
+    made = balancer(*endpoints(3), affinity=TIMEOUT)
+    (first,) = picks(made, 1)
+    made.set_affinity(1000.0)
+    assert picks(made, 1, now=900) == [first]
+    made.set_affinity(5.0)
+    assert picks(made, 1, now=906) != [first]
+
+
+def test_affinity_can_be_switched_on_and_off() -> None:
+    made = balancer(*endpoints(3))
+    assert len(set(picks(made, 3))) == 3
+    made.set_affinity(TIMEOUT)
+    assert len(set(picks(made, 3))) == 1
+    made.set_affinity(None)
+    assert len(set(picks(made, 3))) == 3
+
+
+def test_affinity_moves_when_its_endpoint_leaves() -> None:
+    one, two = endpoints(2)
+    made = balancer(one, affinity=TIMEOUT)
+    assert picks(made, 1) == [one]
+    made.set_endpoints(CLUSTER, (two,))
+    assert picks(made, 1) == [two]
+    made.set_endpoints(CLUSTER, (one, two))
+    assert picks(made, 3) == [two, two, two]
+
+
+def test_affinity_is_shared_by_the_classes_of_traffic_where_they_may_use_the_endpoint() -> None:
+    one, two, three = endpoints(3)
+    made = balancer(two, affinity=TIMEOUT)
+    made.set_endpoints(LOCAL, (one, two, three))
+    assert picks(made, 1) == [two]
+    assert [made.next_endpoint(LOCAL, "10.2.0.1", 1) for _ in range(4)] == [two] * 4
+
+
+def test_a_failure_releases_the_client_and_its_other_connections_follow() -> None:
+    made = balancer(*endpoints(3), affinity=TIMEOUT)
+    (dead,) = picks(made, 1)
+    assert dead is not None
+    for _ in range(3):  # three connections of one client, all to the endpoint that died
+        made.release("10.2.0.1", dead)
+        chosen = made.another_endpoint(CLUSTER, "10.2.0.1", 1, [dead])
+        assert chosen not in (None, dead)
+        assert picks(made, 1, now=1) == [chosen]
+
+
+def test_releasing_an_endpoint_that_the_client_has_not_changes_nothing() -> None:
+    made = balancer(*endpoints(3), affinity=TIMEOUT)
+    (first,) = picks(made, 1)
+    (other, *_) = (endpoint for endpoint in endpoints(3) if endpoint != first)
+    made.release("10.2.0.1", other)
+    made.release("10.2.0.99", other)
+    assert picks(made, 1) == [first]
+
+
+def test_settling_binds_the_client_to_the_winner() -> None:
+    made = balancer(*endpoints(3), affinity=TIMEOUT)
+    picks(made, 1)
+    for winner in endpoints(3):
+        made.settle("10.2.0.1", winner, 1)
+        assert picks(made, 1, now=2) == [winner]
+
+
+def test_without_affinity_releasing_and_settling_do_nothing() -> None:
+    made = balancer(*endpoints(2))
+    made.release("10.2.0.1", endpoints(1)[0])
+    made.settle("10.2.0.1", endpoints(1)[0], 0)
+    assert len(set(picks(made, 2))) == 2
+
+
+def test_the_least_recently_seen_client_is_forgotten_first() -> None:
+    (one,) = endpoints(1)
+    affinity = ClientAffinity(TIMEOUT, max_clients=3)
+    for now, client in enumerate(["a", "b", "c", "a", "d"]):
+        affinity.remember(client, one, now)
+    assert [client for client in "abcd" if affinity.endpoint_of(client, 5)] == ["a", "c", "d"]
+
+
+def test_expired_clients_run_out_as_others_come() -> None:
+    (one,) = endpoints(1)
+    affinity = ClientAffinity(TIMEOUT, max_clients=1000)
+    for number in range(100):
+        affinity.remember(f"old {number}", one, 0)
+    for number in range(50):
+        affinity.remember(f"new {number}", one, TIMEOUT)
+    assert len(affinity) == 50
