@@ -12,5 +12,5 @@ def delay_seconds(failures: int, chance: float) -> float:
     It doubles with each failure up to `LONGEST_SECONDS` and is spread over the upper half of that, so that
     the agents of a whole cluster do not come back to a restarted API server in one moment.
     """
-    ceiling = min(2 * FIRST_SECONDS * 2 ** min(failures - 1, 16), LONGEST_SECONDS)
+    ceiling = min(2 * FIRST_SECONDS * 2.0 ** min(failures - 1, 16), LONGEST_SECONDS)
     return ceiling / 2 * (1 + chance)

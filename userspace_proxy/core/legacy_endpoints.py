@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
+from userspace_proxy.core.endpoint import SERVICE_NAME_LABEL
 from userspace_proxy.core.objects import (
     EndpointConditions,
     EndpointPort,
@@ -14,8 +15,6 @@ from userspace_proxy.core.objects import (
     ObjectMeta,
     SliceEndpoint,
 )
-
-SERVICE_NAME_LABEL = "kubernetes.io/service-name"
 
 
 class EndpointAddress(msgspec.Struct, frozen=True, rename="camel", gc=False):
@@ -40,7 +39,7 @@ def endpoint_slices(endpoints: Endpoints) -> list[EndpointSlice]:
     Addresses are not judged here: what holds a colon counts as IPv6. The slices' names (`web.endpoints.0`)
     cannot be those of slices that somebody wrote beside the Endpoints, as the control plane's mirror does.
     """
-    slices = []
+    slices: list[EndpointSlice] = []
     for subset in endpoints.subsets or ():
         every = [(address, True) for address in subset.addresses or ()]
         every += [(address, False) for address in subset.not_ready_addresses or ()]
