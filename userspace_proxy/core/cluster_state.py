@@ -7,10 +7,9 @@ a change of one Service costs the work of one, and a relist in which nothing dif
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from userspace_proxy.core.endpoint import CheckedSlice, read_endpoint_slice
 from userspace_proxy.core.endpoint_selection import NodeIdentity
@@ -46,12 +45,10 @@ class ObjectId:
         )
 
 
-Origins: TypeAlias = Mapping[ObjectId, str]
-"""Where objects came from, for their problems; an API server where nothing is said."""
+OriginOf: TypeAlias = Callable[[ObjectId], str]
+"""Where an object came from, for its problems: a file, or the API server."""
 Findings: TypeAlias = dict[ObjectId, tuple[Problem, ...]]
 """What is wrong with each object that was read anew; empty where it is all right now, or gone."""
-
-_NO_ORIGINS: Final[Origins] = MappingProxyType({})
 
 
 @dataclass(slots=True)
@@ -116,7 +113,7 @@ class ClusterState:
         dirty, self._dirty = self._dirty, set()
         return dirty
 
-    def apply(self, event: Event, origins: Origins = _NO_ORIGINS) -> Findings:
+    def apply(self, event: Event, origin_of: OriginOf) -> Findings:
         """Fold one event in."""
         match event:
             case Listed(kind=kind, objects=objects):
@@ -125,19 +122,19 @@ class ClusterState:
                 gone = [key for key in self._entries if key.kind is kind and key not in by_id]
                 changed: Findings = {key: self._remove(key) for key in gone}
                 for key, item in by_id.items():
-                    changed.update(self._put(key, item, origins))
+                    changed.update(self._put(key, item, origin_of))
                 return changed
             case Upserted(object=item):
-                return self._put(_id_of(item), item, origins)
+                return self._put(_id_of(item), item, origin_of)
             case Deleted(kind=kind, namespace=namespace, name=name):
                 key = ObjectId(kind, namespace, name)
                 return {key: self._remove(key)} if key in self._entries else {}
 
-    def _put(self, key: ObjectId, item: ApiObject, origins: Origins) -> Findings:
+    def _put(self, key: ObjectId, item: ApiObject, origin_of: OriginOf) -> Findings:
         known = self._entries.get(key)
         if known is not None and known.raw == item:
             return {}
-        origin = origins.get(key, "API server")
+        origin = origin_of(key)
         problems: tuple[Problem, ...] = ()
         checked: tuple[ServicePort, ...] | CheckedSlice | None = None
         match item:

@@ -6,7 +6,7 @@ says what differs. It decides neither proxy ports nor the order of work; that is
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -115,6 +115,13 @@ class ProxyPlan:
             contested | {f for p in changed for f, _ in frontends_of(p.service_port)}
         )
         return PlanChange(tuple(changed), tuple(removed), portals_changed)
+
+    def portals_of(self, name: ServicePortName) -> Iterator[tuple[Frontend, PlannedPortal]]:
+        """The portals that lead to a planned Service port."""
+        for frontend, _ in frontends_of(self.service_ports[name].service_port):
+            portal = self.portals.get(frontend)
+            if portal is not None and portal.listener.service_port == name:
+                yield frontend, portal
 
     def _claim(
         self, service: ServiceName, state: ClusterState, wanted: dict[ServicePortName, ServicePort]

@@ -78,6 +78,10 @@ class Frontend:
     protocol: Protocol
     port: Port
 
+    def __str__(self) -> str:
+        host = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{host}:{self.port}/{self.protocol.value}"
+
 
 @dataclass(frozen=True, slots=True)
 class ServicePort:
@@ -266,3 +270,27 @@ def _read_ports(specs: list[ServicePortSpec], complaints: Complaints) -> Iterato
             names.add((port_name, protocol))
             numbers.add((spec.port, protocol))
             yield port_name, protocol, Port(spec.port)
+
+
+@dataclass(frozen=True, slots=True)
+class UdpIdleTimeouts:
+    """Seconds for which a UDP flow may be silent: before the endpoint's first answer, and after it."""
+
+    unanswered_seconds: float
+    answered_seconds: float
+
+
+_DNS_PORT: Final = 53
+_DNS_TIMEOUTS: Final = UdpIdleTimeouts(unanswered_seconds=10.0, answered_seconds=1.0)
+_UDP_TIMEOUTS: Final = UdpIdleTimeouts(unanswered_seconds=30.0, answered_seconds=120.0)
+
+
+def udp_idle_timeouts(port: Port, override_seconds: float | None) -> UdpIdleTimeouts:
+    """How long flows to a Service port live. A DNS exchange is over once answered; others may go on.
+
+    The defaults are the kernel's own for UDP (nf_conntrack_udp_timeout and its _stream), so that a flow lives
+    here as long as the conntrack entry that leads to it.
+    """
+    if override_seconds is not None:
+        return UdpIdleTimeouts(override_seconds, override_seconds)
+    return _DNS_TIMEOUTS if port == _DNS_PORT else _UDP_TIMEOUTS

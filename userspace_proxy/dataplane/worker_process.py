@@ -57,7 +57,13 @@ class WorkerProcess:
             self.ended.set_result(None)
 
     def _receive(self, payload: bytes, descriptors: list[int]) -> None:
-        message: AgentMessage = self._decoder.decode(payload)
+        try:
+            self._obey(self._decoder.decode(payload), descriptors)
+        except Exception:
+            logger.exception("A message cannot be carried out, so a successor must start afresh")
+            self._channel.close()
+
+    def _obey(self, message: AgentMessage, descriptors: list[int]) -> None:
         match message:
             case Start():
                 self._worker = Worker(self._loop, limits=message.limits, random=random.Random(message.seed))

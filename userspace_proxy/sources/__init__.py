@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from userspace_proxy.core.cluster_state import ObjectId
 from userspace_proxy.core.objects import Event
 from userspace_proxy.core.problem import Problem
 
@@ -25,6 +26,9 @@ class Sink(Protocol):
 
 class Source(Protocol):
     """Something that feeds a sink until it is cancelled."""
+
+    def origin_of(self, key: ObjectId) -> str:
+        """Where an object that was observed came from: a file's path, or "API server"."""
 
     async def run(self, sink: Sink) -> None:
         """Feed `sink` for ever. Raises `SourceError` if it cannot be used as given; never for bad data."""

@@ -1,0 +1,53 @@
+"""Takes back everything that a run left in the kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from userspace_proxy.agent.host import require_privileges
+from userspace_proxy.agent.single_instance import SingleInstance, end_running_agent, running_agent
+from userspace_proxy.core.service_port import IPFamily, Protocol
+from userspace_proxy.errors import AgentRunningError
+from userspace_proxy.iptables.capture import Capture
+from userspace_proxy.iptables.portal_rules import read_portals
+from userspace_proxy.iptables.variant import installed_backends
+from userspace_proxy.netlink.conntrack import delete_stale_udp
+
+
+def clean_up(*, force: bool) -> Iterator[str]:
+    """Remove rules, chains and UDP conntrack entries of ours; yields a sentence for each thing done.
+
+    Looks at every variant of iptables that this host has, whichever wrote the rules. Repeatable. Raises
+    `AgentRunningError` beside a live agent, unless `force` ends that first.
+    """
+    require_privileges("userspace-proxy cleanup")
+    if force:
+        ended = end_running_agent()
+        if ended is not None:
+            yield f"ended the agent, pid {ended}"
+    pid = running_agent()
+    if pid is not None:
+        raise AgentRunningError(
+            pid,
+            f"an agent serves this network namespace: pid {pid or 'unknown'}. Stop it first, or say --force",
+        )
+    instance = SingleInstance()  # so that no agent starts meanwhile
+    try:
+        for family in (IPFamily.IPV4,):
+            yield from _clean_up_family(family)
+    finally:
+        instance.close()
+
+
+def _clean_up_family(family: IPFamily) -> Iterator[str]:
+    removed = 0
+    frontends = set()
+    for backend in installed_backends(family):
+        capture = Capture(backend)
+        frontends |= {f for f in read_portals(capture.read()) if f.protocol is Protocol.UDP}
+        removed += capture.remove_everything().rule_count
+    deleted = delete_stale_udp(family, dict.fromkeys(frontends)) if frontends else 0
+    if removed or deleted:
+        yield f"{family.value}: removed {removed} rules and {deleted} UDP conntrack entries"
+    else:
+        yield f"{family.value}: nothing of ours was there"

@@ -1,0 +1,41 @@
+"""What an agent needs of the process it runs in, checked before anything is touched."""
+
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+from typing import Final
+
+from userspace_proxy.errors import StartupError
+
+_CAP_NET_ADMIN: Final = 12
+_CAP_NET_RAW: Final = 13
+
+
+def require_privileges(command: str) -> None:
+    """Raise `StartupError` unless this process may change rules; capabilities(7)."""
+    effective = _effective_capabilities()
+    missing = [
+        name
+        for number, name in ((_CAP_NET_ADMIN, "CAP_NET_ADMIN"), (_CAP_NET_RAW, "CAP_NET_RAW"))
+        if not effective >> number & 1
+    ]
+    if missing:
+        raise StartupError(
+            f"`{command}` changes iptables rules and lacks {' and '.join(missing)}: run it as root, "
+            "or give its container these capabilities"
+        )
+
+
+def raise_descriptor_limit() -> int:
+    """Use all the descriptors that this process may have; returns how many that is."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+def _effective_capabilities() -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapEff:"):
+            return int(line.split()[1], 16)
+    return 0

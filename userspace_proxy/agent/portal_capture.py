@@ -1,0 +1,169 @@
+"""Keeps the capture rules of one IP family equal to the wanted portals.
+
+Theory of operation. `want` says which portals there should be; `run` carries that out, one commit a table,
+and tells after each commit that it stands. A run that fails is taken again until it succeeds, with back-off;
+what was committed before still works. Runs are spaced by how long they take, so that a node with many rules
+and many changes spends a tenth of its time on them at most. Every `verify_seconds` the rules are read back.
+
+iptables blocks, so all of it happens in `rules_thread`, which has one thread for all families.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, NoReturn, TypeAlias, TypeVar
+
+from userspace_proxy.core.service_port import Frontend, IPFamily, Protocol, ProxyPort
+from userspace_proxy.errors import UserspaceProxyError
+from userspace_proxy.iptables.capture import Capture
+from userspace_proxy.iptables.portal_rules import CaptureSettings, Portal, portal_rules, read_portals
+
+logger = logging.getLogger(__name__)
+
+Portals: TypeAlias = Mapping[Frontend, Portal]
+DeleteStaleUdp: TypeAlias = Callable[[IPFamily, Mapping[Frontend, ProxyPort | None]], int]
+"""Deletes UDP conntrack entries of frontends that lead elsewhere than to the port given (None: anywhere).
+
+Returns how many; raises a `UserspaceProxyError` if it cannot."""
+
+_Result = TypeVar("_Result")
+
+_MAX_RETRY_SECONDS: Final = 5.0
+_MIN_SPACING_SECONDS: Final = 1.0
+_SHARE_OF_TIME: Final = 0.1
+
+
+class PortalCapture:
+    """Owns the rules of one family. `capture` and `delete_stale_udp` are called in `rules_thread` alone."""
+
+    def __init__(
+        self,
+        *,
+        capture: Capture,
+        settings: CaptureSettings,
+        delete_stale_udp: DeleteStaleUdp,
+        rules_thread: ThreadPoolExecutor,
+        verify_seconds: float = 30.0,
+    ) -> None:
+        self._capture = capture
+        self._settings = settings
+        self._delete_stale_udp = delete_stale_udp
+        self._rules_thread = rules_thread
+        self._verify_seconds = verify_seconds
+        self._due = asyncio.Event()
+        self._wanted: Portals | None = None
+        self._committed: Portals = {}
+
+    @property
+    def family(self) -> IPFamily:
+        return self._settings.family
+
+    @property
+    def committed(self) -> Portals:
+        """The portals to which installed rules lead."""
+        return self._committed
+
+    async def adopt(self) -> dict[Frontend, ProxyPort]:
+        """Where the rules of an earlier run lead. They stay as they are until the first `want`."""
+        installed = await self._in_rules_thread(self._capture.read)
+        adopted = read_portals(installed)
+        self._committed = {frontend: Portal(frontend, port, "") for frontend, port in adopted.items()}
+        if adopted:
+            logger.info("Rules of an earlier run adopted: portals=%d", len(adopted))
+        return adopted
+
+    def want(self, portals: Portals) -> None:
+        """Let the rules lead to exactly `portals`. Their listeners must serve already."""
+        self._wanted = portals
+        self._due.set()
+
+    def capture_with(self, settings: CaptureSettings) -> None:
+        """Capture differently from now on, because the node's interfaces or addresses have changed."""
+        if settings != self._settings:
+            self._settings = settings
+            self._due.set()
+
+    async def run(self, on_committed: Callable[[], Awaitable[None]]) -> NoReturn:
+        """Carry out what is wanted, for ever; `on_committed` is awaited after each commit."""
+        clock = asyncio.get_running_loop().time
+        failures = 0
+        while True:
+            verify = not await self._is_due()
+            if self._wanted is None:
+                continue
+            started = clock()
+            try:
+                await self._sync(self._wanted, verify=verify)
+            except UserspaceProxyError as error:
+                self._due.set()
+                failures += 1
+                if failures == 1:
+                    logger.error("Rules cannot be installed, trying until they can: %s", error)
+                await asyncio.sleep(min(0.1 * 2**failures, _MAX_RETRY_SECONDS))
+                continue
+            if failures:
+                logger.info("Rules can be installed again: failures=%d", failures)
+                failures = 0
+            await on_committed()
+            await asyncio.sleep(min(_MIN_SPACING_SECONDS, (clock() - started) / _SHARE_OF_TIME))
+
+    async def _is_due(self) -> bool:
+        """Wait until something is wanted (true) or all must be read back (false)."""
+        try:
+            async with asyncio.timeout(self._verify_seconds):
+                await self._due.wait()
+        except TimeoutError:
+            return False
+        self._due.clear()
+        return True
+
+    async def _sync(self, portals: Portals, *, verify: bool) -> None:
+        settings = self._settings
+        synced = await self._in_rules_thread(
+            lambda: self._capture.sync(portal_rules(portals.values(), settings), verify=verify)
+        )
+        if synced.had_drifted:
+            logger.warning("Rules of ours were changed by somebody, repaired: rules=%d", synced.rule_count)
+        elif synced.changes:
+            logger.info("Rules installed: portals=%d changed_rules=%d", len(portals), synced.rule_count)
+        stale = stale_udp_frontends(self._committed, portals)
+        self._committed = portals
+        if stale:
+            await self._in_rules_thread(lambda: self._forget_udp(stale))
+
+    def _forget_udp(self, stale: Mapping[Frontend, ProxyPort | None]) -> None:
+        try:
+            deleted = self._delete_stale_udp(self.family, stale)
+        except UserspaceProxyError as error:
+            logger.warning("Stale UDP conntrack entries remain: %s", error)
+            return
+        if deleted:
+            logger.info("Stale UDP conntrack entries deleted: entries=%d", deleted)
+
+    async def _in_rules_thread(self, work: Callable[[], _Result]) -> _Result:
+        return await asyncio.get_running_loop().run_in_executor(self._rules_thread, work)
+
+
+def stale_udp_frontends(before: Portals, after: Portals) -> dict[Frontend, ProxyPort | None]:
+    """The UDP frontends whose conntrack entries may lead astray, and where they should lead (None: nowhere).
+
+    conntrack decides where a UDP flow goes once, when its first datagram comes, so an entry outlives the rule
+    that made it: one from before a rule appeared, from before its proxy port changed, from a rule that is
+    gone, or from the other side of a flip between refusing and serving.
+    """
+    stale: dict[Frontend, ProxyPort | None] = {}
+    for frontend, portal in after.items():
+        old = before.get(frontend)
+        if frontend.protocol is not Protocol.UDP:
+            continue
+        if old is None or old.proxy_port != portal.proxy_port:
+            stale[frontend] = portal.proxy_port
+        elif old.refusal != portal.refusal:
+            stale[frontend] = None
+    for frontend in before.keys() - after.keys():
+        if frontend.protocol is Protocol.UDP:
+            stale[frontend] = None
+    return stale

@@ -1,0 +1,276 @@
+"""Follows the plan: listeners and endpoints to the workers at once, portals to the rules after that.
+
+Theory of operation. Everything is level-triggered: what is wanted is compared with what is, so a failed step
+is simply taken again. The order of a change is
+
+    listener → endpoints, acknowledged by the worker → rules → old rules gone → old listener closed
+
+so only portals whose listeners serve are handed to the rules, and a listener closes only when no committed
+rule leads to it. Serving never waits for iptables. `_workers_lock` is held while workers are told something,
+so that a listener is not retired and wanted again at the same time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Final, NoReturn, Protocol
+
+import msgspec
+
+from userspace_proxy.agent.portal_capture import PortalCapture
+from userspace_proxy.agent.supervision import run_together
+from userspace_proxy.core.cluster_state import ClusterState, ObjectId, OriginOf
+from userspace_proxy.core.endpoint_selection import Outcome
+from userspace_proxy.core.objects import Event, Kind
+from userspace_proxy.core.problem import Problem
+from userspace_proxy.core.proxy_plan import ListenerName, PlannedServicePort, ProxyPlan
+from userspace_proxy.core.service_port import (
+    Frontend,
+    IPFamily,
+    ProxyPort,
+    ServicePortName,
+    udp_idle_timeouts,
+)
+from userspace_proxy.dataplane.listening_sockets import ListenerError, ListeningSockets
+from userspace_proxy.dataplane.messages import ListenerConfig, ServicePortConfig
+from userspace_proxy.errors import StartupError
+from userspace_proxy.iptables.portal_rules import Portal, Refusal
+from userspace_proxy.observability.problem_ledger import ProblemLedger
+
+logger = logging.getLogger(__name__)
+
+_REFUSALS: Final = {Outcome.SERVE: None, Outcome.REFUSE: Refusal.REJECT, Outcome.DROP: Refusal.DROP}
+_OPEN_AT_ONCE: Final = 200
+_RESERVED_DESCRIPTORS: Final = 256
+_RETRY_SECONDS: Final = 5.0
+
+
+class Workers(Protocol):
+    """What serving needs of the worker pool."""
+
+    async def configure(
+        self, service_ports: Iterable[ServicePortConfig], removed: Iterable[str] = ()
+    ) -> None: ...
+
+
+class Proxier:
+    """The `Sink` of a source; `run` does the work until it is cancelled.
+
+    `max_descriptors` is what this process may have open; `origin_of` says where an object came from.
+    """
+
+    def __init__(
+        self,
+        *,
+        state: ClusterState,
+        sockets: ListeningSockets,
+        workers: Workers,
+        captures: Sequence[PortalCapture],
+        origin_of: OriginOf,
+        udp_timeout_seconds: float | None,
+        max_descriptors: int,
+    ) -> None:
+        self.ledger = ProblemLedger()
+        self._state = state
+        self._sockets = sockets
+        self._workers = workers
+        self._captures = {capture.family: capture for capture in captures}
+        self._plan = ProxyPlan(frozenset(self._captures))
+        self._origin_of = origin_of
+        self._udp_timeout_seconds = udp_timeout_seconds
+        self._max_descriptors = max_descriptors
+        self._changed = asyncio.Event()
+        self._workers_lock = asyncio.Lock()
+        self._adopted: dict[Frontend, ProxyPort] = {}
+        self._unopened: set[ServicePortName] = set()
+        self._is_serving = False
+
+    def observe(self, events: Sequence[Event]) -> None:
+        """Fold events in; their effect follows."""
+        for event in events:
+            for key, problems in self._state.apply(event, self._origin_of).items():
+                self.ledger.report(str(key), problems)
+        self._changed.set()
+
+    def report(self, scope: str, problems: Sequence[Problem]) -> None:
+        """Name what a source could not read."""
+        self.ledger.report(scope, problems)
+
+    async def run(self) -> NoReturn:
+        """Adopt what an earlier run left, then follow the state for ever.
+
+        Raises `StartupError` if the machine cannot hold the listeners that are wanted at the start.
+        """
+        for capture in self._captures.values():
+            self._adopted.update(await capture.adopt())
+        capturing = (capture.run(self._retire_listeners) for capture in self._captures.values())
+        await run_together(self._keep_serving(), *capturing)
+        raise AssertionError("serving never ends")
+
+    async def _keep_serving(self) -> NoReturn:
+        while True:
+            try:
+                async with asyncio.timeout(_RETRY_SECONDS if self._unopened else None):
+                    await self._changed.wait()
+            except TimeoutError:
+                pass  # try the listeners that could not be opened again
+            self._changed.clear()
+            if self._state.is_complete:
+                await self._serve_changes()
+
+    async def _serve_changes(self) -> None:
+        async with self._workers_lock:
+            change = self._plan.update(self._state, self._state.take_dirty())
+            wanted = {planned.name: planned for planned in change.changed}
+            retried = self._unopened & self._plan.service_ports.keys()
+            for name in retried:
+                wanted.setdefault(name, self._plan.service_ports[name])
+            if not self._is_serving:
+                self._refuse_what_cannot_fit(wanted.values())
+            opened = await self._open_listeners(wanted.values())
+            configs = [self._config_of(planned) for planned in wanted.values()]
+            await self._workers.configure([config for config in configs if config.listeners])
+        self._name_conflicts(wanted.keys() | set(change.removed))
+        if change.portals_changed or opened or not self._is_serving:
+            self._hand_over_portals()
+        if not self._is_serving:
+            self._is_serving = True
+            logger.info(
+                "Serving: service_ports=%d listeners=%d", len(self._plan.service_ports), len(self._sockets)
+            )
+
+    def _refuse_what_cannot_fit(self, planned: Iterable[PlannedServicePort]) -> None:
+        needed = sum(len(port.selections) for port in planned)
+        if needed + _RESERVED_DESCRIPTORS > self._max_descriptors:
+            raise StartupError(
+                f"{needed} listeners are needed, and {_RESERVED_DESCRIPTORS} descriptors beside them, "
+                f"but this process may have only {self._max_descriptors} open: raise the limit "
+                "(LimitNOFILE= in a systemd unit, ulimit -n in a shell)"
+            )
+
+    async def _open_listeners(self, planned: Iterable[PlannedServicePort]) -> int:
+        """Open what is missing; returns how many. What cannot be opened is named and tried again later."""
+        opened = 0
+        for port in planned:
+            failed = port.name in self._unopened
+            self._unopened.discard(port.name)
+            for policy, _ in port.selections:
+                name = ListenerName(port.name, policy)
+                if name in self._sockets:
+                    continue
+                try:
+                    if len(self._sockets) + _RESERVED_DESCRIPTORS > self._max_descriptors:
+                        raise ListenerError(f"{self._max_descriptors} descriptors are all that are allowed")
+                    self._sockets.open(name, self._adopted_port(name))
+                except ListenerError as error:
+                    self._unopened.add(port.name)
+                    if not failed:
+                        logger.error("Listener not opened: service_port=%s reason=%s", port.name.key, error)
+                else:
+                    opened += 1
+                    if opened % _OPEN_AT_ONCE == 0:
+                        await asyncio.sleep(0)
+        return opened
+
+    def _adopted_port(self, name: ListenerName) -> ProxyPort | None:
+        for frontend, portal in self._plan.portals_of(name.service_port):
+            if portal.listener == name and frontend in self._adopted:
+                return self._adopted[frontend]
+        return None
+
+    def _config_of(self, planned: PlannedServicePort) -> ServicePortConfig:
+        """The whole state of a Service port for its worker.
+
+        A listener whose class of traffic is gone, but to which rules may still lead, serves on with the
+        endpoints of another class until it is retired.
+        """
+        name = planned.name
+        timeouts = udp_idle_timeouts(planned.service_port.port, self._udp_timeout_seconds)
+        selections = dict(planned.selections)
+        fallback = planned.selections[0][1]
+        listeners = tuple(
+            ListenerConfig(
+                policy=listener.policy.value,
+                proxy_port=self._sockets.port_of(listener),
+                endpoints=tuple(
+                    (endpoint.address, int(endpoint.port))
+                    for endpoint in selections.get(listener.policy, fallback).endpoints
+                ),
+            )
+            for listener in self._sockets.listeners_of(name)
+        )
+        return ServicePortConfig(
+            key=name.key,
+            label=str(name),
+            protocol=name.protocol.value,
+            family=name.family.value,
+            affinity_timeout_seconds=planned.service_port.affinity_timeout_seconds,
+            udp_unanswered_seconds=timeouts.unanswered_seconds,
+            udp_answered_seconds=timeouts.answered_seconds,
+            listeners=listeners,
+        )
+
+    def _hand_over_portals(self) -> None:
+        """Let the rules of each family lead to every frontend whose listener serves."""
+        portals: dict[IPFamily, dict[Frontend, Portal]] = {family: {} for family in self._captures}
+        for frontend, planned in self._plan.portals.items():
+            name = planned.listener.service_port
+            if planned.listener in self._sockets:
+                port = self._sockets.port_of(planned.listener)
+                portals[name.family][frontend] = Portal(frontend, port, str(name), _REFUSALS[planned.outcome])
+        for family, capture in self._captures.items():
+            capture.want(portals[family])
+
+    def _name_conflicts(self, names: Iterable[ServicePortName]) -> None:
+        """Name what the plan left out of these Service ports because of what others claim."""
+        for name in names:
+            service = name.service
+            origin = self._origin_of(ObjectId(Kind.SERVICE, service.namespace, service.name))
+            reasons = [
+                f"{lost.frontend} belongs to {lost.owner}, which is older"
+                for lost in self._plan.lost_claims.get(name, ())
+            ]
+            reasons += [
+                f"endpoint {loop.endpoint} is the address of a Service: a loop"
+                for loop in self._plan.loops.get(name, ())
+            ]
+            self.ledger.report(
+                f"Service port {name.key}",
+                [Problem(origin, "Service", service.namespace, service.name, "", text) for text in reasons],
+            )
+
+    async def _retire_listeners(self) -> None:
+        """Close the listeners that neither the plan nor a committed rule leads to."""
+        in_rules = {
+            (portal.frontend.protocol, portal.proxy_port)
+            for capture in self._captures.values()
+            for portal in capture.committed.values()
+        }
+        async with self._workers_lock:
+            doomed = [
+                name
+                for name in self._sockets
+                if not self._is_planned(name)
+                and (name.service_port.protocol, self._sockets.port_of(name)) not in in_rules
+            ]
+            removed: list[str] = []
+            reduced: list[ServicePortConfig] = []
+            for service_port in dict.fromkeys(name.service_port for name in doomed):
+                gone = {self._sockets.port_of(name) for name in doomed if name.service_port == service_port}
+                planned = self._plan.service_ports.get(service_port)
+                if planned is None:
+                    removed.append(service_port.key)
+                    continue
+                config = self._config_of(planned)
+                kept = tuple(listener for listener in config.listeners if listener.proxy_port not in gone)
+                reduced.append(msgspec.structs.replace(config, listeners=kept))
+            if doomed:
+                await self._workers.configure(reduced, removed)
+            for name in doomed:
+                self._sockets.close(name)
+
+    def _is_planned(self, name: ListenerName) -> bool:
+        planned = self._plan.service_ports.get(name.service_port)
+        return planned is not None and name.policy in dict(planned.selections)

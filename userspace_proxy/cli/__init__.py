@@ -1,0 +1,30 @@
+"""The command line: a file a verb, and no logic. An error of ours ends in one sentence and an exit code."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from userspace_proxy.cli.cleanup import cleanup
+from userspace_proxy.cli.run import run
+from userspace_proxy.errors import UserspaceProxyError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="userspace-proxy")
+def commands() -> None:
+    """A Kubernetes Service proxy in user space: a connection that fails is tried elsewhere."""
+
+
+commands.add_command(run)
+commands.add_command(cleanup)
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        commands(prog_name="userspace-proxy")
+    except UserspaceProxyError as error:
+        click.echo(f"userspace-proxy: {error}", err=True)
+        sys.exit(error.exit_code)

@@ -1,0 +1,87 @@
+"""`userspace-proxy run`: the node agent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from userspace_proxy.configuration import IPTABLES_BACKENDS, parse_duration, read_configuration
+from userspace_proxy.core.port_claims import DEFAULT_PROXY_PORT_RANGE
+
+
+class Duration(click.ParamType[float]):
+    """A duration as Go writes it, in seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        try:
+            return parse_duration(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+@click.command()
+@click.option("--kubeconfig", metavar="FILE", help="Watch the API server of this file (default: in-cluster).")
+@click.option(
+    "--manifests", metavar="DIR", help="Read Services and EndpointSlices from this directory instead."
+)
+@click.option("--hostname-override", metavar="NAME", help="This node's name (default: the host's name).")
+@click.option(
+    "--bind-address", metavar="IP", default="0.0.0.0", show_default=True, help="Where listeners bind."
+)
+@click.option(
+    "--proxy-port-range",
+    metavar="FIRST-LAST",
+    default="",
+    help=f"Where listeners get their ports from (default: {DEFAULT_PROXY_PORT_RANGE}).",
+)
+@click.option(
+    "--udp-timeout",
+    type=Duration(),
+    help="How long an idle UDP flow is kept (default: 30s unanswered, 2m answered; for DNS 10s and 1s).",
+)
+@click.option("--workers", type=int, help="Processes that carry connections (default: one for each core).")
+@click.option(
+    "--iptables-backend",
+    type=click.Choice(IPTABLES_BACKENDS),
+    default="auto",
+    show_default=True,
+    help="How rules are installed; auto follows what the host uses.",
+)
+@click.option(
+    "-v", "--v", "verbosity", type=int, default=0, help="Log verbosity; from 4 on every connection."
+)
+def run(
+    kubeconfig: str | None,
+    manifests: str | None,
+    hostname_override: str | None,
+    bind_address: str,
+    proxy_port_range: str,
+    udp_timeout: float | None,
+    workers: int | None,
+    iptables_backend: str,
+    verbosity: int,
+) -> None:
+    """Serve the Services of a cluster on this node, until SIGTERM or Ctrl-C."""
+    configuration = read_configuration(
+        manifests=manifests,
+        kubeconfig=kubeconfig,
+        hostname_override=hostname_override,
+        bind_address=bind_address,
+        proxy_port_range=proxy_port_range,
+        udp_timeout_seconds=udp_timeout,
+        workers=workers,
+        iptables_backend=iptables_backend,
+    )
+    # Imported here: `--help` and a wrong flag need not wait for a second of imports.
+    import uvloop
+
+    from userspace_proxy.agent.agent import run_agent
+    from userspace_proxy.observability.logs import configure_logging
+
+    configure_logging(verbosity)
+    uvloop.run(run_agent(configuration))

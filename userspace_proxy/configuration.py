@@ -1,0 +1,143 @@
+"""How an agent is to run, as one checked value."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from userspace_proxy.core.port_claims import DEFAULT_PROXY_PORT_RANGE, PortRange
+from userspace_proxy.core.service_port import is_dns_subdomain
+from userspace_proxy.errors import UsageError
+
+IPTABLES_BACKENDS: Final = ("auto", "nft", "legacy", "python-iptables")
+_MAX_WORKERS: Final = 256
+_UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+_DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(h|ms|m|s)")
+_DURATION: Final = re.compile(rf"(?:{_DURATION_PART.pattern})+")
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """What `run` was asked for. Exactly one source: `manifests`, `kubeconfig`, or neither (in-cluster)."""
+
+    node_name: str
+    manifests: Path | None
+    kubeconfig: Path | None
+    bind_address: str | None
+    proxy_port_range: PortRange
+    udp_timeout_seconds: float | None
+    workers: int
+    iptables_backend: str
+
+
+def default_workers() -> int:
+    """One worker for each core that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def read_configuration(
+    *,
+    manifests: str | None = None,
+    kubeconfig: str | None = None,
+    hostname_override: str | None = None,
+    bind_address: str = "0.0.0.0",
+    proxy_port_range: str = "",
+    udp_timeout_seconds: float | None = None,
+    workers: int | None = None,
+    iptables_backend: str = "auto",
+) -> Configuration:
+    """Check the flags' values. Raises `UsageError` that names every one that is wrong."""
+    wrong: list[str] = []
+
+    def check(flag: str, problem: str | None) -> None:
+        if problem is not None:
+            wrong.append(f"{flag}: {problem}")
+
+    node_name = (hostname_override or socket.gethostname()).strip().lower()
+    if not is_dns_subdomain(node_name):
+        check("--hostname-override", f"{node_name!r} is not a name that a node can have")
+    if manifests is not None and kubeconfig is not None:
+        check("--manifests", "cannot be used together with --kubeconfig; give one source")
+    if manifests is not None and not Path(manifests).is_dir():
+        check("--manifests", f"{manifests} is not a directory")
+    check("--kubeconfig", _why_unreadable(kubeconfig))
+    address, problem = _read_bind_address(bind_address)
+    check("--bind-address", problem)
+    ports, problem = _read_port_range(proxy_port_range)
+    check("--proxy-port-range", problem)
+    if udp_timeout_seconds is not None and not 0 < udp_timeout_seconds <= 86400:
+        check("--udp-timeout", f"{udp_timeout_seconds:g} s is not within 0-86400 s")
+    if workers is not None and not 1 <= workers <= _MAX_WORKERS:
+        check("--workers", f"{workers} is not within 1-{_MAX_WORKERS}")
+    if iptables_backend not in IPTABLES_BACKENDS:
+        check("--iptables-backend", f"{iptables_backend!r} is none of {', '.join(IPTABLES_BACKENDS)}")
+    if wrong:
+        raise UsageError("; ".join(wrong))
+    return Configuration(
+        node_name=node_name,
+        manifests=Path(manifests) if manifests is not None else None,
+        kubeconfig=Path(kubeconfig) if kubeconfig is not None else None,
+        bind_address=address,
+        proxy_port_range=ports,
+        udp_timeout_seconds=udp_timeout_seconds,
+        workers=workers if workers is not None else default_workers(),
+        iptables_backend=iptables_backend,
+    )
+
+
+def parse_duration(text: str) -> float:
+    """Seconds from a duration as kube-proxy's flags have it: "250ms", "30s", "1m30s". Raises `ValueError`."""
+    if not _DURATION.fullmatch(text):
+        raise ValueError(f"{text!r} is not a duration such as 250ms, 30s or 1m30s")
+    return sum(float(number) * _UNITS[unit] for number, unit in _DURATION_PART.findall(text))
+
+
+def _why_unreadable(path: str | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        with Path(path).open("rb"):
+            return None
+    except OSError as error:
+        return f"{path} cannot be read: {error.strerror}"
+
+
+def _read_bind_address(text: str) -> tuple[str | None, str | None]:
+    """The specific address, or None for all; and what is wrong."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None, f"{text!r} is not an IP address"
+    if address.is_loopback:
+        return None, f"{text} is a loopback address, where no pod could reach the proxy"
+    if address.is_unspecified:
+        return None, None
+    if address.version != 4:
+        return None, f"{text} is not an IPv4 address"
+    return str(address), None
+
+
+def _read_port_range(text: str) -> tuple[PortRange, str | None]:
+    """`first-last`, `first+size` or one port, as kube-proxy's flag has it; empty is the default."""
+    if not text:
+        return DEFAULT_PROXY_PORT_RANGE, None
+    try:
+        if "+" in text:
+            first, size = (int(part) for part in text.split("+"))
+            last = first + size
+        elif "-" in text:
+            first, last = (int(part) for part in text.split("-"))
+        else:
+            first = last = int(text)
+    except ValueError:
+        return DEFAULT_PROXY_PORT_RANGE, f"{text!r} is not a range such as 11000-29999"
+    if (first, last) == (0, 0):
+        return DEFAULT_PROXY_PORT_RANGE, None
+    if not 1 <= first <= last <= 65535:
+        return DEFAULT_PROXY_PORT_RANGE, f"{text!r} is not a range within 1-65535"
+    return PortRange(first, last), None

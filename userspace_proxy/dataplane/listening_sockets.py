@@ -1,0 +1,124 @@
+"""The listening sockets of this node: opened by the agent, lent to workers as duplicates.
+
+The agent keeps every socket open while a rule leads to it, so a worker that dies takes nobody's place in a
+backlog with it, and no stranger can take the port.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from random import Random
+from typing import Final
+
+from userspace_proxy.core.port_claims import ProxyPortClaims
+from userspace_proxy.core.proxy_plan import ListenerName
+from userspace_proxy.core.service_port import IPFamily, Protocol, ProxyPort, ServicePortName
+from userspace_proxy.dataplane.messages import ListenerKey
+from userspace_proxy.errors import UserspaceProxyError
+
+_BACKLOG: Final = 65535
+"""The kernel takes net.core.somaxconn if that is less."""
+_IP_PKTINFO: Final = 8
+"""linux/in.h; Python's socket module names it from 3.14 on."""
+
+
+class ListenerError(UserspaceProxyError):
+    """A listener cannot be opened now: no free port in the range, or no descriptor left."""
+
+
+class ListeningSockets:
+    """Opens and owns them. `random` decides where in the range the search for a free port starts."""
+
+    def __init__(self, claims: ProxyPortClaims, bind_addresses: dict[IPFamily, str], random: Random) -> None:
+        self._claims = claims
+        self._bind_addresses = bind_addresses
+        self._random = random
+        self._ports: dict[ListenerName, ProxyPort] = {}
+        self._listeners: dict[ServicePortName, list[ListenerName]] = {}
+        self._sockets: dict[ListenerKey, socket.socket] = {}
+
+    def __len__(self) -> int:
+        return len(self._ports)
+
+    def __contains__(self, name: ListenerName) -> bool:
+        return name in self._ports
+
+    def __iter__(self) -> Iterator[ListenerName]:
+        return iter(tuple(self._ports))
+
+    def listeners_of(self, service_port: ServicePortName) -> tuple[ListenerName, ...]:
+        """The open listeners of a Service port, in the order in which they were opened."""
+        return tuple(self._listeners.get(service_port, ()))
+
+    def port_of(self, name: ListenerName) -> ProxyPort:
+        """Where a listener listens. Raises `KeyError` if it is not open."""
+        return self._ports[name]
+
+    def socket_of(self, key: ListenerKey) -> socket.socket:
+        """The socket itself, for duplication. Raises `KeyError` if there is none."""
+        return self._sockets[key]
+
+    def open(self, name: ListenerName, preferred: ProxyPort | None) -> ProxyPort:
+        """Listen for `name`, on `preferred` if that is free. Raises `ListenerError`; nothing changes then."""
+        protocol = name.service_port.protocol
+        start = self._random.randrange(len(self._claims.port_range))
+        for port in self._claims.candidates(protocol, preferred, start):
+            try:
+                sock = self._bind(name.service_port.family, protocol, port)
+            except OSError as error:
+                if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                    continue  # somebody else's
+                raise ListenerError(
+                    f"a listener for {name.service_port} cannot be opened: {error}"
+                ) from error
+            self._claims.claim(protocol, port)
+            self._ports[name] = port
+            self._listeners.setdefault(name.service_port, []).append(name)
+            self._sockets[ListenerKey(protocol.value, port)] = sock
+            return port
+        raise ListenerError(
+            f"no proxy port is free in {self._claims.port_range} for {name.service_port}: "
+            "widen --proxy-port-range"
+        )
+
+    def close(self, name: ListenerName) -> None:
+        """Close a listener to which no rule leads any more and that no worker has."""
+        port = self._ports.pop(name)
+        siblings = self._listeners[name.service_port]
+        siblings.remove(name)
+        if not siblings:
+            del self._listeners[name.service_port]
+        protocol = name.service_port.protocol
+        self._sockets.pop(ListenerKey(protocol.value, port)).close()
+        self._claims.release(protocol, port)
+
+    def close_all(self) -> None:
+        for name in self:
+            self.close(name)
+
+    def _bind(self, family: IPFamily, protocol: Protocol, port: ProxyPort) -> socket.socket:
+        domain = socket.AF_INET if family is IPFamily.IPV4 else socket.AF_INET6
+        kind = socket.SOCK_STREAM if protocol is Protocol.TCP else socket.SOCK_DGRAM
+        sock = socket.socket(domain, kind | socket.SOCK_NONBLOCK)
+        try:
+            if family is IPFamily.IPV6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            if protocol is Protocol.TCP:
+                # Connections of an earlier run in TIME_WAIT must not keep us from our own port.
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited by what is accepted
+            elif family is IPFamily.IPV4:
+                sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+            else:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+            sock.bind((self._bind_addresses[family], port))
+            if protocol is Protocol.TCP:
+                sock.listen(_BACKLOG)
+        except BaseException:
+            with suppress(OSError):
+                sock.close()
+            raise
+        return sock

@@ -1,0 +1,35 @@
+"""How log lines look: time, level, a fixed phrase and fixed keys, one line each whatever is in a name."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+_ESCAPES: Final = {code: f"\\x{code:02x}" for code in (*range(0x20), 0x7F, *range(0x80, 0xA0))} | {
+    ord("\n"): "\\n",
+    ord("\r"): "\\r",
+    ord("\t"): "\\t",
+    0x2028: "\\u2028",
+    0x2029: "\\u2029",
+}
+
+
+class OneLineFormatter(logging.Formatter):
+    """Escapes control characters, so that nobody's object name can forge or break a line."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%Y-%m-%dT%H:%M:%S%z")
+
+    def format(self, record: logging.LogRecord) -> str:
+        if record.exc_info:
+            return super().format(record)  # a traceback is ours, and needs its lines
+        return super().format(record).translate(_ESCAPES)
+
+
+def configure_logging(verbosity: int) -> None:
+    """Log to standard error: INFO, or DEBUG from `-v 4` on (kube-proxy's level for every connection)."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(OneLineFormatter())
+    logging.basicConfig(
+        level=logging.DEBUG if verbosity >= 4 else logging.INFO, handlers=[handler], force=True
+    )
