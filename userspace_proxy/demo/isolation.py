@@ -48,15 +48,14 @@ def refusal() -> str | None:
     return (probe.stdout.strip() or probe.stderr.strip()).splitlines()[-1]
 
 
-def enter(*, new_pids: bool = False) -> None:
+def enter() -> None:
     """Move the calling process into namespaces of its own, with loopback up and nothing else there.
 
     Call it before any thread exists. As root the user stays as it is; otherwise it becomes root of a new
-    user namespace in which no other uid exists. With `new_pids` the next child is PID 1 of a new PID
-    namespace. Raises StartupError where the kernel refuses.
+    user namespace in which no other uid exists. Raises StartupError where the kernel refuses.
     """
     _put_sbin_on_path()
-    namespaces = CLONE_NEWNS | CLONE_NEWNET | (CLONE_NEWPID if new_pids else 0)
+    namespaces = CLONE_NEWNS | CLONE_NEWNET
     uid, gid = os.geteuid(), os.getegid()
     try:
         try:
@@ -85,8 +84,14 @@ def run(argv: Sequence[str]) -> int:
     reason = refusal()
     if reason is not None:
         raise StartupError(reason)
-    enter(new_pids=True)
-    child = subprocess.Popen(argv, preexec_fn=_become_init)
+    enter()
+    try:
+        _unshare(CLONE_NEWPID)  # for our next child; once that has ended there can be no other
+        child = subprocess.Popen(argv, preexec_fn=_become_init)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise StartupError(
+            f"this machine does not allow a new PID namespace with its own /proc: {error}"
+        ) from error
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda received, _frame: child.send_signal(received))
     status = child.wait()
