@@ -1,0 +1,122 @@
+"""Conntrack entries that lead UDP clients to where their rule no longer does.
+
+NAT is decided once for each conntrack entry, and a UDP client that keeps sending keeps its entry alive: after
+a rule has come, changed or gone, it goes on to be led astray until the entry is deleted. TCP needs none of
+this, since a new connection is a new entry.
+Source: https://www.kernel.org/doc/html/latest/networking/nf_conntrack-sysctl.html, conntrack(8).
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, NamedTuple
+
+from pyroute2.netlink.exceptions import NetlinkError
+from pyroute2.netlink.nfnetlink.nfctsocket import NFCTAttrTuple, NFCTSocket
+
+from userspace_proxy.core.service_port import Frontend, IPFamily, Port, Protocol, ProxyPort
+from userspace_proxy.errors import UserspaceProxyError
+
+FILTERED_DUMPS: Final = 32
+"""For up to so many frontends the kernel is asked for each one's entries; for more, once for all of UDP.
+
+Either way it walks its whole table, in 2 ms per 10,000 entries; decoding as many takes us over a second.
+"""
+
+
+class ConntrackError(UserspaceProxyError):
+    """The kernel's conntrack table cannot be read or written: no permission, or no such kernel module."""
+
+
+class _Entry(NamedTuple):
+    """The original direction of a UDP entry, and where its replies come from."""
+
+    source: str
+    source_port: int
+    destination: str
+    destination_port: int
+    answered_by: str
+    answered_by_port: int
+    id: int
+
+
+def delete_stale_udp(family: IPFamily, expected: Mapping[Frontend, ProxyPort | None]) -> int:
+    """Delete the UDP entries of these frontends that lead elsewhere, and return how many they were.
+
+    A frontend's entries may stay if they lead to its expected proxy port; with None, none may. Frontends of
+    TCP are skipped. Blocks; for a thread without a running event loop. Raises ConntrackError.
+    """
+    frontends = {frontend: port for frontend, port in expected.items() if frontend.protocol is Protocol.UDP}
+    if not frontends:
+        return 0
+    af = socket.AF_INET if family is IPFamily.IPV4 else socket.AF_INET6
+    try:
+        with NFCTSocket(nfgen_family=af) as conntrack:
+            stale = [entry for entry in _entries(conntrack, af, frontends) if _is_stale(entry, frontends)]
+            return sum(_delete(conntrack, af, entry) for entry in stale)
+    except (NetlinkError, OSError) as error:
+        raise ConntrackError(f"the kernel refuses access to its conntrack table: {error}") from error
+
+
+def _is_stale(entry: _Entry, expected: Mapping[Frontend, ProxyPort | None]) -> bool:
+    frontend = Frontend(entry.destination, Protocol.UDP, Port(entry.destination_port))
+    if frontend not in expected:
+        return False
+    is_captured = entry.answered_by != entry.destination
+    return not (is_captured and entry.answered_by_port == expected[frontend])
+
+
+def _entries(
+    conntrack: Any, af: socket.AddressFamily, frontends: Mapping[Frontend, ProxyPort | None]
+) -> Iterator[_Entry]:
+    if len(frontends) <= FILTERED_DUMPS:
+        for frontend in frontends:
+            wanted = NFCTAttrTuple(
+                family=af, daddr=frontend.address, proto=socket.IPPROTO_UDP, dport=frontend.port
+            )
+            yield from _dump(conntrack, af, wanted)
+    else:
+        yield from _dump(conntrack, af, NFCTAttrTuple(family=af, proto=socket.IPPROTO_UDP))
+
+
+def _dump(conntrack: Any, af: socket.AddressFamily, wanted: Any) -> Iterator[_Entry]:
+    """Entries that fit `wanted`; before Linux 5.8, all. Those of other conntrack zones are none of ours."""
+    version = "V4" if af == socket.AF_INET else "V6"
+    for message in conntrack.dump(tuple_orig=wanted):
+        if message.get_attr("CTA_ZONE"):
+            continue
+        original, reply = message.get_attr("CTA_TUPLE_ORIG"), message.get_attr("CTA_TUPLE_REPLY")
+        ports = original.get_attr("CTA_TUPLE_PROTO")
+        if ports.get_attr("CTA_PROTO_NUM") != socket.IPPROTO_UDP:
+            continue
+        addresses = original.get_attr("CTA_TUPLE_IP")
+        yield _Entry(
+            source=addresses.get_attr(f"CTA_IP_{version}_SRC"),
+            source_port=ports.get_attr("CTA_PROTO_SRC_PORT"),
+            destination=addresses.get_attr(f"CTA_IP_{version}_DST"),
+            destination_port=ports.get_attr("CTA_PROTO_DST_PORT"),
+            answered_by=reply.get_attr("CTA_TUPLE_IP").get_attr(f"CTA_IP_{version}_SRC"),
+            answered_by_port=reply.get_attr("CTA_TUPLE_PROTO").get_attr("CTA_PROTO_SRC_PORT"),
+            id=message.get_attr("CTA_ID"),
+        )
+
+
+def _delete(conntrack: Any, af: socket.AddressFamily, entry: _Entry) -> bool:
+    """Whether the entry was there to be deleted; one that has taken its place meanwhile is another."""
+    original = NFCTAttrTuple(
+        family=af,
+        saddr=entry.source,
+        sport=entry.source_port,
+        daddr=entry.destination,
+        dport=entry.destination_port,
+        proto=socket.IPPROTO_UDP,
+    )
+    try:
+        conntrack.entry("del", tuple_orig=original, id=entry.id)
+    except NetlinkError as error:
+        if error.code == errno.ENOENT:
+            return False
+        raise
+    return True
