@@ -30,7 +30,12 @@ from userspace_proxy.iptables.portal_rules import CaptureSettings
 from userspace_proxy.iptables.rules import PortRange
 from userspace_proxy.iptables.variant import BackendChoice, open_backend
 from userspace_proxy.netlink.conntrack import delete_stale_udp
-from userspace_proxy.netlink.node_network import NetworkChanges, NodeNetwork, read_node_network
+from userspace_proxy.netlink.node_network import (
+    NetworkChanges,
+    NodeNetwork,
+    NodeNetworkError,
+    read_node_network,
+)
 from userspace_proxy.sources import Source
 from userspace_proxy.sources.manifests import ManifestsSource
 
@@ -129,10 +134,11 @@ def settings_for(
     """
     if not network.unnumbered and settings.node_address is None:
         return settings
-    addresses = network.addresses
-    stated = [address for address in node_addresses if address in addresses]
-    chosen = next(iter([*stated, *addresses]), None)
-    return replace(settings, node_address=chosen)
+    local = [entry.address for entry in network.addresses if entry.interface != "lo"]
+    stated = [address for address in node_addresses if address in local]
+    if settings.node_address in local and not stated:
+        return settings
+    return replace(settings, node_address=next(iter([*stated, *local]), None))
 
 
 def _source_of(configuration: Configuration) -> Source:
@@ -165,7 +171,12 @@ async def _follow_network(
             await changed.wait()
             await asyncio.sleep(_SETTLE_SECONDS)
             changed.clear()
-            settings = settings_for(settings, await read(), state.node_addresses(settings.family))
+            try:
+                network = await read()
+            except NodeNetworkError as error:
+                logger.warning("The rules may not fit the node's network: %s", error)
+                continue
+            settings = settings_for(settings, network, state.node_addresses(settings.family))
             capture.capture_with(settings)
     finally:
         loop.remove_reader(changes.fileno())

@@ -118,14 +118,14 @@ class ClusterState:
         match event:
             case Listed(kind=kind, objects=objects):
                 self._listed.add(kind)
-                by_id = {_id_of(item): item for item in objects}
+                by_id = {id_of(item): item for item in objects}
                 gone = [key for key in self._entries if key.kind is kind and key not in by_id]
                 changed: Findings = {key: self._remove(key) for key in gone}
                 for key, item in by_id.items():
                     changed.update(self._put(key, item, origin_of))
                 return changed
             case Upserted(object=item):
-                return self._put(_id_of(item), item, origin_of)
+                return self._put(id_of(item), item, origin_of)
             case Deleted(kind=kind, namespace=namespace, name=name):
                 key = ObjectId(kind, namespace, name)
                 return {key: self._remove(key)} if key in self._entries else {}
@@ -182,5 +182,6 @@ class ClusterState:
             self._dirty.update(self._slices)  # hints may now choose differently
 
 
-def _id_of(item: ApiObject) -> ObjectId:
+def id_of(item: ApiObject) -> ObjectId:
+    """The identity of a decoded object."""
     return ObjectId(kind_of(item), item.metadata.namespace, item.metadata.name)

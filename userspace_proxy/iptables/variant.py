@@ -65,6 +65,15 @@ def open_backend(choice: BackendChoice, family: IPFamily) -> Backend:
         return restore
 
 
+def installed_backends(family: IPFamily) -> list[Backend]:
+    """A backend for each variant in which something of ours is installed, whichever the host uses now."""
+    return [
+        IptablesRestore(variant, family)
+        for variant in Variant
+        if find_program(program(variant, family, "save")) and _OURS.search(_saved(variant, family))
+    ]
+
+
 def detect_variant(family: IPFamily) -> Variant:
     """The variant that this host uses: kubelet's hint, else where we were, else the one with more rules.
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from userspace_proxy.core.cluster_state import ObjectId, id_of
 from userspace_proxy.core.objects import ApiObject, Kind, Listed, kind_of
 from userspace_proxy.core.problem import Problem
 from userspace_proxy.errors import SourceError
@@ -32,6 +33,11 @@ class ManifestsSource:
     def __init__(self, directory: Path, sleep: Callable[[float], Awaitable[object]] = asyncio.sleep) -> None:
         self._directory = directory
         self._sleep = sleep
+        self._origins: Mapping[ObjectId, str] = {}
+
+    def origin_of(self, key: ObjectId) -> str:
+        """The file that an observed object stands in; the directory if it stands in none any more."""
+        return self._origins.get(key, str(self._directory))
 
     async def run(self, sink: Sink) -> None:
         """Feed `sink` for ever: all kinds at the start, and again whenever a file changes.
@@ -44,6 +50,7 @@ class ManifestsSource:
         while True:
             contents = await asyncio.to_thread(directory.look)
             if contents is not None:
+                self._origins = contents.origins
                 sink.observe(contents.listed())
                 for scope in sorted(reported.keys() | contents.problems.keys()):
                     problems = contents.problems.get(scope, ())
@@ -55,9 +62,10 @@ class ManifestsSource:
 
 @dataclass(frozen=True, slots=True)
 class _Contents:
-    """All objects of a directory, and per path what is wrong there."""
+    """All objects of a directory, the file of each, and per path what is wrong there."""
 
     objects: tuple[ApiObject, ...]
+    origins: Mapping[ObjectId, str]
     problems: dict[str, tuple[Problem, ...]]
 
     def listed(self) -> list[Listed]:
@@ -132,7 +140,7 @@ class _Directory:
 
     def _contents(self) -> _Contents:
         """All files together: of an object that stands twice the first counts, by order of file names."""
-        origins: dict[tuple[Kind, str, str], str] = {}
+        origins: dict[ObjectId, str] = {}
         objects: list[ApiObject] = []
         problems: dict[str, tuple[Problem, ...]] = {}
         if self._failure:
@@ -143,20 +151,19 @@ class _Directory:
             found = [Problem(path, "", "", "", "", file.failure)] if file.failure else []
             found.extend(file.manifest.problems)
             for item in file.manifest.objects:
-                identity = (kind_of(item), item.metadata.namespace, item.metadata.name)
-                if identity in origins:
-                    kind, namespace, object_name = identity
-                    reason = f"is already in {origins[identity]}, which counts"
-                    found.append(Problem(path, kind.value, namespace, object_name, "", reason))
+                key = id_of(item)
+                if key in origins:
+                    reason = f"is already in {origins[key]}, which counts"
+                    found.append(Problem(path, key.kind.value, key.namespace, key.name, "", reason))
                 else:
-                    origins[identity] = path
+                    origins[key] = path
                     objects.append(item)
             if len(found) > MAX_PROBLEMS_PER_FILE:
                 more = len(found) - MAX_PROBLEMS_PER_FILE
                 found[MAX_PROBLEMS_PER_FILE:] = [Problem(path, "", "", "", "", f"{more} more problems")]
             if found:
                 problems[path] = tuple(found)
-        return _Contents(tuple(objects), problems)
+        return _Contents(tuple(objects), origins, problems)
 
 
 def _versions(directory: Path) -> dict[str, _Version]:
