@@ -1,0 +1,162 @@
+"""Where a packet ends, by the rules alone: the kernel's way through nat and filter, on rule values.
+
+Only what capture needs is modelled: packets that arrive at or start on one node, one family. Everything
+beyond our rules is open: policies accept and no foreign rule stands in the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_address, ip_network
+from typing import TypeAlias
+
+from userspace_proxy.core.service_port import Protocol
+from userspace_proxy.iptables.rules import (
+    Chain,
+    ConntrackState,
+    Dnat,
+    Foreign,
+    InstalledRules,
+    Jump,
+    Redirect,
+    Reject,
+    Rule,
+    RuleSet,
+    StateMatch,
+    Table,
+    Verdict,
+)
+
+
+@dataclass(frozen=True)
+class Packet:
+    """`came_in_by` is an interface of the node; None: one of its own processes sent the packet."""
+
+    protocol: Protocol
+    destination: str
+    port: int
+    came_in_by: str | None
+    states: frozenset[ConntrackState] = frozenset({ConntrackState.NEW})
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """To a socket of the node."""
+
+    address: str
+    port: int
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Answered at once by a TCP reset or an ICMP message."""
+
+    reply: str
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """Gone without a word."""
+
+
+@dataclass(frozen=True)
+class PassedOn:
+    """Not for this node: routed to where it wants to go."""
+
+
+Ending: TypeAlias = Delivered | Refused | Dropped | PassedOn
+
+
+@dataclass(frozen=True)
+class Node:
+    """The node's addresses by interface; an interface without any is unnumbered."""
+
+    interfaces: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def has(self, address: str) -> bool:
+        return ip_address(address).is_loopback or any(address in own for own in self.interfaces.values())
+
+
+def trace(rules: RuleSet | InstalledRules, packet: Packet, node: Node) -> Ending:
+    """Where the packet ends."""
+    if ConntrackState.NEW in packet.states:
+        translated = _translate(rules, packet, node)
+        if translated is None:
+            return Dropped()
+        packet = translated
+    if not node.has(packet.destination):
+        return PassedOn()
+    for rule in _matching(rules, Chain(Table.FILTER, "INPUT"), packet, node):
+        match rule.target:
+            case Verdict.DROP:
+                return Dropped()
+            case Verdict.ACCEPT:
+                break
+            case Reject(reply):
+                return Refused(reply)
+            case target:
+                raise AssertionError(f"{target} in filter")
+    return Delivered(packet.destination, packet.port)
+
+
+def _translate(rules: RuleSet | InstalledRules, packet: Packet, node: Node) -> Packet | None:
+    """The packet with the destination that nat gives it; None if it finds none and drops the packet."""
+    hook = "OUTPUT" if packet.came_in_by is None else "PREROUTING"
+    for rule in _matching(rules, Chain(Table.NAT, hook), packet, node):
+        match rule.target:
+            case Redirect(port):
+                addresses = (
+                    ("127.0.0.1",) if packet.came_in_by is None else node.interfaces[packet.came_in_by]
+                )
+                if not addresses:
+                    return None
+                address = addresses[0]
+            case Dnat(address, port):
+                pass
+            case target:
+                raise AssertionError(f"{target} in nat")
+        return replace(packet, destination=address, port=port, states=packet.states | {ConntrackState.DNAT})
+    return packet
+
+
+def _matching(rules: RuleSet | InstalledRules, builtin: Chain, packet: Packet, node: Node) -> Iterator[Rule]:
+    """The rules with a verdict or translation that the packet meets, in order."""
+    for hook in rules.hooks:
+        if hook.chain == builtin:
+            yield from _walk(rules, builtin.table, (hook.rule,), packet, node)
+
+
+def _walk(
+    rules: RuleSet | InstalledRules,
+    table: Table,
+    chain: tuple[Rule | Foreign, ...],
+    packet: Packet,
+    node: Node,
+) -> Iterator[Rule]:
+    for rule in chain:
+        if isinstance(rule, Foreign):
+            raise AssertionError(f"cannot trace through {rule}")
+        if not _matches(rule, packet, node):
+            continue
+        if rule.target is Verdict.RETURN:
+            return
+        if isinstance(rule.target, Jump):
+            yield from _walk(rules, table, rules.chains[Chain(table, rule.target.chain)], packet, node)
+        else:
+            yield rule
+
+
+def _matches(rule: Rule, packet: Packet, node: Node) -> bool:
+    return (
+        rule.protocol in (None, packet.protocol)
+        and (rule.destination is None or ip_address(packet.destination) in ip_network(rule.destination))
+        and (rule.destination_ports is None or packet.port in rule.destination_ports)
+        and rule.in_interface in (None, packet.came_in_by)
+        and (not rule.to_local_address or node.has(packet.destination))
+        and all(_has_state(match, packet) for match in rule.states)
+    )
+
+
+def _has_state(match: StateMatch, packet: Packet) -> bool:
+    return bool(match.states & packet.states) is not match.negated
