@@ -93,5 +93,5 @@ case $purpose in
 demo) say "set-up: installing the package into .venv" && set -- --editable . ;;
 test) say "set-up: installing tox into .venv" && set -- "tox>=4.23" ;;
 esac
-.venv/bin/python -m pip install --quiet "$@" </dev/null || die "pip failed. See its message above."
+.venv/bin/python -m pip install --quiet --use-pep517 "$@" </dev/null || die "pip failed. See its message above."
 printf '%s\n' "$wanted" >"$stamp"

@@ -12,7 +12,6 @@ from typing import Final
 from userspace_proxy.demo.namespaces import Namespace
 
 _REQUEST_SECONDS: Final = 5
-_CURL_CONNECT_FAILURES: Final = (7, 28)
 _IPTABLES: Final = ("iptables", "iptables-nft", "iptables-legacy")
 
 
@@ -43,17 +42,18 @@ def curl(where: Namespace, address: str, count: int, *, seconds: int = _REQUEST_
     return Answers(shlex.join(argv), tuple(completed.stdout.split()))
 
 
-def can_connect(where: Namespace, address: str) -> bool:
-    """Whether an HTTP Service takes a connection within a second."""
-    argv = ("curl", "-s", "--max-time", "1", "--output", "/dev/null", f"http://{address}/")
-    return where.run(*argv, check=False).returncode not in _CURL_CONNECT_FAILURES
+def is_answering(where: Namespace, address: str, *, seconds: float) -> bool:
+    """Whether an HTTP Service answers within `seconds`."""
+    argv = ("curl", "-s", "--max-time", str(seconds), "--output", "/dev/null", f"http://{address}/")
+    return where.run(*argv, check=False).returncode == 0
 
 
 def dig(where: Namespace, address: str, count: int) -> Answers:
     """Ask a DNS Service `count` times for a TXT record, each time from a new port."""
     argv = ("dig", f"@{address}", "+short", "+tries=1", "+timeout=2", "whoami.example", "TXT")
     answers = [where.run(*argv, check=False).stdout.strip().strip('"') for _ in range(count)]
-    return Answers(shlex.join(argv), tuple(answer for answer in answers if answer and " " not in answer))
+    command = f"{shlex.join(argv)}  # {count} times"
+    return Answers(command, tuple(answer for answer in answers if answer and " " not in answer))
 
 
 @dataclass(frozen=True, slots=True)

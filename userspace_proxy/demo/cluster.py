@@ -73,11 +73,12 @@ class Cluster:
             self.pod(name), "--http", str(HTTP_PORT), "--dns", str(DNS_PORT), name=name
         )
 
-    def kill_endpoint(self, name: str) -> None:
-        """Kill the server of an endpoint pod; the pod's address refuses from now on."""
+    def kill_endpoint(self, name: str) -> int:
+        """Kill the server of an endpoint pod, whose address refuses from now on. Returns the pid it had."""
         server = self._servers.pop(name)
         server.kill()
         server.wait()
+        return server.pid
 
     def start_agent(self) -> None:
         """Start `userspace-proxy run` on the node and return once `is_serving`.
@@ -92,6 +93,12 @@ class Cluster:
         )
         if agent.poll() is not None or not serving:
             raise StartupError(f"the agent did not come to serve. Its log ends:\n{self.agent_log_end()}")
+
+    @property
+    def agent_pid(self) -> int:
+        """The agent's process."""
+        assert self._agent is not None
+        return self._agent.pid
 
     def stop_agent(self) -> int:
         """Ask the agent to stop, as an operator would, and return its exit status."""

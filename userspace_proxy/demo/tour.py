@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from userspace_proxy.demo.clients import Answers, can_connect, curl, dig, list_chain, saved_rules
+from userspace_proxy.demo.clients import Answers, curl, dig, is_answering, list_chain, saved_rules
 from userspace_proxy.demo.cluster import ENDPOINTS, HTTP_PORT, Cluster, wait_until
 from userspace_proxy.demo.narration import Narration
 
@@ -82,8 +82,7 @@ def bear_a_killed_endpoint(cluster: Cluster, narration: Narration) -> None:
     """An endpoint that refuses costs nobody a connection."""
     victim = ENDPOINTS[1]
     narration.chapter(f"{victim} is killed, and nobody has told the proxy: its endpoints still list it")
-    narration.command(victim, "kill -9 $(pidof server)")
-    cluster.kill_endpoint(victim)
+    narration.command(victim, f"kill -9 {cluster.kill_endpoint(victim)}")
     answers = curl(cluster.client, WEB, _MANY)
     narration.command("client", answers.command, answers.counted)
     narration.claim(f"no request of {_MANY} fails", expected=_MANY, seen=len(answers.names))
@@ -125,8 +124,7 @@ def keep_clients_at_their_endpoint(cluster: Cluster, narration: Narration) -> No
     if not answers.names:
         return
     home = answers.names[0]
-    narration.command(home, "kill -9 $(pidof server)")
-    cluster.kill_endpoint(home)
+    narration.command(home, f"kill -9 {cluster.kill_endpoint(home)}")
     answers = curl(cluster.client, STICKY, count)
     narration.command("client", answers.command, answers.counted)
     narration.claim_that(
@@ -169,7 +167,7 @@ def follow_the_manifests(cluster: Cluster, narration: Narration) -> None:
     narration.chapter("The manifests change: the Service moves to port 8000")
     _edit(cluster, narration, manifest, "s/ port: 80$/ port: 8000/")
     began = time.monotonic()
-    wait_until(lambda: can_connect(cluster.client, f"{WEB}:8000"), seconds=_PATIENCE_SECONDS)
+    wait_until(lambda: is_answering(cluster.client, f"{WEB}:8000", seconds=0.2), seconds=_PATIENCE_SECONDS)
     took = time.monotonic() - began
     answers = curl(cluster.client, f"{WEB}:8000", 2 * (len(ENDPOINTS) - 1))
     narration.command("client", answers.command, answers.in_order)
@@ -179,14 +177,16 @@ def follow_the_manifests(cluster: Cluster, narration: Narration) -> None:
         expected=f"{2 * (len(ENDPOINTS) - 1)} answers, the first within {_EFFECTIVE_SECONDS} s",
         seen=f"{answers.counted}, the first after {took:.2f} s",
     )
-    narration.claim("the old port does not", expected=False, seen=can_connect(cluster.client, WEB))
+    narration.claim(
+        "the old port does not", expected=False, seen=is_answering(cluster.client, WEB, seconds=1)
+    )
     manifest.write_text(original)
 
 
 def clean_up(cluster: Cluster, narration: Narration, rules_before: list[str]) -> None:
     """The agent stops and takes everything of its own away."""
     narration.chapter("The proxy stops, and cleans up")
-    narration.command("node", "kill $(pidof userspace-proxy)")
+    narration.command("node", f"kill {cluster.agent_pid}")
     narration.claim("the agent ends as asked, with exit status 0", expected=0, seen=cluster.stop_agent())
     cleanup = cluster.clean_up()
     narration.command("node", "userspace-proxy cleanup", cleanup.stdout + cleanup.stderr)
