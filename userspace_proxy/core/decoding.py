@@ -57,12 +57,6 @@ class Decoded(Generic[_T]):
     problems: tuple[Problem, ...] = ()
 
 
-class PartialObjectMetadata(msgspec.Struct, frozen=True, gc=False):
-    """Any object, of which only the name is wanted."""
-
-    metadata: objects.ObjectMeta
-
-
 def decode(struct: type[_T], json: bytes | msgspec.Raw, origin: str) -> Decoded[_T]:
     """Decode one object of the kind `struct` from its JSON; `origin` goes into the problems. Never raises."""
     try:
