@@ -93,10 +93,12 @@ class WorkerPool:
         """Start all workers and the spare; returns when every seat is taken. Raises `WorkerError`."""
         for _ in range(len(self._seats) + 1):
             self._warm_one()
-        first = [await self._warming.popleft() for _ in self._seats]
+        for seat in self._seats:
+            seat.process = await self._warming.popleft()
         self._occupations = [
-            self._loop.create_task(self._occupy(seat, process))
-            for seat, process in zip(self._seats, first, strict=True)
+            self._loop.create_task(self._occupy(seat, seat.process))
+            for seat in self._seats
+            if seat.process is not None
         ]
 
     async def configure(

@@ -1,0 +1,90 @@
+"""Listening sockets: which port, and what becomes of a port that is taken."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from userspace_proxy.core.port_claims import PortRange, ProxyPortClaims
+from userspace_proxy.core.proxy_plan import ListenerName
+from userspace_proxy.core.service_port import (
+    IPFamily,
+    Protocol,
+    ProxyPort,
+    ServiceName,
+    ServicePortName,
+    TrafficPolicy,
+)
+from userspace_proxy.dataplane.listening_sockets import ListenerError, ListeningSockets
+from userspace_proxy.dataplane.messages import ListenerKey
+
+LOOPBACK = {IPFamily.IPV4: "127.0.0.1", IPFamily.IPV6: "::1"}
+
+
+def name_of(
+    service: str, protocol: Protocol = Protocol.TCP, family: IPFamily = IPFamily.IPV4
+) -> ListenerName:
+    service_port = ServicePortName(ServiceName("default", service), "", protocol, family)
+    return ListenerName(service_port, TrafficPolicy.CLUSTER)
+
+
+def open_sockets(first: int, last: int) -> ListeningSockets:
+    return ListeningSockets(ProxyPortClaims(PortRange(first, last)), LOOPBACK, Random(1))
+
+
+@pytest.mark.parametrize("family", IPFamily)
+@pytest.mark.parametrize("protocol", Protocol)
+def test_a_listener_is_bound_where_it_says(family: IPFamily, protocol: Protocol) -> None:
+    sockets = open_sockets(11000, 29999)
+    name = name_of("web", protocol, family)
+    port = sockets.open(name, None)
+    sock = sockets.socket_of(ListenerKey(protocol.value, port))
+    assert sock.getsockname()[:2] == (LOOPBACK[family], port)
+    assert not sock.getblocking()
+    sockets.close_all()
+    assert len(sockets) == 0
+
+
+def test_the_preferred_port_is_taken_if_it_is_free_and_in_the_range() -> None:
+    sockets = open_sockets(12000, 12009)
+    assert sockets.open(name_of("a"), ProxyPort(12003)) == 12003
+    assert sockets.open(name_of("b"), ProxyPort(12003)) != 12003
+    assert sockets.open(name_of("c"), ProxyPort(13000)) in range(12000, 12010)
+    sockets.close_all()
+
+
+def test_a_port_of_a_stranger_is_passed_over() -> None:
+    with socket.create_server(("127.0.0.1", 12020)):
+        sockets = open_sockets(12020, 12021)
+        assert sockets.open(name_of("a"), ProxyPort(12020)) == 12021
+        with pytest.raises(ListenerError, match="no proxy port is free in 12020-12021"):
+            sockets.open(name_of("b"), None)
+        assert sockets.open(name_of("b", Protocol.UDP), None) in (12020, 12021)
+        sockets.close_all()
+
+
+def test_a_closed_listener_gives_its_port_back() -> None:
+    sockets = open_sockets(12030, 12030)
+    first, second = name_of("a"), name_of("b")
+    sockets.open(first, None)
+    assert sockets.listeners_of(first.service_port) == (first,)
+    sockets.close(first)
+    assert sockets.listeners_of(first.service_port) == ()
+    assert sockets.open(second, None) == 12030
+    sockets.close_all()
+
+
+def test_no_descriptor_is_left_behind() -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    sockets = open_sockets(11000, 29999)
+    for number in range(50):
+        sockets.open(name_of(f"service-{number}"), None)
+    with socket.create_server(("127.0.0.1", 12040)), pytest.raises(ListenerError):
+        ListeningSockets(ProxyPortClaims(PortRange(12040, 12040)), LOOPBACK, Random(1)).open(
+            name_of("x"), None
+        )
+    sockets.close_all()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before

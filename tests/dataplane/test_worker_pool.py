@@ -1,0 +1,202 @@
+"""The pool with real processes: they serve, they die, and nobody who waits is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import threading
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from random import Random
+
+import uvloop
+
+from userspace_proxy.core.port_claims import PortRange, ProxyPortClaims
+from userspace_proxy.core.proxy_plan import ListenerName
+from userspace_proxy.core.service_port import (
+    IPFamily,
+    Protocol,
+    ServiceName,
+    ServicePortName,
+    TrafficPolicy,
+)
+from userspace_proxy.dataplane.listening_sockets import ListeningSockets
+from userspace_proxy.dataplane.messages import ListenerConfig, ServicePortConfig, WorkerLimits
+from userspace_proxy.dataplane.worker_pool import WorkerPool
+
+
+@contextmanager
+def greeter(name: str) -> Iterator[tuple[str, int]]:
+    """An endpoint that says its name and closes."""
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = server.accept()
+            except OSError:
+                return
+            with connection:
+                connection.sendall(name.encode())
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield server.getsockname()
+    finally:
+        server.shutdown(socket.SHUT_RDWR)
+        server.close()
+        thread.join()
+
+
+def ask(port: int) -> str:
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        return connection.recv(100).decode()
+
+
+class Fixture:
+    """A pool of `size` workers and the listeners that it serves."""
+
+    def __init__(self, size: int) -> None:
+        self.sockets = ListeningSockets(
+            ProxyPortClaims(PortRange(11000, 29999)), {IPFamily.IPV4: "127.0.0.1"}, Random()
+        )
+        self.pool = WorkerPool(
+            asyncio.get_running_loop(),
+            size=size,
+            limits=WorkerLimits(),
+            random=Random(1),
+            listener_of=self.sockets.socket_of,
+        )
+
+    def config(self, service: str, *endpoints: tuple[str, int]) -> tuple[ServicePortConfig, int]:
+        service_port = ServicePortName(ServiceName("default", service), "", Protocol.TCP, IPFamily.IPV4)
+        name = ListenerName(service_port, TrafficPolicy.CLUSTER)
+        port = self.sockets.port_of(name) if name in self.sockets else self.sockets.open(name, None)
+        listener = ListenerConfig(TrafficPolicy.CLUSTER.value, port, endpoints)
+        config = ServicePortConfig(
+            service_port.key, str(service_port), "TCP", "IPv4", None, 30.0, 120.0, (listener,)
+        )
+        return config, port
+
+
+def with_pool(size: int, scenario: Callable[[Fixture], Awaitable[None]]) -> None:
+    async def run() -> None:
+        fixture = Fixture(size)
+        try:
+            async with asyncio.timeout(60):
+                await fixture.pool.start()
+                await scenario(fixture)
+        finally:
+            await fixture.pool.close()
+            fixture.sockets.close_all()
+
+    uvloop.run(run())
+
+
+def children() -> set[int]:
+    return {
+        int(pid)
+        for task in Path("/proc/self/task").iterdir()
+        for pid in (task / "children").read_text().split()
+    }
+
+
+def test_a_connection_goes_by_what_was_acknowledged() -> None:
+    async def scenario(fixture: Fixture) -> None:
+        with greeter("old") as old, greeter("new") as new:
+            config, port = fixture.config("web", old)
+            await fixture.pool.configure([config])
+            assert await asyncio.to_thread(ask, port) == "old"
+            config, port = fixture.config("web", new)
+            await fixture.pool.configure([config])
+            assert await asyncio.to_thread(ask, port) == "new"
+            counters = await fixture.pool.counters()
+            assert counters[config.key].opened == 2
+
+    with_pool(1, scenario)
+
+
+def test_services_spread_evenly_over_workers() -> None:
+    async def scenario(fixture: Fixture) -> None:
+        configs = [fixture.config(f"service-{number}")[0] for number in range(300)]
+        await fixture.pool.configure(configs)
+        assert sorted(len(seat) for seat in fixture.pool._seats) == [100, 100, 100]
+        await fixture.pool.configure([], [config.key for config in configs])
+        assert [len(seat) for seat in fixture.pool._seats] == [0, 0, 0]
+        assert await fixture.pool.counters() == {}
+
+    with_pool(3, scenario)
+
+
+def test_who_connects_while_a_worker_dies_is_served_by_its_successor() -> None:
+    async def scenario(fixture: Fixture) -> None:
+        with greeter("pod") as endpoint:
+            config, port = fixture.config("web", endpoint)
+            await fixture.pool.configure([config])
+            answers: Counter[str] = Counter()
+            for _ in range(3):
+                (pid,) = fixture.pool.pids
+                os.kill(pid, signal.SIGKILL)
+                replies = await asyncio.gather(*(asyncio.to_thread(ask, port) for _ in range(20)))
+                answers.update(replies)
+            assert answers == {"pod": 60}
+            assert fixture.pool.replaced == 3
+
+    with_pool(1, scenario)
+
+
+def test_a_change_that_meets_a_dying_worker_is_in_effect_when_it_returns() -> None:
+    async def scenario(fixture: Fixture) -> None:
+        with greeter("old") as old, greeter("new") as new:
+            config, port = fixture.config("web", old)
+            await fixture.pool.configure([config])
+            os.kill(fixture.pool.pids[0], signal.SIGKILL)
+            await fixture.pool.configure([fixture.config("web", new)[0]])
+            assert await asyncio.to_thread(ask, port) == "new"
+
+    with_pool(1, scenario)
+
+
+def test_more_listeners_than_one_message_can_carry() -> None:
+    async def scenario(fixture: Fixture) -> None:
+        with greeter("pod") as endpoint:
+            made = [fixture.config(f"service-{number}", endpoint) for number in range(600)]
+            await fixture.pool.configure([config for config, _ in made])
+            ports = [port for _, port in made]
+            for port in (ports[0], ports[299], ports[-1]):
+                assert await asyncio.to_thread(ask, port) == "pod"
+
+    with_pool(1, scenario)
+
+
+def test_a_worker_has_no_privileges_left() -> None:
+    async def scenario(fixture: Fixture) -> None:
+        status = Path(f"/proc/{fixture.pool.pids[0]}/status").read_text()
+        fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+        for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+            assert int(fields[name], 16) == 0, name
+        assert fields["NoNewPrivs"] == "1"
+        mapped = sum(int(line.split()[2]) for line in Path("/proc/self/uid_map").read_text().splitlines())
+        if mapped > 1:
+            assert set(fields["Uid"].split()) == {"65534"}
+            assert fields["Groups"].strip() == ""
+
+    with_pool(1, scenario)
+
+
+def test_nothing_is_left_after_close() -> None:
+    descriptors = len(list(Path("/proc/self/fd").iterdir()))
+    before = children()
+
+    async def scenario(fixture: Fixture) -> None:
+        await fixture.pool.configure([fixture.config("web")[0]])
+        assert len(children() - before) == 3  # two workers and the spare
+
+    with_pool(2, scenario)
+    assert children() <= before
+    assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
