@@ -12,12 +12,13 @@ import os
 import resource
 import select
 import socket
+import struct
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
@@ -160,6 +161,9 @@ class Proxy:
 
     def __exit__(self, *_: object) -> None:
         self.call(self.listener.close)
+        with Client(self) as client:
+            client.send(b"to the duplicate")
+        assert self.is_quiet()
         assert len(self.poller) == 0
         assert self.counters.active == 0
         self.call(self.poller.close)
@@ -181,6 +185,18 @@ class Proxy:
 
         self.loop.call_soon_threadsafe(run)
         return future.result(DEADLINE_SECONDS)
+
+    def is_quiet(self) -> bool:
+        """Whether nothing is reported that nobody takes care of, which would keep the loop spinning."""
+        return not self.call(lambda: self.poller._epoll.poll(0))
+
+    @contextmanager
+    def busy_elsewhere(self) -> Iterator[None]:
+        """Keep the loop from reading, so that what is sent meanwhile is read in one go."""
+        go_on = threading.Event()
+        self.loop.call_soon_threadsafe(go_on.wait, DEADLINE_SECONDS)
+        yield
+        go_on.set()
 
     def wait_for_opened(self, flows: int) -> None:
         wait_until(lambda: self.counters.opened >= flows)
@@ -209,6 +225,33 @@ def refusing_endpoint(address: str = "127.0.0.1") -> Iterator[Pod]:
     yield pod
 
 
+@contextmanager
+def open_clients(proxy: Proxy, count: int) -> Iterator[list[Client]]:
+    """Clients that are there at the same time, so that no two have the same port."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(Client(proxy)) for _ in range(count)]
+
+
+ICMP_HOST_UNREACH = 1
+ICMP_PROT_UNREACH = 2
+
+
+def send_icmp_unreachable(flow: tuple[str, int], pod: Pod, code: int) -> None:
+    """What a router sends when a datagram from `flow` cannot reach `pod`: RFC 792."""
+    loopback = socket.inet_aton("127.0.0.1")
+    udp = struct.pack("!HHHH", flow[1], pod.endpoint.port, 8, 0)
+    ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 28, 0, 0, 64, socket.IPPROTO_UDP, 0, loopback, loopback)
+    message = struct.pack("!BBHI", 3, code, 0, 0) + ip + udp
+    words = sum(struct.unpack(f"!{len(message) // 2}H", message))
+    checksum = ~((words & 0xFFFF) + (words >> 16)) & 0xFFFF
+    try:
+        raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+    except PermissionError:
+        pytest.skip("raw sockets need CAP_NET_RAW")
+    with raw:
+        raw.sendto(message[:2] + struct.pack("!H", checksum) + message[4:], ("127.0.0.1", 0))
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
 @pytest.mark.parametrize("size", [0, 1, 1472, 8000, 60000, 65507])
 def test_datagrams_pass_whole(address: str, size: int) -> None:
@@ -223,12 +266,10 @@ def test_datagrams_pass_whole(address: str, size: int) -> None:
 
 def test_flows_go_to_the_endpoints_in_turn() -> None:
     with Pod() as a, Pod() as b, Pod() as c, Proxy([a, b, c]) as proxy:
-        clients = [Client(proxy) for _ in range(90)]
-        shares = Counter(exchange(client, [a, b, c]) for client in clients)
+        with open_clients(proxy, 90) as clients:
+            shares = Counter(exchange(client, [a, b, c]) for client in clients)
         assert sorted(shares.values()) == [30, 30, 30]
         assert (proxy.counters.opened, proxy.counters.active) == (90, 90)
-        for client in clients:
-            client.sock.close()
 
 
 def test_a_flow_stays_with_its_endpoint() -> None:
@@ -263,8 +304,8 @@ def test_a_refused_flow_moves_and_repeats_its_datagram(address: str) -> None:
         Pod(address) as alive,
         Proxy([dead, alive], address=address) as proxy,
     ):
-        for _ in range(10):
-            with Client(proxy) as client:
+        with open_clients(proxy, 10) as clients:
+            for client in clients:
                 client.send(b"once")
                 assert alive.echo() == b"once"
                 assert client.receive() == b"once"
@@ -292,7 +333,7 @@ def test_an_answered_flow_moves_when_its_endpoint_dies() -> None:
         proxy.serve(dies, alive)
         client.send(b"lost")
         wait_until(lambda: proxy.counters.retried == 1)
-        assert exchange(client, [alive]) is alive
+        assert exchange(client, [alive], b"again") is alive
         assert proxy.counters.opened == 1
 
 
@@ -309,6 +350,53 @@ def test_each_endpoint_is_tried_once_when_all_refuse() -> None:
         assert proxy.counters.retried == 2
         assert proxy.listener.active_flows == 0
         assert proxy.call(lambda: len(proxy.cap.flows)) == 0
+
+
+def test_a_datagram_that_meets_the_error_of_an_earlier_one_is_not_lost() -> None:
+    with Pod() as alive, Pod() as dies, Proxy([dies]) as proxy, Client(proxy) as client:
+        exchange(client, [dies])
+        dies.sock.close()
+        proxy.serve(dies, alive)
+        with proxy.busy_elsewhere():
+            client.send(b"refused")
+            client.send(b"not sent because of that")
+        assert alive.echo() == b"not sent because of that"
+
+
+def test_a_later_datagram_may_try_every_endpoint_again() -> None:
+    with Pod() as second, Pod() as first, Proxy([first]) as proxy, Client(proxy) as client:
+        client.send(b"?")
+        first.receive()
+        first.sock.close()
+        proxy.serve(first, second)
+        client.send(b"moves")
+        assert second.receive()[0] == b"moves"
+        client.send(b"later")
+        second.receive()
+        second.sock.close()
+        with Pod(port=first.endpoint.port) as restarted:
+            client.send(b"moves back")
+            assert restarted.receive()[0] == b"moves back"
+
+
+def test_a_host_out_of_reach_counts_as_refused() -> None:
+    with Pod() as silent, Pod() as alive, Proxy([silent]) as proxy, Client(proxy) as client:
+        client.send(b"?")
+        _, flow = silent.receive()
+        proxy.serve(silent, alive)
+        send_icmp_unreachable(flow, silent, ICMP_HOST_UNREACH)
+        assert alive.receive()[0] == b"?"
+        assert proxy.is_quiet()
+
+
+def test_other_icmp_errors_are_read_and_the_flow_stays() -> None:
+    with Pod() as pod, Proxy([pod]) as proxy, Client(proxy) as client:
+        client.send(b"?")
+        _, flow = pod.receive()
+        send_icmp_unreachable(flow, pod, ICMP_PROT_UNREACH)
+        wait_until(proxy.is_quiet)
+        assert exchange(client, [pod]) is pod
+        assert proxy.counters.opened == 1
 
 
 def test_an_endpoint_without_a_route_is_passed_over() -> None:
@@ -373,7 +461,7 @@ def test_clients_with_affinity_stay_until_their_endpoint_fails() -> None:
 
 def test_idle_flows_end() -> None:
     with Pod() as pod, Proxy([pod]) as proxy, Client(proxy) as silent, Client(proxy) as answered:
-        proxy.call(lambda: proxy.listener.update(0.05, 600.0))
+        proxy.call(lambda: proxy.listener.update(0.3, 600.0))
         exchange(answered, [pod])
         silent.send(b"?")
         pod.receive()
@@ -387,8 +475,7 @@ def test_idle_flows_end() -> None:
 
 
 def test_the_cap_evicts_unanswered_flows_first() -> None:
-    with Pod() as pod, Proxy([pod], max_flows=3) as proxy:
-        clients = [Client(proxy) for _ in range(4)]
+    with Pod() as pod, Proxy([pod], max_flows=3) as proxy, open_clients(proxy, 4) as clients:
         talking, silent, *late = clients
         exchange(talking, [pod])
         silent.send(b"?")
@@ -400,8 +487,6 @@ def test_the_cap_evicts_unanswered_flows_first() -> None:
         assert proxy.counters.opened == 4, "the answered flow should have stayed"
         exchange(silent, [pod])
         assert (proxy.counters.opened, proxy.counters.active) == (5, 3)
-        for client in clients:
-            client.sock.close()
 
 
 def test_a_flood_of_clients_is_bounded_and_others_are_still_answered() -> None:
@@ -455,12 +540,14 @@ def test_without_a_descriptor_or_a_flow_to_evict_the_datagram_is_dropped() -> No
 
 def test_closing_gives_back_every_descriptor() -> None:
     before = open_descriptors()
-    with Pod() as a, refusing_endpoint() as dead, Proxy([a, dead]) as proxy:
-        clients = [Client(proxy) for _ in range(20)]
+    with (
+        Pod() as a,
+        refusing_endpoint() as dead,
+        Proxy([a, dead]) as proxy,
+        open_clients(proxy, 20) as clients,
+    ):
         for client in clients:
             exchange(client, [a])
-        for client in clients:
-            client.sock.close()
     assert open_descriptors() == before
 
 
