@@ -165,7 +165,7 @@ def _open_client(configuration: Configuration) -> ApiClient:
         raise SourceError(
             f"cannot use the certificates for {configuration.host}: {_one_line(error)}"
         ) from error
-    client.user_agent = f"userspace-proxy/{__version__}"
+    client.user_agent = "userspace-proxy"
     return client
 
 
