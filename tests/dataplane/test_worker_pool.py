@@ -98,6 +98,10 @@ def with_pool(size: int, scenario: Callable[[Fixture], Awaitable[None]]) -> None
     uvloop.run(run())
 
 
+def read(path: str) -> str:
+    return Path(path).read_text()
+
+
 def children() -> set[int]:
     return {
         int(pid)
@@ -176,12 +180,12 @@ def test_more_listeners_than_one_message_can_carry() -> None:
 
 def test_a_worker_has_no_privileges_left() -> None:
     async def scenario(fixture: Fixture) -> None:
-        status = Path(f"/proc/{fixture.pool.pids[0]}/status").read_text()
+        status = read(f"/proc/{fixture.pool.pids[0]}/status")
         fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
         for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
             assert int(fields[name], 16) == 0, name
         assert fields["NoNewPrivs"] == "1"
-        mapped = sum(int(line.split()[2]) for line in Path("/proc/self/uid_map").read_text().splitlines())
+        mapped = sum(int(line.split()[2]) for line in read("/proc/self/uid_map").splitlines())
         if mapped > 1:
             assert set(fields["Uid"].split()) == {"65534"}
             assert fields["Groups"].strip() == ""

@@ -328,14 +328,22 @@ class _Process:
         """Start a process, in a session of its own: Ctrl-C on a terminal reaches the agent alone."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         command = [sys.executable, "-m", "userspace_proxy.dataplane.worker_process", str(theirs.fileno())]
+        starting = loop.run_in_executor(None, _execute, command, theirs.fileno())
         try:
-            with theirs:
-                popen = await loop.run_in_executor(None, _execute, command, theirs.fileno())
-        except BaseException as error:
-            ours.close()
-            if isinstance(error, OSError):
-                raise WorkerError(f"a worker process cannot be started: {error}") from error
+            await asyncio.wait([starting])
+        except asyncio.CancelledError:
+            await asyncio.wait([starting])  # a process that starts all the same must be ended by somebody
+            if starting.exception() is None:
+                await cls(loop, starting.result(), ours).end()
             raise
+        finally:
+            theirs.close()
+            if starting.exception() is not None:
+                ours.close()
+        try:
+            popen = starting.result()
+        except OSError as error:
+            raise WorkerError(f"a worker process cannot be started: {error}") from error
         return cls(loop, popen, ours)
 
     @property
