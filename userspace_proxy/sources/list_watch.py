@@ -181,7 +181,9 @@ class ListWatch:
                 if decoded.object is not None:
                     objects.append(decoded.object)
                 if decoded.problems:
-                    problems[_scope(decoded.problems)] = decoded.problems
+                    first = decoded.problems[0]
+                    scope = self._scope(first.namespace, first.name)
+                    problems[scope] = problems.get(scope, ()) + decoded.problems
                 decoded_bytes += memoryview(raw).nbytes
                 if decoded_bytes >= DECODED_AT_ONCE_BYTES:
                     decoded_bytes = 0
@@ -257,11 +259,12 @@ class ListWatch:
         if event.type not in ("ADDED", "MODIFIED", "DELETED"):
             return ()  # A bookmark, whose version is all it says.
         deleted = Deleted(kind, named.namespace, named.name)
+        scope = self._scope(named.namespace, named.name)
         if event.type == "DELETED":
-            self._report(f"{ORIGIN}: {kind.value} {named.namespace}/{named.name}", ())
+            self._report(scope, ())
             return (deleted,)
         decoded = decode(STRUCTS[kind], event.object, ORIGIN)
-        self._report(f"{ORIGIN}: {kind.value} {named.namespace}/{named.name}", decoded.problems)
+        self._report(scope, decoded.problems)
         return (Upserted(decoded.object) if decoded.object is not None else deleted,)
 
     def _report(self, scope: str, problems: tuple[Problem, ...]) -> None:
@@ -269,7 +272,5 @@ class ListWatch:
             self._sink.report(scope, problems)
             (self._reported.add if problems else self._reported.discard)(scope)
 
-
-def _scope(problems: tuple[Problem, ...]) -> str:
-    first = problems[0]
-    return f"{ORIGIN}: {first.kind} {first.namespace}/{first.name}"
+    def _scope(self, namespace: str, name: str) -> str:
+        return f"{ORIGIN}: {self._watched.kind.value} {namespace}/{name}"
