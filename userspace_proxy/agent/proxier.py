@@ -122,7 +122,7 @@ class Proxier:
 
     async def _serve_changes(self) -> None:
         async with self._workers_lock:
-            change = self._plan.update(self._state, self._state.take_dirty())
+            change = self._plan.update(self._state, sorted(self._state.take_dirty()))
             wanted = {planned.name: planned for planned in change.changed}
             retried = self._unopened & self._plan.service_ports.keys()
             for name in retried:
@@ -161,7 +161,7 @@ class Proxier:
                 if name in self._sockets:
                     continue
                 try:
-                    if len(self._sockets) + _RESERVED_DESCRIPTORS > self._max_descriptors:
+                    if len(self._sockets) + _RESERVED_DESCRIPTORS >= self._max_descriptors:
                         raise ListenerError(f"{self._max_descriptors} descriptors are all that are allowed")
                     self._sockets.open(name, self._adopted_port(name))
                 except ListenerError as error:

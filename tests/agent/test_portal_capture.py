@@ -1,0 +1,169 @@
+"""When rules are committed, again after failures, and which conntrack entries go."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+import pytest
+import uvloop
+
+from tests.support.rules_backend import FakeBackend
+from userspace_proxy.agent.portal_capture import PortalCapture, stale_udp_frontends
+from userspace_proxy.core.service_port import Frontend, IPFamily, Port, Protocol, ProxyPort
+from userspace_proxy.iptables.capture import Capture
+from userspace_proxy.iptables.portal_rules import CaptureSettings, Portal, Refusal, portal_rules
+from userspace_proxy.iptables.rules import PortRange, RuleSet, Table, as_installed
+
+SETTINGS = CaptureSettings(IPFamily.IPV4, PortRange(11000, 29999))
+
+
+def portal(
+    address: str, proxy_port: int, protocol: Protocol = Protocol.UDP, refusal: Refusal | None = None
+) -> Portal:
+    return Portal(Frontend(address, protocol, Port(53)), ProxyPort(proxy_port), "default/dns", refusal)
+
+
+def portals(*given: Portal) -> dict[Frontend, Portal]:
+    return {portal.frontend: portal for portal in given}
+
+
+class Fixture:
+    def __init__(self, backend: FakeBackend, rules_thread: ThreadPoolExecutor) -> None:
+        self.backend = backend
+        self.deleted: list[Mapping[Frontend, ProxyPort | None]] = []
+        self.committed: asyncio.Queue[None] = asyncio.Queue()
+        self.capture = PortalCapture(
+            capture=Capture(backend),
+            settings=SETTINGS,
+            delete_stale_udp=self._delete,
+            rules_thread=rules_thread,
+            verify_seconds=0.05,
+        )
+
+    def _delete(self, family: IPFamily, stale: Mapping[Frontend, ProxyPort | None]) -> int:
+        self.deleted.append(stale)
+        return len(stale)
+
+    async def _tell(self) -> None:
+        self.committed.put_nowait(None)
+
+    async def run(self) -> None:
+        await self.capture.run(self._tell)
+
+
+def with_capture(scenario: Callable[[Fixture], Awaitable[None]], installed: RuleSet | None = None) -> None:
+    async def run() -> None:
+        with ThreadPoolExecutor(1) as rules_thread:
+            fixture = Fixture(FakeBackend(installed), rules_thread)
+            job = asyncio.ensure_future(fixture.run())
+            try:
+                async with asyncio.timeout(10):
+                    await scenario(fixture)
+            finally:
+                job.cancel()
+                with suppress(asyncio.CancelledError):
+                    await job
+
+    uvloop.run(run())
+
+
+def test_nothing_is_touched_before_something_is_wanted() -> None:
+    async def scenario(fixture: Fixture) -> None:
+        earlier = portals(portal("10.96.0.10", 12000))
+        assert await fixture.capture.adopt() == {frontend: ProxyPort(12000) for frontend in earlier}
+        for _ in range(10):  # several verification periods
+            await asyncio.sleep(0.01)
+        assert fixture.backend.commits == []
+        assert fixture.capture.committed.keys() == earlier.keys()
+
+    with_capture(scenario, portal_rules([portal("10.96.0.10", 12000)], SETTINGS))
+
+
+def test_what_an_earlier_run_left_is_adopted_without_a_commit() -> None:
+    async def scenario(fixture: Fixture) -> None:
+        await fixture.capture.adopt()
+        fixture.capture.want(portals(portal("10.96.0.10", 12000)))
+        await fixture.committed.get()
+        assert fixture.backend.commits == []
+        assert fixture.deleted == []
+
+    with_capture(scenario, portal_rules([portal("10.96.0.10", 12000)], SETTINGS))
+
+
+def test_filter_is_committed_before_nat() -> None:
+    async def scenario(fixture: Fixture) -> None:
+        fixture.capture.want(portals(portal("10.96.0.10", 12000)))
+        await fixture.committed.get()
+        assert fixture.backend.commits == [Table.FILTER, Table.NAT]
+
+    with_capture(scenario)
+
+
+def test_a_failing_commit_is_tried_until_it_succeeds(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(fixture: Fixture) -> None:
+        fixture.backend.failures = 3
+        fixture.capture.want(portals(portal("10.96.0.10", 12000)))
+        await fixture.committed.get()
+        assert fixture.backend.commits == [Table.FILTER, Table.NAT]
+
+    with_capture(scenario)
+    said = [record.message for record in caplog.records if record.levelname == "ERROR"]
+    assert said == ["Rules cannot be installed, trying until they can: the table is locked by somebody else"]
+
+
+def test_rules_that_somebody_removed_come_back() -> None:
+    async def scenario(fixture: Fixture) -> None:
+        fixture.capture.want(portals(portal("10.96.0.10", 12000)))
+        await fixture.committed.get()
+        fixture.backend.commits.clear()
+        fixture.backend.installed = as_installed(RuleSet())
+        await fixture.committed.get()
+        await fixture.committed.get()
+        assert Table.NAT in fixture.backend.commits
+
+    with_capture(scenario)
+
+
+PORT = ProxyPort(12000)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "leads_to"),
+    [
+        pytest.param([], [portal("10.96.0.1", 12000)], PORT, id="its rule appears"),
+        pytest.param([portal("10.96.0.1", 12001)], [portal("10.96.0.1", 12000)], PORT, id="its port changes"),
+        pytest.param([portal("10.96.0.1", 12000)], [], None, id="it goes"),
+        pytest.param(
+            [portal("10.96.0.1", 12000)],
+            [portal("10.96.0.1", 12000, refusal=Refusal.REJECT)],
+            None,
+            id="it refuses now",
+        ),
+        pytest.param(
+            [portal("10.96.0.1", 12000, refusal=Refusal.REJECT)],
+            [portal("10.96.0.1", 12000)],
+            None,
+            id="it serves again",
+        ),
+    ],
+)
+def test_conntrack_entries_go_when(
+    before: list[Portal], after: list[Portal], leads_to: ProxyPort | None
+) -> None:
+    frontend = Frontend("10.96.0.1", Protocol.UDP, Port(53))
+    assert stale_udp_frontends(portals(*before), portals(*after)) == {frontend: leads_to}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        pytest.param([portal("10.96.0.1", 12000)], [portal("10.96.0.1", 12000)], id="nothing changes"),
+        pytest.param([], [portal("10.96.0.1", 12000, Protocol.TCP)], id="it is TCP"),
+        pytest.param([portal("10.96.0.1", 12000, Protocol.TCP)], [], id="it was TCP"),
+    ],
+)
+def test_conntrack_entries_stay_when(before: list[Portal], after: list[Portal]) -> None:
+    assert stale_udp_frontends(portals(*before), portals(*after)) == {}

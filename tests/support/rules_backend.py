@@ -1,0 +1,25 @@
+"""A rules backend without a kernel."""
+
+from __future__ import annotations
+
+from userspace_proxy.errors import RulesError
+from userspace_proxy.iptables.rule_changes import TableChange
+from userspace_proxy.iptables.rules import InstalledRules, RuleSet, Table, as_installed
+
+
+class FakeBackend:
+    """Counts commits; fails as often as it is told to."""
+
+    def __init__(self, installed: RuleSet | None = None) -> None:
+        self.installed: InstalledRules = as_installed(installed or RuleSet())
+        self.commits: list[Table] = []
+        self.failures = 0
+
+    def read(self) -> InstalledRules:
+        return self.installed
+
+    def commit(self, change: TableChange) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise RulesError("the table is locked by somebody else")
+        self.commits.append(change.table)
