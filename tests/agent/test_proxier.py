@@ -18,8 +18,8 @@ from userspace_proxy.agent.portal_capture import PortalCapture
 from userspace_proxy.agent.proxier import Proxier
 from userspace_proxy.core.cluster_state import ClusterState
 from userspace_proxy.core.objects import ApiObject, Deleted, Kind, Listed, Service, Upserted, kind_of
-from userspace_proxy.core.port_claims import ProxyPortClaims
 from userspace_proxy.core.port_claims import PortRange as ProxyPortRange
+from userspace_proxy.core.port_claims import ProxyPortClaims
 from userspace_proxy.core.service_port import Frontend, IPFamily, Port, Protocol, ProxyPort
 from userspace_proxy.dataplane.listening_sockets import ListeningSockets
 from userspace_proxy.dataplane.messages import ServicePortConfig
