@@ -55,9 +55,9 @@ missing=
 need() { has "$1" || missing="$missing $2"; }
 need ip iproute2
 need iptables iptables
-need conntrack conntrack
 need curl curl
 need dig bind9-dnsutils
+[ "$purpose" = demo ] || need conntrack conntrack
 
 version=$("$python" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
 if ! "$python" -c 'import venv, ensurepip' >/dev/null 2>&1; then

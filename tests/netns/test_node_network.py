@@ -46,12 +46,20 @@ def test_the_node_has_a_second_address_when_asked() -> None:
 
 def test_closing_kills_what_runs_inside_and_frees_the_name() -> None:
     with Namespace("short-lived") as namespace:
-        process = namespace.popen("sleep", "600", stdout=subprocess.PIPE)
+        process = namespace.popen("sh", "-c", "echo started; exec sleep 600", stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "started\n"
         assert namespace.pids() == [process.pid]
     assert process.returncode == -9
     assert not namespace.path.exists()
     with Namespace("short-lived"):
         pass
+
+
+def test_closing_kills_what_is_only_on_its_way_in() -> None:
+    with Namespace("short-lived") as namespace:
+        process = namespace.popen("sleep", "600")
+    assert process.returncode == -9
 
 
 def test_closing_kills_orphans_too() -> None:

@@ -35,9 +35,12 @@ class Answers:
 
 
 def curl(where: Namespace, address: str, count: int, *, seconds: int = _REQUEST_SECONDS) -> Answers:
-    """Ask an HTTP Service `count` times, each time over a new connection and for at most `seconds`."""
+    """Ask an HTTP Service `count` times, each time over a new connection and for at most `seconds`.
+
+    Stops at the first request that fails.
+    """
     url = f"http://{address}/?[1-{count}]"
-    argv = ("curl", "-sS", "--max-time", str(seconds), "--header", "Connection: close", url)
+    argv = ("curl", "-sS", "--fail-early", "--max-time", str(seconds), "-H", "Connection: close", url)
     completed = where.run(*argv, check=False, timeout=60)
     return Answers(shlex.join(argv), tuple(completed.stdout.split()))
 

@@ -112,13 +112,14 @@ class Namespace:
         if not self.path.exists():
             return
         deadline = time.monotonic() + _KILL_SECONDS
+        for process in self._processes:
+            process.kill()  # it may be on its way in still, and not be found inside
+        self._reap(deadline)
         while (pids := self.pids()) and time.monotonic() < deadline:
             for pid in pids:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            self._reap(deadline)
             time.sleep(0.005)
-        self._reap(deadline)
         run("ip", "netns", "delete", self.name)
         if pids:
             raise RuntimeError(f"processes {pids} in namespace {self.name} outlive SIGKILL")
