@@ -12,7 +12,7 @@ demo:  ## one node in network namespaces, shown with real clients; every claim i
 
 test:  ## the whole suite: style, types, layers, tests (through tox)
 	@scripts/setup.sh test
-	@.venv/bin/tox run
+	@.venv/bin/python -m tox run
 
 clean:  ## remove what these commands have made in this folder
 	rm -rf .venv .tox .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build dist *.egg-info

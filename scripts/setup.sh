@@ -72,8 +72,9 @@ if ! is_new_enough .venv/bin/python || ! .venv/bin/python -m pip --version >/dev
 fi
 
 stamp=.venv/set-up-for-$purpose
-wanted=$(cat pyproject.toml scripts/setup.sh | cksum)
+wanted=$({ pwd; cat pyproject.toml scripts/setup.sh; } | cksum)
 [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ] || exit 0
+[ -w .venv ] || die ".venv belongs to $(stat -c %U .venv), who made it. Run this as that user, or remove it."
 
 # python-iptables is published as source: a compiler and Python's headers, unless pip has it built somewhere.
 has_compiler() {

@@ -1,4 +1,4 @@
-"""The whole demo, as `make demo` runs it: its claims hold, one that does not is noticed, it can be stopped."""
+"""The whole demo, as `make demo` runs it: claims hold, one that does not is noticed, it can be stopped."""
 
 from __future__ import annotations
 

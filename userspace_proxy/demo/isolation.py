@@ -37,7 +37,7 @@ def refusal() -> str | None:
     Tried in a process of its own: whoever enters half-way cannot come back.
     """
     probe = subprocess.run(
-        [sys.executable, "-m", __name__ if __name__ != "__main__" else "userspace_proxy.demo.isolation"],
+        [sys.executable, "-m", "userspace_proxy.demo.isolation"],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
