@@ -48,7 +48,7 @@ def parse_manifest(origin: str, data: bytes) -> Manifest:
         header = _header(value)
         struct = _STRUCTS.get((header.api_version, header.kind))
         if struct is None:
-            problems.append(_unknown_problem(origin, header))
+            problems.append(_unknown_problem(origin, value, header))
             continue
         decoded = convert(struct, value if struct is Node else _in_a_namespace(value), origin)
         problems.extend(decoded.problems)
@@ -82,9 +82,13 @@ def _flattened(documents: list[object]) -> Iterator[object]:
         items = value.get("items") if isinstance(value, dict) else None
         if not (isinstance(value, dict) and isinstance(kind, str) and kind.endswith("List")):
             yield value
+        elif items is None:
+            continue
+        elif not isinstance(items, list):
+            yield value
         elif kind == "List":
-            waiting.extend(reversed(items if isinstance(items, list) else []))
-        elif isinstance(items, list):
+            waiting.extend(reversed(items))
+        else:
             # The items of a typed list may leave it to the list to say what they are.
             said = {"apiVersion": value.get("apiVersion"), "kind": kind.removesuffix("List")}
             waiting.extend({**said, **item} if isinstance(item, dict) else item for item in reversed(items))
@@ -118,8 +122,10 @@ def _is_shown(text: str) -> bool:
     return len(text) <= 253 and text.isprintable()
 
 
-def _unknown_problem(origin: str, header: _Header) -> Problem:
-    if not header.kind:
+def _unknown_problem(origin: str, value: dict[object, object], header: _Header) -> Problem:
+    if header.kind.endswith("List"):
+        field, reason = "items", f"{describe(value.get('items'))} is not a list"
+    elif not header.kind:
         field, reason = "kind", "is missing"
     elif not header.api_version:
         field, reason = "apiVersion", "is missing"

@@ -85,7 +85,7 @@ class _Version:
 class _File:
     """A file as last read. `failure` says why its latest version could not be; `manifest` is older then."""
 
-    version: _Version | None
+    version: _Version | None = field(compare=False)
     manifest: Manifest = field(default_factory=Manifest)
     failure: str = ""
 
