@@ -7,9 +7,9 @@ a change of one Service costs the work of one, and a relist in which nothing dif
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TypeAlias, assert_never
 
 from userspace_proxy.core.endpoint import CheckedSlice, read_endpoint_slice
 from userspace_proxy.core.endpoint_selection import NodeIdentity
@@ -76,7 +76,7 @@ class ClusterState:
     @property
     def node(self) -> NodeIdentity:
         labels = (self._node.metadata.labels if self._node else None) or {}
-        return NodeIdentity(self.node_name, labels.get(_ZONE_LABEL))
+        return NodeIdentity(self.node_name, labels.get(_ZONE_LABEL) or None)
 
     def node_addresses(self, family: IPFamily) -> tuple[str, ...]:
         """The node's addresses of a family as its object states them, InternalIP first."""
@@ -96,17 +96,16 @@ class ClusterState:
         entry = self._entries.get(ObjectId(Kind.SERVICE, name.namespace, name.name))
         return entry.checked if entry is not None and isinstance(entry.checked, tuple) else ()
 
-    def slices_of(self, name: ServiceName) -> Collection[CheckedSlice]:
-        return self._slices.get(name, {}).values()
+    def slices_of(self, name: ServiceName) -> Sequence[CheckedSlice]:
+        """In the order of their names, so that the answer does not depend on the order in which they came."""
+        slices = self._slices.get(name, {})
+        return [slices[key] for key in sorted(slices, key=lambda key: key.name)]
 
     def services_with_endpoint_on(self, addresses: Collection[str]) -> Iterator[ServiceName]:
         """The Services some endpoint of which has one of `addresses`."""
         for name, slices in self._slices.items():
             if any(host.address in addresses for checked in slices.values() for host in checked.hosts):
                 yield name
-
-    def mark_dirty(self, name: ServiceName) -> None:
-        self._dirty.add(name)
 
     def take_dirty(self) -> set[ServiceName]:
         """The Services that may have changed since the last call."""
@@ -129,6 +128,8 @@ class ClusterState:
             case Deleted(kind=kind, namespace=namespace, name=name):
                 key = ObjectId(kind, namespace, name)
                 return {key: self._remove(key)} if key in self._entries else {}
+            case _:
+                assert_never(event)
 
     def _put(self, key: ObjectId, item: ApiObject, origin_of: OriginOf) -> Findings:
         known = self._entries.get(key)
@@ -151,6 +152,8 @@ class ClusterState:
                 if key.name != self.node_name:
                     return {}
                 self._replace_node(item)
+            case _:
+                assert_never(item)
         self._entries[key] = _Entry(item, checked)
         return {key: problems}
 
@@ -163,6 +166,8 @@ class ClusterState:
                 self._drop_slice(key, known)
             case Kind.NODE:
                 self._replace_node(None)
+            case _:
+                assert_never(key.kind)
         return ()
 
     def _drop_slice(self, key: ObjectId, known: _Entry | None) -> None:
@@ -184,4 +189,5 @@ class ClusterState:
 
 def id_of(item: ApiObject) -> ObjectId:
     """The identity of a decoded object."""
-    return ObjectId(kind_of(item), item.metadata.namespace, item.metadata.name)
+    namespace = "" if isinstance(item, Node) else item.metadata.namespace  # whatever a manifest says
+    return ObjectId(kind_of(item), namespace, item.metadata.name)

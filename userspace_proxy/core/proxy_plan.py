@@ -108,7 +108,7 @@ class ProxyPlan:
             gone, touched = self._claim(service, state, wanted)
             removed += gone
             contested |= touched
-        for owner in self._neighbours(state, contested) - wanted.keys() - set(removed):
+        for owner in self._neighbours(state, contested) - wanted.keys():
             wanted[owner] = self.service_ports[owner].service_port
         changed = [planned for port in wanted.values() if (planned := self._plan(port, state)) is not None]
         portals_changed = self._lead(

@@ -114,12 +114,13 @@ MAX_AFFINITY_TIMEOUT_SECONDS: Final = 86400
 
 _PROXY_NAME_LABEL: Final = "service.kubernetes.io/service-proxy-name"
 _HEADLESS_LABEL: Final = "service.kubernetes.io/headless"
-_DNS_SUBDOMAIN: Final = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", re.ASCII)
+_DNS_LABEL: Final = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
+_DNS_SUBDOMAIN: Final = re.compile(rf"{_DNS_LABEL}(?:\.{_DNS_LABEL})*")
 
 
 def is_dns_subdomain(name: str) -> bool:
     """Whether `name` can name a Kubernetes object (RFC 1123 subdomain, as the API server checks it)."""
-    return _DNS_SUBDOMAIN.fullmatch(name) is not None
+    return len(name) <= 253 and _DNS_SUBDOMAIN.fullmatch(name) is not None
 
 
 def is_port(number: int) -> bool:
@@ -141,8 +142,11 @@ def why_not_dialled(address: IPAddress) -> str | None:
         return "is a multicast address"
     if address == _BROADCAST:
         return "is the broadcast address"
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        return "is an IPv4-mapped address"
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return "is an IPv4-mapped address"
+        if address.scope_id is not None:  # free text after "%", which would go into rules as it is
+            return "is an address with a zone"
     return None
 
 
