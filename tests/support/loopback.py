@@ -59,6 +59,16 @@ def connect(port: int, address: str = LOOPBACK) -> socket.socket:
     return socket.create_connection((address, port), timeout=DEADLINE_SECONDS)
 
 
+def is_reset(port: int) -> bool:
+    """Whether a client is reset before it gets anything, be it as soon as it connects."""
+    try:
+        with connect(port) as sock:
+            sock.recv(1)
+    except ConnectionResetError:
+        return True
+    return False
+
+
 def receive_all(sock: socket.socket) -> bytes:
     chunks = []
     while chunk := sock.recv(1 << 18):
@@ -252,6 +262,7 @@ class TcpProxy:
         self.relays = TcpRelays(thread.loop, self.poller, self.pipes)
         self.connects = TcpConnects(thread.loop, self.poller, self.relays)
         route = TcpRoute(self.balancer, TrafficPolicy.CLUSTER, socket.AF_INET, self.counters)
+        self._is_listening = True
         self.listener = TcpListener(listening, self.poller, thread.loop, self.connects, route)
 
     def connect(self) -> socket.socket:
@@ -261,8 +272,13 @@ class TcpProxy:
         """Every connection is over."""
         wait_until(lambda: self.call(lambda: not (len(self.relays) or len(self.connects))))
 
+    def close_listener(self) -> None:
+        if self._is_listening:
+            self._is_listening = False
+            self.listener.close()
+
     def close(self) -> None:
-        self.listener.close()
+        self.close_listener()
         self.connects.close()
         self.relays.close()
         self.poller.close()

@@ -81,7 +81,9 @@ class Poller:
             sock.close()
 
     def close(self) -> None:
-        """Stop watching. The registered descriptors stay their owners' to close."""
+        """Stop watching. The registered descriptors stay their owners' to close. Safe to repeat."""
+        if self._epoll.closed:
+            return
         self._loop.remove_reader(self._epoll.fileno())
         self._callbacks.clear()
         self._close_retired()

@@ -85,6 +85,7 @@ class Worker:
 
         `sockets` has a bound socket (TCP: listening) for each listener that is new to its Service port; they
         are the worker's from here on, whatever happens. One for a listener that is not new takes its place.
+        They are made non-blocking, and stay so for whoever holds duplicates: O_NONBLOCK is shared.
         Listeners that a Service port no longer names are closed; connections that they accepted go on.
         Raises WorkerError, and has changed nothing, if a socket is missing.
         """
@@ -109,7 +110,7 @@ class Worker:
         }
 
     def close(self) -> None:
-        """Close every listener, reset every connection, end every flow."""
+        """Close every listener, reset every connection, end every flow. Safe to repeat."""
         for service_port in self._service_ports.values():
             for listener in service_port.listeners.values():
                 listener.close(serve_waiting=False)  # a successor has the same sockets
