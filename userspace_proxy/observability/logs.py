@@ -20,10 +20,9 @@ class OneLineFormatter(logging.Formatter):
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%Y-%m-%dT%H:%M:%S%z")
 
-    def format(self, record: logging.LogRecord) -> str:
-        if record.exc_info:
-            return super().format(record)  # a traceback is ours, and needs its lines
-        return super().format(record).translate(_ESCAPES)
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's spelling)
+        """The line without a traceback, which `format` puts after it and which needs its own lines."""
+        return super().formatMessage(record).translate(_ESCAPES)
 
 
 def configure_logging(verbosity: int) -> None:
