@@ -22,7 +22,13 @@ from kubernetes_asyncio.config import ConfigException, load_incluster_config, lo
 from userspace_proxy.core.objects import Kind
 from userspace_proxy.errors import SourceError
 from userspace_proxy.sources import Sink
-from userspace_proxy.sources.list_watch import Contact, ListWatch, RequestFailedError, Watched
+from userspace_proxy.sources.list_watch import (
+    SILENCE_SECONDS,
+    Contact,
+    ListWatch,
+    RequestFailedError,
+    Watched,
+)
 
 CONNECT_SECONDS = 10.0
 CREDENTIALS_SECONDS = 60.0
@@ -42,11 +48,13 @@ class ApiServerSource:
         *,
         chance: random.Random | None = None,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        silence_seconds: float = SILENCE_SECONDS,
     ) -> None:
         self._kubeconfig = kubeconfig
         self._node_name = node_name
         self._chance = chance or random.Random()
         self._sleep = sleep
+        self._silence_seconds = silence_seconds
 
     async def run(self, sink: Sink) -> None:
         """Feed `sink` for ever, each kind by itself. A server that is down is waited for.
@@ -68,6 +76,7 @@ class ApiServerSource:
                     chance=self._chance,
                     sleep=self._sleep,
                     clock=asyncio.get_running_loop().time,
+                    silence_seconds=self._silence_seconds,
                 )
                 group.create_task(list_watch.run())
 

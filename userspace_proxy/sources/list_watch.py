@@ -129,6 +129,7 @@ class ListWatch:
         chance: random.Random,
         sleep: Callable[[float], Awaitable[object]],
         clock: Callable[[], float],
+        silence_seconds: float = SILENCE_SECONDS,
     ) -> None:
         self._watched = watched
         self._api = api
@@ -137,6 +138,7 @@ class ListWatch:
         self._chance = chance
         self._sleep = sleep
         self._clock = clock
+        self._silence_seconds = silence_seconds
         self._version: str | None = None
         self._watching_since: float | None = None
         self._reported: set[str] = set()
@@ -222,7 +224,7 @@ class ListWatch:
             "timeoutSeconds": str(self._chance.randint(*WATCH_SECONDS)),
         }
         lines = Lines()
-        async with self._api.get(self._watched.path, query, SILENCE_SECONDS) as chunks:
+        async with self._api.get(self._watched.path, query, self._silence_seconds) as chunks:
             self._watching_since = self._clock()
             self._contact.regained(self._watched.kind)
             async for chunk in chunks:
