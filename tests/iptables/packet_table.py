@@ -17,6 +17,7 @@ TCP, UDP = Protocol.TCP, Protocol.UDP
 NODE_ADDRESS = "192.0.2.10"
 POD_BRIDGE = "10.244.1.1"
 PROXY_PORTS = PortRange(20000, 20099)
+CLOSED_PORT = ProxyPort(20000)
 UNRELATED_PORT = 2222
 """A server of the node's own that is none of our business."""
 
@@ -58,23 +59,23 @@ class Wiring:
 
 BRIDGED = Wiring(
     "bridged pods",
-    Node({"eth0": (NODE_ADDRESS,), "cni0": (POD_BRIDGE,)}),
+    Node({"eth0": (NODE_ADDRESS,), "cni0": (POD_BRIDGE,)}, CLOSED_PORT),
     "cni0",
-    CaptureSettings(IPFamily.IPV4, PROXY_PORTS),
+    CaptureSettings(IPFamily.IPV4, PROXY_PORTS, closed_port=CLOSED_PORT),
     {Sender.POD: POD_BRIDGE, Sender.OUTSIDE: NODE_ADDRESS, Sender.NODE: "127.0.0.1"},
 )
 UNNUMBERED = Wiring(
     "unnumbered veths",
-    Node({"eth0": (NODE_ADDRESS,), "veth2": ()}),
+    Node({"eth0": (NODE_ADDRESS,), "veth2": ()}, CLOSED_PORT),
     "veth2",
-    CaptureSettings(IPFamily.IPV4, PROXY_PORTS, node_address=NODE_ADDRESS),
+    CaptureSettings(IPFamily.IPV4, PROXY_PORTS, node_address=NODE_ADDRESS, closed_port=CLOSED_PORT),
     {Sender.POD: NODE_ADDRESS, Sender.OUTSIDE: NODE_ADDRESS, Sender.NODE: "127.0.0.1"},
 )
 BOUND = Wiring(
     "a bind address",
-    Node({"eth0": (NODE_ADDRESS,), "cni0": (POD_BRIDGE,)}),
+    Node({"eth0": (NODE_ADDRESS,), "cni0": (POD_BRIDGE,)}, CLOSED_PORT),
     "cni0",
-    CaptureSettings(IPFamily.IPV4, PROXY_PORTS, bind_address=NODE_ADDRESS),
+    CaptureSettings(IPFamily.IPV4, PROXY_PORTS, bind_address=NODE_ADDRESS, closed_port=CLOSED_PORT),
     dict.fromkeys(Sender, NODE_ADDRESS),
 )
 WIRINGS = (BRIDGED, UNNUMBERED, BOUND)

@@ -22,7 +22,14 @@ from tests.iptables.packet_table import (
 )
 from tests.support.packet_tracer import Delivered, Dropped, Packet, Refused, trace
 from userspace_proxy.core.service_port import Frontend, IPFamily, Port, ProxyPort
-from userspace_proxy.iptables.portal_rules import CaptureSettings, Portal, Refusal, portal_rules, read_portals
+from userspace_proxy.iptables.portal_rules import (
+    NO_ENDPOINTS,
+    CaptureSettings,
+    Portal,
+    Refusal,
+    portal_rules,
+    read_portals,
+)
 from userspace_proxy.iptables.rules import (
     PORTALS_CONTAINER,
     PORTALS_GUARD,
@@ -32,6 +39,7 @@ from userspace_proxy.iptables.rules import (
     InstalledRules,
     Reject,
     Rule,
+    Verdict,
     as_installed,
 )
 
@@ -43,6 +51,13 @@ NEW, ESTABLISHED, DNAT = ConntrackState.NEW, ConntrackState.ESTABLISHED, Conntra
 def test_packets_end_where_they_must(sent: Sent, wiring: Wiring) -> None:
     rules = portal_rules(PORTALS, wiring.settings)
     assert trace(rules, sent.packet(wiring), wiring.node) == sent.ending(wiring)
+
+
+def test_without_a_closed_port_the_guard_resets() -> None:
+    refused = portal("10.96.0.1", TCP, 80, 20001, Refusal.REJECT)
+    rules = portal_rules([refused], CaptureSettings(IPFamily.IPV4, PROXY_PORTS))
+    assert trace(rules, Packet(TCP, "10.96.0.1", 80, "eth0"), BRIDGED.node) == Refused("tcp-reset")
+    assert read_portals(as_installed(rules)) == {refused.frontend: refused.proxy_port}
 
 
 def test_redirecting_without_an_address_would_lose_packets() -> None:
@@ -73,15 +88,15 @@ def test_direct_hits_cannot_hide_from_conntrack(state: ConntrackState) -> None:
 
 def test_frontends_of_one_proxy_port_are_refused_by_one_rule() -> None:
     portals = [
-        portal("10.96.0.1", TCP, 80, 20001, Refusal.REJECT),
-        portal("192.0.2.77", TCP, 80, 20001, Refusal.REJECT),
-        portal("10.96.0.1", UDP, 80, 20001, Refusal.REJECT),
+        portal("10.96.0.1", UDP, 53, 20001, Refusal.REJECT),
+        portal("192.0.2.77", UDP, 53, 20001, Refusal.REJECT),
+        portal("10.96.0.1", TCP, 80, 20001, Refusal.DROP),
     ]
     guard = portal_rules(portals, BRIDGED.settings).chains[PORTALS_GUARD]
-    refusals = [rule for rule in guard if isinstance(rule.target, Reject)]
+    refusals = [rule for rule in guard if rule.destination_ports]
     assert [(rule.protocol, rule.target) for rule in refusals] == [
-        (TCP, Reject("tcp-reset")),
         (UDP, Reject("icmp-port-unreachable")),
+        (TCP, Verdict.DROP),
     ]
 
 
@@ -106,10 +121,25 @@ def test_comments_are_names_made_safe() -> None:
     assert comments == {"x??" + "y" * 252}
 
 
+def test_a_refusing_rule_says_why_and_whose_it_is() -> None:
+    for name in ("default/web:http", "y" * 300):
+        refused = Portal(Frontend("10.96.0.1", TCP, Port(80)), ProxyPort(20001), name, Refusal.REJECT)
+        (rule,) = portal_rules([refused], BRIDGED.settings).chains[PORTALS_CONTAINER]
+        assert rule.comment == name[: 255 - len(NO_ENDPOINTS)] + NO_ENDPOINTS
+
+
 @pytest.mark.parametrize("wiring", WIRINGS, ids=lambda wiring: wiring.name)
 def test_a_restart_reads_its_portals_back(wiring: Wiring) -> None:
     installed = as_installed(portal_rules(PORTALS, wiring.settings))
-    assert read_portals(installed) == {portal.frontend: portal.proxy_port for portal in PORTALS}
+    assert read_portals(installed) == proxy_ports_to_adopt()
+
+
+def proxy_ports_to_adopt() -> dict[Frontend, ProxyPort]:
+    return {
+        portal.frontend: portal.proxy_port
+        for portal in PORTALS
+        if not (portal.refusal is Refusal.REJECT and portal.frontend.protocol is TCP)
+    }
 
 
 def test_a_restart_reads_what_is_left_and_skips_what_is_not_ours() -> None:

@@ -70,9 +70,13 @@ Ending: TypeAlias = Delivered | Refused | Dropped | PassedOn
 
 @dataclass(frozen=True)
 class Node:
-    """The node's addresses by interface; an interface without any is unnumbered."""
+    """The node's addresses by interface; an interface without any is unnumbered.
+
+    On every TCP port but `closed_port` somebody listens, and on every UDP port.
+    """
 
     interfaces: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    closed_port: int | None = None
 
     def has(self, address: str) -> bool:
         return ip_address(address).is_loopback or any(address in own for own in self.interfaces.values())
@@ -97,6 +101,8 @@ def trace(rules: RuleSet | InstalledRules, packet: Packet, node: Node) -> Ending
                 return Refused(reply)
             case target:
                 raise AssertionError(f"{target} in filter")
+    if packet.protocol is Protocol.TCP and packet.port == node.closed_port:
+        return Refused("tcp-reset")
     return Delivered(packet.destination, packet.port)
 
 

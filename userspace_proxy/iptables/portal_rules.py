@@ -3,7 +3,12 @@
 A portal, as kube-proxy calls it, is a frontend whose traffic is led to a proxy port: a port of the node on
 which a worker listens. nat captures: what comes in from pods and other hosts in KUBE-PORTALS-CONTAINER, what
 the node's own processes send in KUBE-PORTALS-HOST. filter guards: a proxy port answers what was redirected
-to it and nothing else, and refuses while the portal has nothing to offer.
+to it and nothing else.
+
+Refusing: by REJECT in the guard, which leaves no conntrack entry behind. But where bridged packets pass
+iptables (net.bridge.bridge-nf-call-iptables, set on most nodes), REJECT sends its TCP reset with the proxy
+port's address instead of the frontend's, and a pod's client waits in vain; ICMP would come through, but the
+kernel limits its rate. So TCP is captured to a closed port where there is one, and reset by the kernel's TCP.
 """
 
 from __future__ import annotations
@@ -14,6 +19,7 @@ from enum import Enum
 
 from userspace_proxy.core.service_port import Frontend, IPFamily, Port, Protocol, ProxyPort
 from userspace_proxy.iptables.rules import (
+    COMMENT_LIMIT,
     PORTALS_CONTAINER,
     PORTALS_GUARD,
     PORTALS_HOST,
@@ -30,11 +36,15 @@ from userspace_proxy.iptables.rules import (
     Rule,
     RuleSet,
     Table,
+    Target,
     Verdict,
     is_any_of,
     is_none_of,
     safe_comment,
 )
+
+NO_ENDPOINTS = " has no endpoints"
+"""How the comment of a refusing rule ends, as kube-proxy's do."""
 
 _NEW, _RELATED = ConntrackState.NEW, ConntrackState.RELATED
 _ESTABLISHED, _DNAT = ConntrackState.ESTABLISHED, ConntrackState.DNAT
@@ -64,13 +74,15 @@ class CaptureSettings:
     `proxy_ports` is the range that all proxy ports are of. `bind_address` is the one address that listeners
     are bound to; None: they are bound to all. `node_address` is given when traffic can come in by an
     interface without an address of the family, and is where it goes to then: REDIRECT would find no address
-    there, and the packets would vanish.
+    there, and the packets would vanish. `closed_port` is one of `proxy_ports` that somebody keeps free of
+    listeners, best with a TCP socket that is bound and never listens.
     """
 
     family: IPFamily
     proxy_ports: PortRange
     bind_address: str | None = None
     node_address: str | None = None
+    closed_port: ProxyPort | None = None
 
 
 def portal_rules(portals: Iterable[Portal], settings: CaptureSettings) -> RuleSet:
@@ -79,9 +91,9 @@ def portal_rules(portals: Iterable[Portal], settings: CaptureSettings) -> RuleSe
     from_outside = settings.bind_address or settings.node_address
     return RuleSet(
         chains={
-            PORTALS_GUARD: tuple(_guard(ordered, settings.family)),
-            PORTALS_CONTAINER: tuple(_capture(portal, from_outside) for portal in ordered),
-            PORTALS_HOST: tuple(_capture(portal, settings.bind_address) for portal in ordered),
+            PORTALS_GUARD: tuple(_guard(ordered, settings)),
+            PORTALS_CONTAINER: tuple(_capture(portal, from_outside, settings) for portal in ordered),
+            PORTALS_HOST: tuple(_capture(portal, settings.bind_address, settings) for portal in ordered),
         },
         hooks=(
             *(_guard_hook(protocol, settings.proxy_ports) for protocol in Protocol),
@@ -92,11 +104,16 @@ def portal_rules(portals: Iterable[Portal], settings: CaptureSettings) -> RuleSe
 
 
 def read_portals(installed: InstalledRules) -> dict[Frontend, ProxyPort]:
-    """Where the installed rules lead each frontend: what a restarted agent takes up again."""
+    """Where the installed rules lead each frontend: what a restarted agent takes up again.
+
+    A TCP frontend that is refused leads to no proxy port and is not among them.
+    """
     portals: dict[Frontend, ProxyPort] = {}
     for chain in (PORTALS_HOST, PORTALS_CONTAINER):
         for rule in installed.chains.get(chain, ()):
             if not (isinstance(rule, Rule) and isinstance(rule.target, Redirect | Dnat)):
+                continue
+            if rule.comment.endswith(NO_ENDPOINTS):
                 continue
             if rule.destination and rule.protocol and rule.destination_ports:
                 port = Port(rule.destination_ports.first)
@@ -109,19 +126,26 @@ def _order(portal: Portal) -> tuple[str, int, str]:
     return portal.frontend.address, portal.frontend.port, portal.frontend.protocol.value
 
 
-def _capture(portal: Portal, to_address: str | None) -> Rule:
+def _capture(portal: Portal, to_address: str | None, settings: CaptureSettings) -> Rule:
     frontend = portal.frontend
-    port = portal.proxy_port
+    closed_port = _closed_port(portal, settings)
+    port = closed_port or portal.proxy_port
     return Rule(
         target=Dnat(to_address, port) if to_address else Redirect(port),
         protocol=frontend.protocol,
         destination=frontend.address,
         destination_ports=PortRange(frontend.port, frontend.port),
-        comment=safe_comment(portal.comment),
+        comment=_refusal_comment(portal) if closed_port else safe_comment(portal.comment),
     )
 
 
-def _guard(portals: list[Portal], family: IPFamily) -> Iterable[Rule]:
+def _closed_port(portal: Portal, settings: CaptureSettings) -> ProxyPort | None:
+    """The port that resets the portal's connections, if that is how it refuses them."""
+    is_reset = portal.refusal is Refusal.REJECT and portal.frontend.protocol is Protocol.TCP
+    return settings.closed_port if is_reset else None
+
+
+def _guard(portals: list[Portal], settings: CaptureSettings) -> Iterable[Rule]:
     """What happens to packets for the proxy ports; others never come here.
 
     What is neither redirected nor part of something known was sent to the proxy port itself: dropped.
@@ -143,23 +167,29 @@ def _guard(portals: list[Portal], family: IPFamily) -> Iterable[Rule]:
     refused: set[tuple[Protocol, ProxyPort]] = set()
     for portal in portals:
         key = (portal.frontend.protocol, portal.proxy_port)
-        if portal.refusal and key not in refused:
-            refused.add(key)
-            yield _refuse(portal, portal.refusal, family)
+        if portal.refusal is None or _closed_port(portal, settings) or key in refused:
+            continue
+        refused.add(key)
+        yield Rule(
+            target=_refusal_target(portal, settings.family),
+            protocol=portal.frontend.protocol,
+            destination_ports=PortRange(portal.proxy_port, portal.proxy_port),
+            states=(is_any_of(_NEW),),
+            comment=_refusal_comment(portal),
+        )
     yield Rule(target=Verdict.ACCEPT, states=(redirected,), comment="redirected")
 
 
-def _refuse(portal: Portal, refusal: Refusal, family: IPFamily) -> Rule:
-    protocol = portal.frontend.protocol
-    port_unreachable = "icmp-port-unreachable" if family is IPFamily.IPV4 else "icmp6-port-unreachable"
-    reply = "tcp-reset" if protocol is Protocol.TCP else port_unreachable
-    return Rule(
-        target=Reject(reply) if refusal is Refusal.REJECT else Verdict.DROP,
-        protocol=protocol,
-        destination_ports=PortRange(portal.proxy_port, portal.proxy_port),
-        states=(is_any_of(_NEW),),
-        comment=safe_comment(portal.comment),
-    )
+def _refusal_target(portal: Portal, family: IPFamily) -> Target:
+    if portal.refusal is Refusal.DROP:
+        return Verdict.DROP
+    if portal.frontend.protocol is Protocol.TCP:
+        return Reject("tcp-reset")
+    return Reject("icmp-port-unreachable" if family is IPFamily.IPV4 else "icmp6-port-unreachable")
+
+
+def _refusal_comment(portal: Portal) -> str:
+    return safe_comment(portal.comment[: COMMENT_LIMIT - len(NO_ENDPOINTS)] + NO_ENDPOINTS)
 
 
 def _guard_hook(protocol: Protocol, proxy_ports: PortRange) -> Hook:

@@ -75,7 +75,7 @@ class PythonIptables:
         if not self._always and change.rule_count > SMALL_CHANGE_RULES:
             self._restore.commit(change)
             return
-        errors = (self._iptc.IPTCError, self._iptc.xtables.XTablesError, ValueError, AttributeError)
+        errors = (self._iptc.IPTCError, self._iptc.xtables.XTablesError, ValueError, LookupError)
         with xtables_lock():
             try:
                 self._commit(change)
