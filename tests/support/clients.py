@@ -1,0 +1,93 @@
+"""Clients in network namespaces. A socket stays in the namespace where it was made, whoever uses it."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable
+from typing import TypeAlias
+
+from userspace_proxy.demo.namespaces import Namespace
+
+Address: TypeAlias = tuple[str, int]
+
+PATIENCE_SECONDS = 5.0
+
+
+def sockets(
+    where: Namespace, count: int, kind: socket.SocketKind = socket.SOCK_STREAM, *, source: str = ""
+) -> list[socket.socket]:
+    """Unconnected sockets inside `where`, bound to the address `source` if one is given."""
+
+    def make() -> list[socket.socket]:
+        made = []
+        for _ in range(count):
+            sock = socket.socket(socket.AF_INET, kind)
+            made.append(sock)
+            sock.settimeout(PATIENCE_SECONDS)
+            if source:
+                sock.bind((source, 0))
+        return made
+
+    return where.call(make)
+
+
+def connect(where: Namespace, address: Address, *, source: str = "") -> socket.socket:
+    """A TCP connection from inside `where`."""
+    [sock] = sockets(where, 1, source=source)
+    try:
+        sock.connect(address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def received_to_the_end(sock: socket.socket) -> bytes:
+    chunks = []
+    while chunk := sock.recv(1 << 18):
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def greeting(sock: socket.socket) -> str:
+    """The name that a greeting server says first."""
+    line = b""
+    while not line.endswith(b"\n"):
+        chunk = sock.recv(100)
+        if not chunk:
+            raise ConnectionError(f"the connection ended after {line!r}")
+        line += chunk
+    return line.decode().strip()
+
+
+def who_greets(where: Namespace, address: Address, count: int = 1, *, source: str = "") -> list[str]:
+    """Who answers `count` connections, one after the other."""
+    names = []
+    for sock in sockets(where, count, source=source):
+        with sock:
+            sock.connect(address)
+            names.append(greeting(sock))
+    return names
+
+
+def udp_client(where: Namespace, address: Address, *, source: str = "") -> socket.socket:
+    """A UDP socket that takes answers from `address` alone."""
+    return udp_clients(where, address, 1, source=source)[0]
+
+
+def udp_clients(where: Namespace, address: Address, count: int, *, source: str = "") -> list[socket.socket]:
+    made = sockets(where, count, socket.SOCK_DGRAM, source=source)
+    for sock in made:
+        sock.connect(address)
+    return made
+
+
+def ask(client: socket.socket, datagram: bytes = b"?") -> bytes:
+    """What comes back for a datagram."""
+    client.send(datagram)
+    return client.recv(65535)
+
+
+def who_answers(clients: Iterable[socket.socket]) -> list[str]:
+    """The name that each UDP client gets for an answer."""
+    return [ask(client).decode().strip() for client in clients]

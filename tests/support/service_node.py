@@ -1,0 +1,177 @@
+"""A whole node to try: the real agent, endpoint pods with real servers, and a pod for clients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.support import objects
+from tests.support.agent import Agent
+from tests.support.clients import Address
+from tests.support.cluster_objects import ClusterObjects, ManifestDirectory
+from tests.support.kernel_state import installed_rules
+from tests.support.waiting import wait_until
+from userspace_proxy.demo.namespaces import Namespace
+from userspace_proxy.demo.node_network import NodeNetwork, PodWiring
+from userspace_proxy.demo.pods import start_server
+
+SERVER_FLAGS = {
+    "greet": "--greet",
+    "digest": "--digest",
+    "reset": "--reset",
+    "name": "--udp",
+    "echo": "--echo-udp",
+}
+"""What a Service port of that name leads to; see `userspace_proxy.demo.server`."""
+
+PORTS = {"greet": 80, "digest": 81, "reset": 82, "name": 53, "echo": 54}
+UDP = frozenset({"name", "echo"})
+ENDPOINT_PORTS = {name: 8000 + port for name, port in PORTS.items()}
+
+PROXY_PORTS = range(11000, 30000)
+
+
+@dataclass(frozen=True, slots=True)
+class ServedService:
+    """A Service of a test, and the addresses of its ports by their names."""
+
+    name: str
+    cluster_ip: str
+    port_names: tuple[str, ...]
+    affinity_seconds: int | None = None
+
+    def __getitem__(self, port_name: str) -> Address:
+        return self.cluster_ip, PORTS[port_name]
+
+
+class ServiceNode:
+    """A node that serves what `objects` hold; `flags` go to the agent. `endpoints` pods run all servers."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *flags: str,
+        wiring: PodWiring = PodWiring.BRIDGE,
+        second_node_address: bool = False,
+        endpoints: int = 3,
+    ) -> None:
+        self.network = NodeNetwork(wiring=wiring, second_node_address=second_node_address)
+        self.node = self.network.node
+        self._variant = "legacy" if {"legacy", "python-iptables"} & {*flags} else "nft"
+        self.manifests = ManifestDirectory(folder / "manifests")
+        self.objects: ClusterObjects = self.manifests
+        self._numbers = iter(range(10, 255))
+        try:
+            self.client = self.network.add_pod("client")
+            self.endpoints = [self.network.add_pod(f"web-{number + 1}") for number in range(endpoints)]
+            with ThreadPoolExecutor(max(1, endpoints)) as threads:
+                list(threads.map(self.start_servers, self.endpoints))
+            self.objects.apply(objects.node("node-1", internal_ips=[self.node.address]))
+            self.agent = Agent(
+                self.node,
+                folder / "agent.log",
+                *("--hostname-override", "node-1", "--workers", "2"),
+                *self.objects.flags,
+                *flags,
+            )
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.network.close()
+
+    def start_servers(self, pod: Namespace) -> None:
+        """Start every kind of server in a pod; they call themselves like the pod."""
+        start_server(pod, *(f"{flag}={ENDPOINT_PORTS[name]}" for name, flag in SERVER_FLAGS.items()))
+
+    @property
+    def endpoint_addresses(self) -> list[str]:
+        return [pod.address for pod in self.endpoints]
+
+    def serve(
+        self,
+        *port_names: str,
+        endpoints: Sequence[str] | None = None,
+        affinity_seconds: int | None = None,
+        name: str = "",
+    ) -> ServedService:
+        """Create a Service of its own with these ports, and wait until its rules stand.
+
+        `endpoints` are addresses; the endpoint pods' by default.
+        """
+        number = next(self._numbers)
+        service = ServedService(name or f"web-{number}", f"10.96.0.{number}", port_names, affinity_seconds)
+        self.set_endpoints(service, self.endpoint_addresses if endpoints is None else endpoints)
+        self.apply(service)
+        self.wait_for_rules(service, is_refused=endpoints == [])
+        return service
+
+    def apply(self, service: ServedService) -> None:
+        """Write the Service as it stands here."""
+        self.objects.apply(
+            objects.service(
+                service.name,
+                at=service.cluster_ip,
+                ports=[_port(name, PORTS[name]) for name in service.port_names],
+                affinity="ClientIP" if service.affinity_seconds is not None else None,
+                affinity_timeout_seconds=service.affinity_seconds,
+            )
+        )
+
+    def set_endpoints(self, service: ServedService, addresses: Sequence[str]) -> None:
+        self.objects.apply(
+            objects.endpoint_slice(
+                f"{service.name}-1",
+                of=service.name,
+                ports=[_port(name, ENDPOINT_PORTS[name]) for name in service.port_names],
+                endpoints=addresses,
+            )
+        )
+
+    def remove(self, service: ServedService) -> None:
+        """Delete the Service and its slice, and wait until its rules are gone."""
+        self.objects.delete(
+            objects.service(service.name), objects.endpoint_slice(f"{service.name}-1", of=service.name)
+        )
+        wait_until(lambda: not self.rules_of(service))
+
+    def rules(self, *, counters: bool = False) -> list[str]:
+        """All rules and chains on the node, in the variant that the agent uses."""
+        return installed_rules(self.node, self._variant, counters=counters)
+
+    def rules_of(self, service: ServedService) -> list[str]:
+        """The rules that name the Service."""
+        return [rule for rule in self.rules() if f'"default/{service.name}:' in rule]
+
+    def proxy_port(self, service: ServedService, port_name: str) -> int:
+        """Where the rules lead a Service port."""
+        return read_proxy_port(self.rules_of(service), f"default/{service.name}:{port_name}")
+
+    def wait_for_rules(self, service: ServedService, *, is_refused: bool = False) -> None:
+        """Wait until the Service's rules stand: each port in both chains, and beside them its refusal."""
+        expected = (3 if is_refused else 2) * len(service.port_names)
+        wait_until(lambda: len(self.rules_of(service)) == expected)
+
+
+def read_proxy_port(rules: Sequence[str], service_port: str) -> int:
+    """The proxy port that the capture rules for `namespace/name:port` agree on."""
+    captures = [rule for rule in rules if f'"{service_port}"' in rule and "-A KUBE-PORTALS-GUARD" not in rule]
+    [port] = {int(rule.replace(":", " ").split()[-1]) for rule in captures}
+    return port
+
+
+def _port(name: str, number: int) -> str:
+    return f"{name}:{number}/{'UDP' if name in UDP else 'TCP'}"
