@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from pyroute2.netlink.exceptions import NetlinkError
@@ -54,8 +54,8 @@ def delete_stale_udp(family: IPFamily, expected: Mapping[Frontend, ProxyPort | N
     af = socket.AF_INET if family is IPFamily.IPV4 else socket.AF_INET6
     try:
         with NFCTSocket(nfgen_family=af) as conntrack:
-            stale = [entry for entry in _entries(conntrack, af, frontends) if _is_stale(entry, frontends)]
-            return sum(_delete(conntrack, af, entry) for entry in stale)
+            entries = [entry for wanted in _filters(af, frontends) for entry in _dump(conntrack, af, wanted)]
+            return sum(_delete(conntrack, af, entry) for entry in entries if _is_stale(entry, frontends))
     except (NetlinkError, OSError) as error:
         raise ConntrackError(f"the kernel refuses access to its conntrack table: {error}") from error
 
@@ -68,17 +68,18 @@ def _is_stale(entry: _Entry, expected: Mapping[Frontend, ProxyPort | None]) -> b
     return not (is_captured and entry.answered_by_port == expected[frontend])
 
 
-def _entries(
-    conntrack: Any, af: socket.AddressFamily, frontends: Mapping[Frontend, ProxyPort | None]
-) -> Iterator[_Entry]:
-    if len(frontends) <= FILTERED_DUMPS:
-        for frontend in frontends:
-            wanted = NFCTAttrTuple(
-                family=af, daddr=frontend.address, proto=socket.IPPROTO_UDP, dport=frontend.port
-            )
-            yield from _dump(conntrack, af, wanted)
-    else:
-        yield from _dump(conntrack, af, NFCTAttrTuple(family=af, proto=socket.IPPROTO_UDP))
+def _filters(af: socket.AddressFamily, frontends: Iterable[Frontend]) -> list[Any]:
+    """What to ask the kernel for, so that the answers have every entry of the frontends, and few others."""
+    address_ports = {(frontend.address, frontend.port) for frontend in frontends}
+    if len(address_ports) > FILTERED_DUMPS:
+        return [NFCTAttrTuple(family=af, proto=socket.IPPROTO_UDP)]
+    if af == socket.AF_INET6:  # asked for an IPv6 address, Linux (6.18 still) gives all but that one
+        ports = {port for _, port in address_ports}
+        return [NFCTAttrTuple(family=af, proto=socket.IPPROTO_UDP, dport=port) for port in ports]
+    return [
+        NFCTAttrTuple(family=af, proto=socket.IPPROTO_UDP, daddr=address, dport=port)
+        for address, port in address_ports
+    ]
 
 
 def _dump(conntrack: Any, af: socket.AddressFamily, wanted: Any) -> Iterator[_Entry]:
