@@ -198,6 +198,11 @@ def test_a_change_of_zone_may_change_every_service_with_slices() -> None:
     assert dirtied_by(state, Deleted(Kind.NODE, "", "node-1")) == {WEB}
 
 
+def test_a_service_without_slices_has_no_hints_that_a_zone_could_change() -> None:
+    state = state_after(endpoint_slice("one"), Deleted(Kind.ENDPOINT_SLICE, "default", "one"))
+    assert dirtied_by(state, node("node-1", zone="a")) == set()
+
+
 def test_node_addresses_come_by_family_with_the_internal_ones_first() -> None:
     own = node(
         "node-1",
