@@ -19,10 +19,12 @@ import msgspec
 from kubernetes_asyncio.client import ApiClient, Configuration
 from kubernetes_asyncio.config import ConfigException, load_incluster_config, load_kube_config
 
+from userspace_proxy.core.cluster_state import ObjectId
 from userspace_proxy.core.objects import Kind
 from userspace_proxy.errors import SourceError
 from userspace_proxy.sources import Sink
 from userspace_proxy.sources.list_watch import (
+    ORIGIN,
     SILENCE_SECONDS,
     Contact,
     ListWatch,
@@ -55,6 +57,10 @@ class ApiServerSource:
         self._chance = chance or random.Random()
         self._sleep = sleep
         self._silence_seconds = silence_seconds
+
+    def origin_of(self, key: ObjectId) -> str:
+        """Where an observed object came from."""
+        return ORIGIN
 
     async def run(self, sink: Sink) -> None:
         """Feed `sink` for ever, each kind by itself. A server that is down is waited for.
