@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from userspace_proxy.demo import isolation
@@ -14,4 +16,6 @@ def pytest_configure(config: pytest.Config) -> None:
     refusal = isolation.refusal()
     config.stash[ISOLATION_REFUSAL] = refusal
     if refusal is None:
+        # pytest names its temporary folder after the user, and inside everybody looks like root.
+        os.environ["LOGNAME"] = f"uid-{os.getuid()}"
         isolation.enter()
