@@ -58,34 +58,30 @@ Control: TypeAlias = tuple[int, int, bytes]
 class FlowCap:
     """What the UDP listeners of one worker share: the cap on flows, the sweep of idle ones, a receive buffer.
 
-    `evicted` counts flows that left for others, `descriptors_exhausted` how often that was for want of a
-    descriptor rather than for `max_flows`.
+    `evicted` counts flows that left for others, `exhausted` how often the system had no descriptor or no
+    local port left for a new one though `max_flows` was not reached.
     """
 
     def __init__(self, max_flows: int, loop: asyncio.AbstractEventLoop) -> None:
         self.flows: UdpFlows[UdpFlow] = UdpFlows(max_flows)
         self.buffer = memoryview(bytearray(_MAX_DATAGRAM))
         self.evicted = 0
-        self.descriptors_exhausted = 0
+        self.exhausted = 0
         self._loop = loop
         self._sweep_timer: asyncio.TimerHandle | None = None
 
     def make_room(self) -> None:
-        """Evict one flow if there are as many as there may be."""
+        """Evict a flow if there are as many as there may be."""
         if self.flows.is_full:
-            victim = self.flows.evictable()
-            if victim is not None:
-                self.evicted += 1
-                victim.close()
+            self.evict()
 
-    def free_descriptor(self) -> bool:
-        """The process has no descriptor left: close a flow's, at once. False if there is no flow to close."""
-        self.descriptors_exhausted += 1
+    def evict(self, *, at_once: bool = False) -> bool:
+        """End the flow that is the least worth keeping (`UdpFlows.evictable`). False if there is none."""
         victim = self.flows.evictable()
         if victim is None:
             return False
         self.evicted += 1
-        victim.close(at_once=True)
+        victim.close(at_once=at_once)
         return True
 
     def add(self, flow: UdpFlow, idle_seconds: float, now: float) -> None:
@@ -165,6 +161,13 @@ class UdpFlow(Flow):
                 break  # no descriptor or no memory to be had: not the endpoint's fault
             try:
                 sock.connect((endpoint.address, endpoint.port))
+            except BlockingIOError:
+                # Every ephemeral port is taken, by flows most likely. The port of an evicted one is free
+                # after this batch of events: in time for the client's next datagram, not for this one.
+                listener.poller.retire(sock)
+                listener.cap.exhausted += 1
+                listener.cap.evict()
+                break
             except OSError:
                 listener.poller.retire(sock)
                 self._tried.add(endpoint)
@@ -276,7 +279,12 @@ class UdpFlow(Flow):
         try:
             sock = self._new_socket()
         except OSError as error:
-            if error.errno != errno.EMFILE or not self._listener.cap.free_descriptor():
+            if error.errno != errno.EMFILE:
+                raise
+            # The number that is freed is the only one there is, so that we get it: at worst an event of this
+            # batch that was meant for the evicted flow finds nothing to read in ours.
+            self._listener.cap.exhausted += 1
+            if not self._listener.cap.evict(at_once=True):
                 raise
             sock = self._new_socket()
         # Without RECVERR the kernel reports a closed port only, not a host or a network out of reach: udp(7).

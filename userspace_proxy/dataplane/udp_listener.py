@@ -113,10 +113,10 @@ class UdpListener:
 def _reply_control(pktinfo: bytes) -> Control:
     """What makes an answer leave from the address that a datagram with this `pktinfo` was sent to.
 
-    The interface is left to the routing table, as the kernel's own answers do: with an ifindex the kernel
-    looks at routes through that interface only, and where the way back is another one it takes the client
-    for a neighbour on the link and the answer is lost. A link-local address alone means nothing without
-    its interface. ip(7), ipv6(7).
+    The interface is left to the routing table, as for any answer of the node. With an ifindex IPv4 looks at
+    routes through that interface only, and where the way back is another one it takes the client for a
+    neighbour on the link and the answer is lost. A link-local address, though, means nothing without its
+    interface. ip(7), ipv6(7).
     """
     if len(pktinfo) == 12:
         return socket.IPPROTO_IP, _IP_PKTINFO, struct.pack("=i4s4x", 0, pktinfo[4:8])
