@@ -52,6 +52,9 @@ class IptablesRestore:
         if variant is Variant.LEGACY:  # the nft variant's transactions need no lock
             self._restore += ["--wait", str(LOCK_WAIT_SECONDS)]
 
+    def __str__(self) -> str:
+        return self.variant.value
+
     def read(self) -> InstalledRules:
         """What is installed of ours. Raises RulesError."""
         return parse_saved_rules(saved_rules(self._save))

@@ -66,6 +66,9 @@ class PythonIptables:
         self._restore = restore
         self._always = always
 
+    def __str__(self) -> str:
+        return "legacy (python-iptables)"
+
     def read(self) -> InstalledRules:
         """What is installed of ours. Raises RulesError."""
         return self._restore.read()
