@@ -10,6 +10,7 @@ import struct
 
 import pytest
 
+from tests.support.loopback import wait_until
 from tests.support.udp import (
     CLUSTER,
     Client,
@@ -20,7 +21,6 @@ from tests.support.udp import (
     open_clients,
     open_udp,
     refusing_endpoint,
-    wait_until,
 )
 from userspace_proxy.core.endpoint import Endpoint
 from userspace_proxy.core.service_port import Port

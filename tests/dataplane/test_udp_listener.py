@@ -7,16 +7,15 @@ from collections import Counter
 
 import pytest
 
+from tests.support.loopback import open_descriptors, wait_until
 from tests.support.udp import (
     Client,
     Pod,
     Proxy,
     exchange,
     open_clients,
-    open_descriptors,
     open_udp,
     refusing_endpoint,
-    wait_until,
 )
 
 

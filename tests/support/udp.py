@@ -6,20 +6,15 @@ that it is; what happens inside the loop is looked at through `Proxy.call` and w
 
 from __future__ import annotations
 
-import asyncio
 import select
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from random import Random
-from typing import Any, TypeVar
+from typing import Any
 
-import uvloop
-
+from tests.support.loopback import DEADLINE_SECONDS, LoopThread, wait_until
 from userspace_proxy.core.endpoint import Endpoint
 from userspace_proxy.core.load_balancer import LoadBalancer
 from userspace_proxy.core.service_port import Port, TrafficPolicy
@@ -28,20 +23,7 @@ from userspace_proxy.dataplane.poller import Poller
 from userspace_proxy.dataplane.udp_flow import FlowCap
 from userspace_proxy.dataplane.udp_listener import UdpListener
 
-DEADLINE_SECONDS = 5.0
 CLUSTER = TrafficPolicy.CLUSTER
-T = TypeVar("T")
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.002)
-
-
-def open_descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def open_udp(address: str, port: int = 0) -> socket.socket:
@@ -133,18 +115,17 @@ class Proxy:
 
     def __init__(self, pods: Sequence[Pod], max_flows: int = 1000, address: str = "127.0.0.1") -> None:
         self.address = address
-        self.errors: list[Exception] = []
+        self._stack = ExitStack()
+        thread = self._stack.enter_context(LoopThread())
+        self.loop, self.call = thread.loop, thread.call
         self.balancer = LoadBalancer(Random(1))
         self.counters = ServicePortCounters()
-        self.loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-        self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
-        self._thread.start()
-        self.poller = self.call(lambda: Poller(self.loop, self.errors.append))
+        self.poller = self.call(lambda: Poller(self.loop, thread.unseen.append))
         self.cap = FlowCap(max_flows, self.loop)
         sock = open_udp("::" if ":" in address else "0.0.0.0")
         sock.setblocking(False)
         self.port = sock.getsockname()[1]
-        self._duplicate = sock.dup()  # as the agent holds one
+        self._stack.enter_context(sock.dup())  # as the agent holds one
         self.listener = self.call(
             lambda: UdpListener(sock, self.poller, self.loop, self.balancer, CLUSTER, self.counters, self.cap)
         )
@@ -154,31 +135,14 @@ class Proxy:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.call(self.listener.close)
-        with Client(self) as client:
-            client.send(b"to the duplicate")
-        assert self.is_quiet()
-        assert len(self.poller) == 0
-        assert self.counters.active == 0
-        self.call(self.poller.close)
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(DEADLINE_SECONDS)
-        self.loop.close()
-        self._duplicate.close()
-        assert self.errors == []
-
-    def call(self, function: Callable[[], T]) -> T:
-        """Run `function` in the loop; its result."""
-        future: Future[T] = Future()
-
-        def run() -> None:
-            try:
-                future.set_result(function())
-            except BaseException as error:
-                future.set_exception(error)
-
-        self.loop.call_soon_threadsafe(run)
-        return future.result(DEADLINE_SECONDS)
+        with self._stack:
+            self.call(self.listener.close)
+            with Client(self) as client:
+                client.send(b"to the duplicate")
+            assert self.is_quiet()
+            assert len(self.poller) == 0
+            assert self.counters.active == 0
+            self.call(self.poller.close)
 
     def is_quiet(self) -> bool:
         """Whether nothing is reported that nobody takes care of, which would keep the loop spinning."""
