@@ -231,7 +231,7 @@ def test_the_first_failure_releases_affinity_and_the_winner_has_it() -> None:
     assert player.balancer.next_endpoint(CLUSTER, CLIENT, 0.0) == second
 
 
-def test_silence_releases_affinity_and_the_silent_one_may_still_win() -> None:
+def test_affinity_goes_along_with_the_attempts_and_the_silent_one_may_still_win() -> None:
     player = Player(3, affinity_seconds=100)
     player.wait()
     slow, beside = player.pending

@@ -3,11 +3,13 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import threading
 from collections import deque
 
 import pytest
 
 from tests.support.loopback import (
+    DEADLINE_SECONDS,
     connect,
     echo,
     open_descriptors,
@@ -56,6 +58,10 @@ def test_closing_during_a_pause() -> None:
     listening = Failing(*[errno.EMFILE] * 1000)
     with server(say_port) as endpoint, tcp_proxy(endpoint, listening=listening) as proxy, proxy.connect():
         wait_until(lambda: proxy.listener.pauses > 1)
+        proxy.call(proxy.close_listener)
+        passed = threading.Event()
+        proxy.call(proxy.loop.call_later, 0.1, passed.set)  # beyond the end of the pause
+        assert passed.wait(DEADLINE_SECONDS)
 
 
 def test_more_clients_than_a_burst_are_all_accepted() -> None:
@@ -76,6 +82,7 @@ def test_those_who_wait_in_the_backlog_are_served_before_it_closes() -> None:
         def close_in_front_of_them() -> None:
             clients.extend(proxy.connect() for _ in range(100))
             proxy.listener.serve_waiting()
+            proxy.close_listener()
 
         proxy.call(close_in_front_of_them)
         for client in clients:

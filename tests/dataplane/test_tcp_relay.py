@@ -7,7 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from random import Random
 
 import pytest
@@ -20,6 +20,7 @@ from tests.support.loopback import (
     at_once,
     digest,
     echo,
+    endpoint_of,
     open_descriptors,
     receive_all,
     reset,
@@ -149,16 +150,44 @@ def test_how_the_client_ends_is_how_it_ends_for_the_endpoint(leave: Conversation
 
 
 def test_an_endpoints_reset_arrives_as_a_reset_after_the_bytes_before_it() -> None:
-    def answer_and_reset(sock: socket.socket) -> None:
-        sock.sendall(b"413 too large")
-        sock.recv(1)
-        reset(sock)
+    with open_sides() as (proxy, client, endpoint):
 
-    with server(answer_and_reset) as endpoint, tcp_proxy(endpoint) as proxy, proxy.connect() as client:
+        def answer_and_reset() -> None:
+            endpoint.sendall(b"413 too large")
+            reset(endpoint)
+
+        proxy.call(answer_and_reset)  # in the loop's thread: the relay hears of both at once
         assert client.recv(100) == b"413 too large"
-        client.sendall(b"x")
         with pytest.raises(ConnectionResetError):
             client.recv(1)
+        proxy.wait_until_idle()
+
+
+@contextmanager
+def open_sides() -> Iterator[tuple[TcpProxy, socket.socket, socket.socket]]:
+    """A proxy, and both ends of one connection through it in the test's own hands."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listening,
+        tcp_proxy(endpoint_of(listening)) as proxy,
+        proxy.connect() as client,
+        listening.accept()[0] as endpoint,
+    ):
+        wait_until(lambda: proxy.counters.active == 1)
+        yield proxy, client, endpoint
+
+
+def test_an_endpoints_reset_does_not_wait_for_a_client_that_does_not_read() -> None:
+    with open_sides() as (proxy, _, endpoint):
+        endpoint.setblocking(False)
+
+        def is_full() -> bool:
+            with suppress(BlockingIOError):
+                endpoint.send(bytes(1 << 20))
+                return False
+            return True
+
+        wait_until(lambda: all(is_full() for _ in range(20)))
+        reset(endpoint)
         proxy.wait_until_idle()
 
 
@@ -203,6 +232,37 @@ def test_a_reset_passes_a_half_that_is_blocked() -> None:
         assert endings.get(timeout=DEADLINE_SECONDS) == "reset"
         proxy.wait_until_idle()
         assert proxy.pipes.lent == 0
+
+
+def test_nobody_gets_what_was_left_in_a_pipe_by_another() -> None:
+    data = some_bytes(6, 4 * MEGABYTE)
+    first = threading.Lock()
+
+    def send(sock: socket.socket) -> None:
+        while first.acquire(blocking=False):
+            with suppress(OSError):
+                sock.sendall(bytes(100 * MEGABYTE))
+        sock.sendall(data)
+
+    with server(send) as endpoint, tcp_proxy(endpoint) as proxy:
+        leaver = proxy.connect()
+        wait_until_stalled(proxy)
+        reset(leaver)
+        proxy.wait_until_idle()
+        with proxy.connect() as client:
+            assert digest(receive_all(client)) == digest(data)
+
+
+def test_a_sink_that_takes_little_at_a_time_gets_everything(pipes: PipePool) -> None:
+    data = some_bytes(5, MEGABYTE)
+    listening = socket.create_server(("127.0.0.1", 0))
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # inherited by what is accepted
+    with (
+        server(lambda sock: sock.sendall(data)) as endpoint,
+        tcp_proxy(endpoint, pipes=pipes, listening=listening) as proxy,
+        proxy.connect() as client,
+    ):
+        assert digest(receive_all(client)) == digest(data)
 
 
 def wait_until_stalled(proxy: TcpProxy) -> None:

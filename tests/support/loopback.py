@@ -252,6 +252,7 @@ class TcpProxy:
         affinity_seconds: float | None = None,
     ) -> None:
         self.call = thread.call
+        self.loop = thread.loop
         self.port: int = listening.getsockname()[1]
         self.counters = ServicePortCounters()
         self.balancer = LoadBalancer(Random(5))

@@ -13,7 +13,8 @@ unreachable), or it stays silent.
 - A connection gives up after 30 s of silence. Endpoints that all refuse are tried for as long as the four
   waits last (3.75 s): enough for a process that restarts, or for news of other endpoints, and then a clear
   answer to the client.
-- The first failure, and silence beyond its wait, release the client's affinity.
+- The first failure releases the client's affinity, and whoever is tried next has it: after a failure, and
+  beside a silent endpoint too. In the end it is the winner's.
 
 kube-proxy 1.25 (userspace) tried four endpoints with time-outs of 250 ms to 2 s one after another, and then
 closed the client's connection.
@@ -108,8 +109,6 @@ class ConnectAttempts:
             return Verdict.WAIT
         if self._waits < len(WAITS_SECONDS):
             self._waits += 1
-        if self._pending:
-            self._balancer.release(self._client, self._pending[-1])
         another = self._untried(now)
         if another is None:
             another = self._begin_round(now)

@@ -153,10 +153,6 @@ class LoadBalancer:
             turn = self._turns[policy] = RoundRobin(self._random)
         turn.update(endpoints)
 
-    def remove(self, policy: TrafficPolicy) -> None:
-        """This class of traffic has no listener any more."""
-        self._turns.pop(policy, None)
-
     def next_endpoint(self, policy: TrafficPolicy, client: str, now: float) -> Endpoint | None:
         """Where a new connection or flow of `client` (an IP address) goes; None if nothing is usable."""
         return self.another_endpoint(policy, client, now, ())

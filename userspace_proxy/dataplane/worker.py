@@ -147,10 +147,6 @@ class Worker:
             self._serve_listener(config, listener, policy, endpoints, service_port, sockets)
         for key in [key for key in service_port.listeners if key not in wanted]:
             service_port.listeners.pop(key).close(serve_waiting=True)
-        policies = {listener.policy for listener in service_port.listeners.values()}
-        for policy in TrafficPolicy:
-            if policy not in policies:
-                service_port.balancer.remove(policy)
 
     def _serve_listener(
         self,
