@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import ssl
 import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -41,18 +42,14 @@ def object_path(item: Object) -> str:
     return f"{prefix}{namespace}/{plural}/{item['metadata']['name']}"
 
 
-def write_kubeconfig(
-    path: Path, url: str, *, token: str = "", token_file: Path | None = None, ca_file: Path | None = None
-) -> Path:
-    """A kubeconfig with one context for the server at `url`."""
-    cluster = {"server": url, **({"certificate-authority": str(ca_file)} if ca_file else {})}
-    user = {**({"token": token} if token else {}), **({"tokenFile": str(token_file)} if token_file else {})}
+def write_kubeconfig(path: Path, url: str, *, cluster: Object | None = None, **user: str) -> Path:
+    """A kubeconfig with one context for the server at `url`; `cluster` and `user` add to those sections."""
     content = {
         "apiVersion": "v1",
         "kind": "Config",
         "current-context": "test",
         "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
-        "clusters": [{"name": "test", "cluster": cluster}],
+        "clusters": [{"name": "test", "cluster": {"server": url, **(cluster or {})}}],
         "users": [{"name": "test", "user": user}],
     }
     path.write_text(yaml.safe_dump(content))
@@ -92,9 +89,15 @@ EXPIRED = ApiStatusError(410, "Expired", "too old resource version")
 class FakeApiServer:
     """Speaks HTTP at `url` while entered; `requests` collects what was asked of its collections."""
 
-    def __init__(self, port: int = 0, bookmark_seconds: float = 60.0) -> None:
+    def __init__(
+        self, port: int = 0, bookmark_seconds: float = 60.0, certificate: tuple[Path, Path] | None = None
+    ) -> None:
         self.port = port
         self.bookmark_seconds = bookmark_seconds
+        self._tls: ssl.SSLContext | None = None
+        if certificate is not None:
+            self._tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            self._tls.load_cert_chain(*certificate)
         self.tokens: set[str] | None = None
         self.requests: list[tuple[str, dict[str, str]]] = []
         self._version = 1
@@ -106,7 +109,7 @@ class FakeApiServer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
 
     # What a test does to the cluster.
 
@@ -199,7 +202,8 @@ class FakeApiServer:
         application.router.add_route("*", "/{path:.*}", self._answer)
         self._runner = web.AppRunner(application, shutdown_timeout=0.1)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True).start()
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port, ssl_context=self._tls, reuse_address=True)
+        await site.start()
         self.port = self._runner.addresses[0][1]
         return self
 

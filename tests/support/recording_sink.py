@@ -22,6 +22,7 @@ class RecordingSink:
         self.problems: dict[str, tuple[Problem, ...]] = {}
         self.reports = 0
         self._changed = asyncio.Event()
+        self._is_fed = True
 
     def observe(self, events: Sequence[Event]) -> None:
         self.observed.append(tuple(events))
@@ -66,10 +67,16 @@ class RecordingSink:
         try:
             async with asyncio.timeout(DEADLINE_SECONDS):
                 while not is_reached():
+                    assert self._is_fed, "the source has ended"
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError:
             raise AssertionError(f"not reached with {self.objects} and {self.problems}") from None
+
+    def end(self) -> None:
+        """Nothing more will come."""
+        self._is_fed = False
+        self._changed.set()
 
 
 @asynccontextmanager
@@ -77,6 +84,7 @@ async def running(source: Source) -> AsyncIterator[RecordingSink]:
     """A sink that `source` feeds meanwhile. If the source ended with an error, that is what is raised."""
     sink = RecordingSink()
     task = asyncio.create_task(source.run(sink))
+    task.add_done_callback(lambda _: sink.end())
     try:
         yield sink
     finally:

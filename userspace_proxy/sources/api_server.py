@@ -31,6 +31,7 @@ from userspace_proxy.sources.list_watch import (
     RequestFailedError,
     Watched,
 )
+from userspace_proxy.sources.yaml_documents import YAMLDocumentError, parse_documents
 
 CONNECT_SECONDS = 10.0
 CREDENTIALS_SECONDS = 60.0
@@ -149,6 +150,7 @@ class _Connection:
 
 
 async def _load_configuration(kubeconfig: Path | None) -> Configuration:
+    """Read the configuration, credentials included. Raises `SourceError` if it cannot be used."""
     configuration = Configuration()
     # As client-go: Python 3.13 by itself refuses cluster CAs that lack key identifiers.
     configuration.disable_strict_ssl_verification = True
@@ -156,24 +158,33 @@ async def _load_configuration(kubeconfig: Path | None) -> Configuration:
         if kubeconfig is None:
             load_incluster_config(client_configuration=configuration)
         else:
-            await asyncio.to_thread(kubeconfig.read_bytes)
+            # The library takes a missing or empty file for one without contexts.
+            content = list(parse_documents(await asyncio.to_thread(kubeconfig.read_bytes)))
+            if not (content and isinstance(content[0], dict)):
+                raise ConfigException("it holds no configuration")
             async with asyncio.timeout(CREDENTIALS_SECONDS):
                 await load_kube_config(
                     str(kubeconfig), client_configuration=configuration, persist_config=False
                 )
+        url = urlsplit(configuration.host)
+        if url.scheme not in ("http", "https") or not url.hostname:
+            raise ConfigException(f"{configuration.host!r} is no http or https URL")
     except Exception as error:
         # The library checks little: a malformed file ends in any exception.
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else _one_line(error)
+        match error:
+            case OSError(strerror=str(reason)):
+                reason = f"{reason}: {error.filename}" if error.filename else reason
+            case ConfigException() | YAMLDocumentError():
+                reason = _one_line(error)
+            case _:
+                reason = f"it is malformed ({type(error).__name__}: {_one_line(error)})"
         where = f"the kubeconfig {kubeconfig}" if kubeconfig else "the in-cluster configuration"
         raise SourceError(f"cannot use {where}: {reason}") from error
     return configuration
 
 
 def _open_client(configuration: Configuration) -> ApiClient:
-    """A session; its TLS files are read here. Raises `SourceError` if they, or the server's URL, are none."""
-    url = urlsplit(configuration.host)
-    if url.scheme not in ("http", "https") or not url.hostname:
-        raise SourceError(f"the API server's URL {configuration.host!r} is none of http or https")
+    """A session; its TLS files are read here. Raises `SourceError` if they cannot be used."""
     try:
         client = ApiClient(configuration)
     except (OSError, ValueError) as error:
