@@ -12,6 +12,7 @@ import click
 import pytest
 
 from userspace_proxy.cli import commands
+from userspace_proxy.core.port_claims import DEFAULT_PROXY_PORT_RANGE
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -67,6 +68,10 @@ def test_flags_in_the_text_exist() -> None:
     ours = set(re.findall(r"`(--[a-z-]+)`", text))
     assert ours
     assert ours <= known
+
+
+def test_the_default_range_of_proxy_ports_is_the_agent_s() -> None:
+    assert f"({DEFAULT_PROXY_PORT_RANGE}, or `--proxy-port-range`)" in README
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\((?!https?:)([^)]+)\)", README))))

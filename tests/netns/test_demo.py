@@ -48,6 +48,12 @@ def test_a_claim_that_is_not_so_fails_the_demo(tmp_path: Path) -> None:
     assert "not so: one endpoint answers every time" in completed.stdout
 
 
+def test_a_folder_that_is_none_is_said_in_a_sentence(tmp_path: Path) -> None:
+    completed = subprocess.run([*DEMO, str(tmp_path / "none")], capture_output=True, text=True, timeout=30)
+    assert completed.returncode == 2
+    assert completed.stderr == f"demo: {tmp_path}/none is not a directory; name one like examples/manifests\n"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_demo_stops_when_told_to_and_leaves_nothing(number: signal.Signals) -> None:
     demo = subprocess.Popen(DEMO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

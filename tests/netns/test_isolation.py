@@ -49,6 +49,19 @@ def test_signals_reach_the_command_and_leftovers_die_with_it() -> None:
     assert outer.wait(timeout=10) == 3
 
 
+def test_a_command_that_does_not_want_to_stop_is_killed() -> None:
+    outer = subprocess.Popen(
+        [sys.executable, "-c", ISOLATED, "sh", "-c", "trap '' TERM; echo started; sleep 4242"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert outer.stdout is not None
+    with outer.stdout:
+        assert outer.stdout.readline() == "started\n"
+        outer.send_signal(signal.SIGTERM)
+        assert outer.wait(timeout=10) == 128 + signal.SIGKILL
+
+
 def test_the_command_dies_with_whoever_started_it() -> None:
     outer = subprocess.Popen(
         [sys.executable, "-c", ISOLATED, "sh", "-c", "echo started; sleep 4242"],

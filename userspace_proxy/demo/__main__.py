@@ -1,6 +1,7 @@
 """`python -m userspace_proxy.demo [MANIFESTS]`: the tour, in namespaces of its own. `make demo` runs this.
 
-Exit status: 0 if every claim held, 1 if one did not or the machine refuses, 128 + n after signal n.
+Exit status: 0 if every claim held, 1 if one did not or the machine refuses, 2 for a wrong argument,
+128 + n after signal n.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Final, NoReturn
 from userspace_proxy.demo import isolation, tour
 from userspace_proxy.demo.cluster import Cluster
 from userspace_proxy.demo.narration import Narration
-from userspace_proxy.errors import UserspaceProxyError
+from userspace_proxy.errors import UsageError, UserspaceProxyError
 
 _INSIDE: Final = "--inside"
 _EXAMPLES: Final = Path(__file__).parents[2] / "examples" / "manifests"
@@ -34,12 +35,14 @@ def main() -> int:
     arguments = sys.argv[1:]
     try:
         if arguments[:1] != [_INSIDE]:
-            manifests = str(Path(arguments[0] if arguments else _EXAMPLES).resolve())
-            return isolation.run([sys.executable, "-m", "userspace_proxy.demo", _INSIDE, manifests])
+            manifests = Path(arguments[0] if arguments else _EXAMPLES).resolve()
+            if not manifests.is_dir():
+                raise UsageError(f"{manifests} is not a directory; name one like examples/manifests")
+            return isolation.run([sys.executable, "-m", "userspace_proxy.demo", _INSIDE, str(manifests)])
         return give_tour(Path(arguments[1]))
     except UserspaceProxyError as error:
         print(f"demo: {error}", file=sys.stderr)
-        return 1
+        return error.exit_code
     except KeyboardInterrupt:  # before the tour began; whatever runs inside ends with us
         return 128 + signal.SIGINT
 

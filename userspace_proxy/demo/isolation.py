@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Final
 
 from userspace_proxy.errors import StartupError
@@ -27,6 +28,8 @@ _MS_REC: Final = 0x4000
 _MS_PRIVATE: Final = 0x40000
 _PR_SET_PDEATHSIG: Final = 1
 _PROBE_SECONDS: Final = 30
+_STOP_SECONDS: Final = 3
+_STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _libc = ctypes.CDLL(None, use_errno=True)  # os.unshare and os.setns are in the library from Python 3.12
 
@@ -78,13 +81,15 @@ def enter() -> None:
 def run(argv: Sequence[str]) -> int:
     """Run a command as PID 1 of an isolation of its own and return its exit status (128 + n for signal n).
 
-    Whatever it leaves running is killed by the kernel when it ends, and it is killed when we end. The
-    calling process is isolated as well afterwards. Raises StartupError where the kernel refuses.
+    Whatever it leaves running is killed by the kernel when it ends, and it is killed when we end. It is sent
+    the signals that ask us to stop, and is killed when it takes longer than three seconds over it. The calling
+    process is isolated as well afterwards. Raises StartupError where the kernel refuses.
     """
     reason = refusal()
     if reason is not None:
         raise StartupError(reason)
     enter()
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)  # until they can be handed on
     try:
         _unshare(CLONE_NEWPID)  # for our next child; once that has ended there can be no other
         child = subprocess.Popen(argv, preexec_fn=_become_init)
@@ -92,8 +97,15 @@ def run(argv: Sequence[str]) -> int:
         raise StartupError(
             f"this machine does not allow a new PID namespace with its own /proc: {error}"
         ) from error
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda received, _frame: child.send_signal(received))
+
+    def ask_to_stop(number: int, _frame: FrameType | None) -> None:
+        child.send_signal(number)
+        signal.alarm(_STOP_SECONDS)  # PID 1 does not see a signal that it has no handler for yet
+
+    for number in _STOP_SIGNALS:
+        signal.signal(number, ask_to_stop)
+    signal.signal(signal.SIGALRM, lambda _number, _frame: child.kill())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
     status = child.wait()
     return status if status >= 0 else 128 - status
 
@@ -107,6 +119,7 @@ def set_network_namespace(path: Path) -> None:
 def _become_init() -> None:
     _check(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl")
     _mount("proc", "/proc", "proc", 0)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
 
 
 def _unshare(namespaces: int) -> None:
