@@ -82,7 +82,7 @@ def run(argv: Sequence[str]) -> int:
     """Run a command as PID 1 of an isolation of its own and return its exit status (128 + n for signal n).
 
     Whatever it leaves running is killed by the kernel when it ends, and it is killed when we end. It is sent
-    the signals that ask us to stop, and is killed when it takes longer than three seconds over it. The calling
+    the signals that ask us to stop, and killed when it takes longer than three seconds over it. The calling
     process is isolated as well afterwards. Raises StartupError where the kernel refuses.
     """
     reason = refusal()
