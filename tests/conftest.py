@@ -5,8 +5,13 @@ from __future__ import annotations
 import os
 
 import pytest
+from hypothesis import settings
 
 from userspace_proxy.demo import isolation
+
+# How long an example takes says something about the machine, not about the code.
+settings.register_profile("default", deadline=None)
+settings.load_profile("default")
 
 ISOLATION_REFUSAL = pytest.StashKey[str | None]()
 

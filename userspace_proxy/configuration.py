@@ -117,6 +117,8 @@ def _read_bind_address(text: str) -> tuple[str | None, str | None]:
         return None, f"{text} is a loopback address, where no pod could reach the proxy"
     if address.is_unspecified:
         return None, None
+    if address.is_multicast:
+        return None, f"{text} is a multicast address"
     if address.version != 4:
         return None, f"{text} is not an IPv4 address"
     return str(address), None

@@ -13,7 +13,12 @@ from dataclasses import replace
 from functools import partial
 from typing import Final, NoReturn, TypeVar
 
-from userspace_proxy.agent.host import raise_descriptor_limit, require_privileges
+from userspace_proxy.agent.host import (
+    ephemeral_ports,
+    raise_descriptor_limit,
+    require_privileges,
+    udp_flows_per_worker,
+)
 from userspace_proxy.agent.portal_capture import PortalCapture
 from userspace_proxy.agent.proxier import Proxier
 from userspace_proxy.agent.single_instance import SingleInstance
@@ -25,6 +30,7 @@ from userspace_proxy.core.service_port import IPFamily
 from userspace_proxy.dataplane.listening_sockets import ListeningSockets
 from userspace_proxy.dataplane.messages import WorkerLimits
 from userspace_proxy.dataplane.worker_pool import WorkerPool
+from userspace_proxy.errors import StartupError
 from userspace_proxy.iptables.capture import Capture
 from userspace_proxy.iptables.portal_rules import CaptureSettings
 from userspace_proxy.iptables.rules import PortRange
@@ -69,9 +75,11 @@ async def run_agent(configuration: Configuration) -> None:
         read_network = partial(blocking, partial(read_node_network, family))
         state = ClusterState(configuration.node_name)
         ports = configuration.proxy_port_range
+        network = await read_network()
+        _require_local(configuration.bind_address, network)
         settings = settings_for(
             CaptureSettings(family, PortRange(ports.first, ports.last), configuration.bind_address),
-            await read_network(),
+            network,
             state.node_addresses(family),
         )
         capture = PortalCapture(
@@ -89,7 +97,9 @@ async def run_agent(configuration: Configuration) -> None:
         workers = WorkerPool(
             loop,
             size=configuration.workers,
-            limits=WorkerLimits(),
+            limits=WorkerLimits(
+                udp_flows_per_worker(configuration.workers, max_descriptors, ephemeral_ports())
+            ),
             random=random.SystemRandom(),
             listener_of=sockets.socket_of,
         )
@@ -139,6 +149,14 @@ def settings_for(
     if settings.node_address in local and not stated:
         return settings
     return replace(settings, node_address=next(iter([*stated, *local]), None))
+
+
+def _require_local(bind_address: str | None, network: NodeNetwork) -> None:
+    local = [entry.address for entry in network.addresses]
+    if bind_address is not None and bind_address not in local:
+        raise StartupError(
+            f"--bind-address: {bind_address} is not an address of this node (it has {', '.join(local)})"
+        )
 
 
 def _source_of(configuration: Configuration) -> Source:

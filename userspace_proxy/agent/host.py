@@ -34,6 +34,21 @@ def raise_descriptor_limit() -> int:
     return hard
 
 
+def udp_flows_per_worker(workers: int, max_descriptors: int, ephemeral_ports: int) -> int:
+    """A worker's share of the node's UDP flows.
+
+    A flow holds a descriptor of its worker, where TCP connections need room too, and one of the ephemeral
+    ports that all processes of the network namespace share: a quarter of those is left to the others.
+    """
+    return max(1, min(max_descriptors // 2, ephemeral_ports * 3 // 4 // workers))
+
+
+def ephemeral_ports() -> int:
+    """How many ports the kernel hands out by itself; ip_local_port_range in ip(7)."""
+    first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    return last - first + 1
+
+
 def _effective_capabilities() -> int:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("CapEff:"):

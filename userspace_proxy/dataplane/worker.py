@@ -90,6 +90,7 @@ class Worker:
         Raises WorkerError, and has changed nothing, if a socket is missing.
         """
         given = dict(sockets)
+        self._forget_finished()
         try:
             self._check_sockets(service_ports, given)
             for key in removed:
@@ -102,12 +103,14 @@ class Worker:
 
     def counters(self) -> dict[str, ServicePortCounters]:
         """By Service port key. A removed Service port is in it until its last connection has ended."""
-        for key, service_port in list(self._removed.items()):
-            if not service_port.counters.active:
-                del self._removed[key]
+        self._forget_finished()
         return {
             key: service_port.counters for key, service_port in (self._removed | self._service_ports).items()
         }
+
+    def _forget_finished(self) -> None:
+        for key in [key for key, gone in self._removed.items() if not gone.counters.active]:
+            del self._removed[key]
 
     def close(self) -> None:
         """Close every listener, reset every connection, end every flow. Safe to repeat."""
