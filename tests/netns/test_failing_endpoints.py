@@ -33,8 +33,9 @@ def refusing(node: ServiceNode) -> list[str]:
     pod = node.network.add_pod("refusing")
     more = [f"10.244.1.{number}" for number in range(101, 109)]
     pod.ip(*(f"addr add {address}/32 dev eth0" for address in more))
-    # As many port unreachables as there are reasons for: the kernel would send one a second; icmp(7).
+    # An answer to every datagram: the kernel would send 50 port unreachables, then one a second; icmp(7).
     pod.sysctl("net.ipv4.icmp_ratelimit", "0")
+    pod.sysctl("net.ipv4.icmp_msgs_burst", "10000")
     return [pod.address, *more]
 
 

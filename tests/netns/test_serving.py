@@ -9,7 +9,15 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.support.clients import ask, connect, sockets, udp_clients, who_answers, who_greets
+from tests.support.clients import (
+    ask,
+    connect,
+    expect_refusal,
+    sockets,
+    udp_clients,
+    who_answers,
+    who_greets,
+)
 from tests.support.service_node import PROXY_PORTS, ServiceNode
 from tests.support.waiting import wait_until
 from userspace_proxy.demo.namespaces import Namespace
@@ -56,18 +64,6 @@ def test_without_endpoints_clients_are_refused_at_once(node: ServiceNode, where:
     node.set_endpoints(service, [])
     wait_until(lambda: len(node.rules_of(service)) == 6)
     expect_refusal(where, service["greet"], service["name"])
-
-
-def expect_refusal(where: Namespace, tcp: tuple[str, int], udp: tuple[str, int]) -> None:
-    """A reset, and an ICMP port unreachable, well before any time-out."""
-    with sockets(where, 1)[0] as client:
-        client.settimeout(1)
-        with pytest.raises(ConnectionRefusedError):
-            client.connect(tcp)
-    with udp_clients(where, udp, 1)[0] as client:
-        client.settimeout(1)
-        with pytest.raises(ConnectionRefusedError):
-            ask(client)
 
 
 def test_a_proxy_port_takes_redirected_traffic_only(node: ServiceNode) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.support.waiting import wait_until
-from userspace_proxy.demo.namespaces import Namespace
+from userspace_proxy.demo.namespaces import COMMAND_SECONDS, Namespace
 
 USERSPACE_PROXY = (sys.executable, "-m", "userspace_proxy")
 
@@ -89,7 +89,7 @@ def command_line(pid: int) -> str:
 
 
 def userspace_proxy(
-    where: Namespace, *arguments: str, prefix: Sequence[str] = ()
+    where: Namespace, *arguments: str, prefix: Sequence[str] = (), timeout: float = COMMAND_SECONDS
 ) -> subprocess.CompletedProcess[str]:
     """Run a command of ours to its end; its exit status is the caller's to judge."""
-    return where.run(*prefix, *USERSPACE_PROXY, *arguments, check=False)
+    return where.run(*prefix, *USERSPACE_PROXY, *arguments, check=False, timeout=timeout)

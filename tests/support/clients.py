@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from contextlib import ExitStack
 from typing import TypeAlias
+
+import pytest
 
 from userspace_proxy.demo.namespaces import Namespace
 
 Address: TypeAlias = tuple[str, int]
 
 PATIENCE_SECONDS = 5.0
+REFUSAL_SECONDS = 1.0
 
 
 def sockets(
@@ -91,3 +95,25 @@ def ask(client: socket.socket, datagram: bytes = b"?") -> bytes:
 def who_answers(clients: Iterable[socket.socket]) -> list[str]:
     """The name that each UDP client gets for an answer."""
     return [ask(client).decode().strip() for client in clients]
+
+
+def expect_everybody(where: Namespace, tcp: Address, udp: Address, names: Collection[str]) -> None:
+    """Whoever is in `names` answers inside `where`, over TCP and UDP, and flows stay."""
+    assert sorted(who_greets(where, tcp, len(names))) == sorted(names)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(client) for client in udp_clients(where, udp, len(names))]
+        answered = who_answers(clients)
+        assert sorted(answered) == sorted(names)
+        assert who_answers(clients) == answered
+
+
+def expect_refusal(where: Namespace, tcp: Address, udp: Address) -> None:
+    """A reset, and an ICMP port unreachable, well before any time-out."""
+    with sockets(where, 1)[0] as client:
+        client.settimeout(REFUSAL_SECONDS)
+        with pytest.raises(ConnectionRefusedError):
+            client.connect(tcp)
+    with udp_client(where, udp) as client:
+        client.settimeout(REFUSAL_SECONDS)
+        with pytest.raises(ConnectionRefusedError):
+            ask(client)

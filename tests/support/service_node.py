@@ -28,7 +28,7 @@ SERVER_FLAGS = {
 }
 """What a Service port of that name leads to; see `userspace_proxy.demo.server`."""
 
-PORTS = {"greet": 80, "digest": 81, "reset": 82, "name": 53, "echo": 54}
+PORTS = {"greet": 80, "digest": 81, "reset": 82, "name": 83, "echo": 84}
 UDP = frozenset({"name", "echo"})
 ENDPOINT_PORTS = {name: 8000 + port for name, port in PORTS.items()}
 

@@ -1,0 +1,124 @@
+"""An agent that comes back takes up what an earlier run left: the same ports, the same rules, none twice."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.support.clients import ask, sockets, udp_client, who_answers, who_greets
+from tests.support.service_node import ServedService, ServiceNode
+from tests.support.waiting import wait_until
+from userspace_proxy.demo.namespaces import Namespace
+
+EVERYBODY = {"web-1", "web-2", "web-3"}
+
+
+@pytest.fixture(params=["nft", "legacy", "python-iptables"])
+def node(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ServiceNode]:
+    with ServiceNode(tmp_path, "--iptables-backend", request.param) as node:
+        node.agent.start()
+        yield node
+
+
+@pytest.fixture
+def nft_node(tmp_path: Path) -> Iterator[ServiceNode]:
+    with ServiceNode(tmp_path) as node:
+        node.agent.start()
+        yield node
+
+
+def answers(client: socket.socket) -> bool:
+    client.settimeout(0.2)
+    try:
+        return ask(client).decode().strip() in EVERYBODY
+    except OSError:
+        return False
+
+
+def test_killed_and_started_again_it_serves_with_the_rules_that_stand(node: ServiceNode) -> None:
+    service = node.serve("greet", "name")
+    rules = node.rules()
+    with udp_client(node.client, service["name"]) as faithful:
+        who_answers([faithful])
+        for _ in range(2):
+            node.agent.kill_everything()
+            assert node.rules() == rules
+            assert not answers(faithful)  # which keeps a conntrack entry alive that leads to nobody
+            node.agent.start()
+            wait_until(lambda: answers(faithful), 2)
+            assert set(who_greets(node.client, service["greet"], 3)) == EVERYBODY
+            assert set(who_greets(node.node, service["greet"], 3)) == EVERYBODY
+            assert node.rules() == rules
+            assert not node.agent.lines_with("Rules installed")
+
+
+def test_stopped_and_started_again_it_serves_with_the_rules_that_stand(nft_node: ServiceNode) -> None:
+    node = nft_node
+    service = node.serve("greet", "name")
+    rules = node.rules()
+    assert node.agent.stop() == 0
+    assert node.node.pids() == []
+    assert node.rules() == rules
+    node.agent.start()
+    assert set(who_greets(node.client, service["greet"], 3)) == EVERYBODY
+    assert node.rules() == rules
+
+
+def test_a_port_that_somebody_took_meanwhile_gets_a_successor_and_its_rule_too(nft_node: ServiceNode) -> None:
+    node = nft_node
+    service, other = node.serve("greet", "name"), node.serve("greet", "name")
+    taken = {name: node.proxy_port(service, name) for name in ("greet", "name")}
+    other_rules, count = node.rules_of(other), len(node.rules())
+    with ExitStack() as stack:
+        faithful = stack.enter_context(udp_client(node.client, service["name"]))
+        who_answers([faithful])
+        node.agent.kill_everything()
+        stack.enter_context(stranger(node.node, socket.SOCK_STREAM, taken["greet"])).listen()
+        stack.enter_context(stranger(node.node, socket.SOCK_DGRAM, taken["name"]))
+        assert not answers(faithful)  # the stranger says nothing
+        node.agent.start()
+        wait_until(lambda: all(node.proxy_port(service, name) != port for name, port in taken.items()))
+        assert set(who_greets(node.client, service["greet"], 3)) == EVERYBODY
+        assert set(who_greets(node.node, service["greet"], 3)) == EVERYBODY
+        wait_until(lambda: answers(faithful), 2)
+    assert node.rules_of(other) == other_rules
+    assert len(node.rules()) == count
+
+
+def stranger(where: Namespace, kind: socket.SocketKind, port: int) -> socket.socket:
+    [sock] = sockets(where, 1, kind)
+    sock.bind(("0.0.0.0", port))
+    return sock
+
+
+def test_what_changed_while_nobody_looked_is_made_good(nft_node: ServiceNode) -> None:
+    node = nft_node
+    gone, kept = node.serve("greet", "name"), node.serve("greet")
+    node.agent.kill_everything()
+    remove_without_waiting(node, gone)
+    new = ServedService("new", "10.96.4.4", ("greet",))
+    node.set_endpoints(new, node.endpoint_addresses)
+    node.apply(new)
+    kept_rules = node.rules_of(kept)
+    node.agent.start()
+    node.wait_for_rules(new)
+    assert node.rules_of(gone) == []
+    assert node.rules_of(kept) == kept_rules
+    for service in (new, kept):
+        assert set(who_greets(node.client, service["greet"], 3)) == EVERYBODY
+
+
+def remove_without_waiting(node: ServiceNode, service: ServedService) -> None:
+    for path in node.manifests.directory.glob(f"*-{service.name}*.json"):
+        path.unlink()
+
+
+def test_workers_end_when_their_agent_is_killed(nft_node: ServiceNode) -> None:
+    node = nft_node
+    node.serve("greet")
+    node.node.run("kill", "-9", str(node.agent.pid))
+    wait_until(lambda: node.node.pids() == [], 5)
