@@ -12,10 +12,11 @@ from tests.support.clients import who_greets
 from tests.support.cluster_objects import manifest_of
 from tests.support.service_node import ENDPOINT_PORTS, ServedService, ServiceNode
 from tests.support.waiting import wait_until
+from userspace_proxy.core.objects import ApiObject
 
 GOOD_ADDRESS = "10.96.7.1"
 
-BAD = {
+BAD: dict[str, tuple[str | ApiObject, list[str]]] = {
     "no-yaml.yaml": ("kind: Service\nmetadata: {name: [unclosed\n", ["is no YAML"]),
     "address.json": (
         objects.service("bad-address", at="10.96.300.1"),

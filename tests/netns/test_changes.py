@@ -25,17 +25,16 @@ from tests.support.clients import (
 )
 from tests.support.kernel_state import rule_handles, split_counters
 from tests.support.service_node import PORTS, ServedService, ServiceNode
+from tests.support.setups import WITH_API_SERVERS, WITH_MANIFESTS, serving_node
 from tests.support.waiting import wait_until
 from userspace_proxy.demo.namespaces import Namespace
 
 EFFECTIVE_SECONDS = 1.0
 
 
-@pytest.fixture(scope="module", params=["nft", "legacy"])
+@pytest.fixture(scope="module", params=[*WITH_MANIFESTS[:2], *WITH_API_SERVERS])
 def node(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceNode]:
-    folder = tmp_path_factory.mktemp(request.param)
-    with ServiceNode(folder, "--iptables-backend", request.param) as node:
-        node.agent.start()
+    with serving_node(request.param, tmp_path_factory.mktemp("node")) as node:
         yield node
 
 
@@ -125,6 +124,7 @@ def remove_and_wait(node: ServiceNode, service: ServedService) -> None:
 
 def move_to_address(node: ServiceNode, service: ServedService, address: str) -> None:
     moved = dataclasses.replace(service, cluster_ip=address)
+    node.objects.delete(objects.service(service.name))  # a clusterIP is for life; this is another Service
     node.apply(moved)
     wait_until(lambda: can_connect(node.client, moved["greet"]), 2 * EFFECTIVE_SECONDS)
     wait_until(lambda: not can_connect(node.client, service["greet"]))

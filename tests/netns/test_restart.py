@@ -99,7 +99,7 @@ def test_what_changed_while_nobody_looked_is_made_good(nft_node: ServiceNode) ->
     node = nft_node
     gone, kept = node.serve("greet", "name"), node.serve("greet")
     node.agent.kill_everything()
-    remove_without_waiting(node, gone)
+    node.forget(gone)
     new = ServedService("new", "10.96.4.4", ("greet",))
     node.set_endpoints(new, node.endpoint_addresses)
     node.apply(new)
@@ -110,11 +110,6 @@ def test_what_changed_while_nobody_looked_is_made_good(nft_node: ServiceNode) ->
     assert node.rules_of(kept) == kept_rules
     for service in (new, kept):
         assert set(who_greets(node.client, service["greet"], 3)) == EVERYBODY
-
-
-def remove_without_waiting(node: ServiceNode, service: ServedService) -> None:
-    for path in node.manifests.directory.glob(f"*-{service.name}*.json"):
-        path.unlink()
 
 
 def test_workers_end_when_their_agent_is_killed(nft_node: ServiceNode) -> None:

@@ -19,15 +19,14 @@ from tests.support.clients import (
     who_greets,
 )
 from tests.support.service_node import PROXY_PORTS, ServiceNode
+from tests.support.setups import WITH_API_SERVERS, WITH_MANIFESTS, serving_node
 from tests.support.waiting import wait_until
 from userspace_proxy.demo.namespaces import Namespace
 
 
-@pytest.fixture(scope="module", params=["nft", "legacy", "python-iptables"])
+@pytest.fixture(scope="module", params=[*WITH_MANIFESTS, *WITH_API_SERVERS])
 def node(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceNode]:
-    folder = tmp_path_factory.mktemp(request.param)
-    with ServiceNode(folder, "--iptables-backend", request.param) as node:
-        node.agent.start()
+    with serving_node(request.param, tmp_path_factory.mktemp("node")) as node:
         yield node
 
 

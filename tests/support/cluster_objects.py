@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import msgspec
 
-from tests.support.fake_api_server import write_kubeconfig
+from tests.support.api_servers import RunningApiServer
 from userspace_proxy.core.objects import ApiObject, Kind, kind_of
 from userspace_proxy.demo.namespaces import Namespace
 
@@ -52,39 +57,72 @@ class ManifestDirectory:
         return self.directory / f"{kind_of(item).value}-{item.metadata.name}.json"
 
 
-class ApiServer:
-    """An API server at `url` that `where` reaches; it is written to by server-side apply, over curl."""
+class ApiServerObjects:
+    """An API server on this process's loopback. `reachable_inside` lets the agent get there too."""
 
-    def __init__(self, where: Namespace, url: str, kubeconfig: Path) -> None:
-        self._where = where
-        self._url = url
-        self.flags: tuple[str, ...] = ("--kubeconfig", str(write_kubeconfig(kubeconfig, url)))
+    def __init__(self, server: RunningApiServer) -> None:
+        self._server = server
+        self.flags: tuple[str, ...] = ("--kubeconfig", str(server.kubeconfig))
 
     def apply(self, *items: ApiObject) -> None:
-        for item in items:
-            kind = ("--header", "Content-Type: application/apply-patch+yaml")
-            self._curl("PATCH", item, "?fieldManager=test&force=true", *kind, "--data", "@-")
+        self._server.apply(*(manifest_of(item) for item in items))
 
     def delete(self, *items: ApiObject) -> None:
         for item in items:
-            self._curl("DELETE", item)
+            self._server.delete(manifest_of(item))
 
-    def _curl(self, method: str, item: ApiObject, query: str = "", *flags: str) -> None:
-        url = self._url + path_of(item) + query
-        body = json.dumps(manifest_of(item))
-        self._where.run("curl", "-sS", "--fail", "-X", method, *flags, url, stdin=body)
+    @contextmanager
+    def reachable_inside(self, namespace: Namespace) -> Iterator[None]:
+        """Carry what is sent to the server's port on loopback inside `namespace` to the server.
+
+        At the end its connections are cut, as if the server had died.
+        """
+        port = urlsplit(self._server.url).port
+        assert port is not None
+        ends: list[socket.socket] = []
+        with ExitStack() as stack:
+            listening = stack.enter_context(
+                namespace.call(lambda: socket.create_server(("127.0.0.1", port), backlog=64))
+            )
+
+            def accept() -> None:
+                with suppress(OSError):
+                    while True:
+                        client = stack.enter_context(listening.accept()[0])
+                        server = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+                        ends.extend((client, server))
+                        for source, target in ((client, server), (server, client)):
+                            start(copy, source, target)
+
+            def start(work: Callable[..., None], *arguments: socket.socket) -> None:
+                thread = threading.Thread(target=work, args=arguments)
+                threads.append(thread)
+                thread.start()
+
+            threads: list[threading.Thread] = []
+            start(accept)
+            try:
+                yield
+            finally:
+                listening.shutdown(socket.SHUT_RDWR)
+                threads[0].join()
+                for end in ends:
+                    with suppress(OSError):
+                        end.shutdown(socket.SHUT_RDWR)
+                for thread in threads:
+                    thread.join()
+
+
+def copy(source: socket.socket, target: socket.socket) -> None:
+    """Everything, and then the end."""
+    with suppress(OSError):
+        while data := source.recv(1 << 16):
+            target.sendall(data)
+    with suppress(OSError):
+        target.shutdown(socket.SHUT_WR)
 
 
 def manifest_of(item: ApiObject) -> dict[str, Any]:
     """What `kubectl get -o json` would print."""
     kind = kind_of(item)
     return {"apiVersion": _API_VERSIONS[kind], "kind": kind.value, **msgspec.to_builtins(item)}
-
-
-def path_of(item: ApiObject) -> str:
-    """Where an API server has the object."""
-    kind = kind_of(item)
-    version = _API_VERSIONS[kind]
-    prefix = f"/apis/{version}" if "/" in version else f"/api/{version}"
-    namespace = "" if kind is Kind.NODE else f"/namespaces/{item.metadata.namespace}"
-    return f"{prefix}{namespace}/{kind.value.lower()}s/{item.metadata.name}"

@@ -49,7 +49,10 @@ class ServedService:
 
 
 class ServiceNode:
-    """A node that serves what `objects` hold; `flags` go to the agent. `endpoints` pods run all servers."""
+    """A node that serves what `objects` hold: those of `cluster`, or a directory of manifests in `folder`.
+
+    `flags` go to the agent. `endpoints` pods run all servers.
+    """
 
     def __init__(
         self,
@@ -58,12 +61,12 @@ class ServiceNode:
         wiring: PodWiring = PodWiring.BRIDGE,
         second_node_address: bool = False,
         endpoints: int = 3,
+        cluster: ClusterObjects | None = None,
     ) -> None:
         self.network = NodeNetwork(wiring=wiring, second_node_address=second_node_address)
         self.node = self.network.node
         self._variant = "legacy" if {"legacy", "python-iptables"} & {*flags} else "nft"
-        self.manifests = ManifestDirectory(folder / "manifests")
-        self.objects: ClusterObjects = self.manifests
+        self.objects = ManifestDirectory(folder / "manifests") if cluster is None else cluster
         self._numbers = iter(range(10, 255))
         try:
             self.client = self.network.add_pod("client")
@@ -92,6 +95,12 @@ class ServiceNode:
 
     def close(self) -> None:
         self.network.close()
+
+    @property
+    def manifests(self) -> ManifestDirectory:
+        """For tests of manifests alone."""
+        assert isinstance(self.objects, ManifestDirectory)
+        return self.objects
 
     def start_servers(self, pod: Namespace) -> None:
         """Start every kind of server in a pod; they call themselves like the pod."""
@@ -143,10 +152,14 @@ class ServiceNode:
 
     def remove(self, service: ServedService) -> None:
         """Delete the Service and its slice, and wait until its rules are gone."""
+        self.forget(service)
+        wait_until(lambda: not self.rules_of(service))
+
+    def forget(self, service: ServedService) -> None:
+        """Delete the Service and its slice."""
         self.objects.delete(
             objects.service(service.name), objects.endpoint_slice(f"{service.name}-1", of=service.name)
         )
-        wait_until(lambda: not self.rules_of(service))
 
     def rules(self, *, counters: bool = False) -> list[str]:
         """All rules and chains on the node, in the variant that the agent uses."""
