@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import logging
 import shutil
 import subprocess
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from aiohttp import web
 
 from tests.support.api_servers import API_SERVERS, RunningApiServer, running_api_server
 from tests.support.fake_api_server import EXPIRED, ApiStatusError, FakeApiServer, Object, write_kubeconfig
-from tests.support.recording_sink import RecordingSink, running
+from tests.support.recording_sink import DEADLINE_SECONDS, RecordingSink, running
 from userspace_proxy.core.objects import EndpointSlice, Kind
 from userspace_proxy.errors import SourceError
 from userspace_proxy.sources.api_server import ApiServerSource
@@ -198,7 +199,7 @@ def test_bookmarks_spare_a_new_list(tmp_path: Path) -> None:
 
     async def scene() -> None:
         async with CutAfterABookmark() as server, following(server, tmp_path) as sink:
-            await wait_for_fault(server)
+            await wait_until(lambda: server.faults)
             server.apply(service("new"))
             await sink.until(lambda: sink.names() == ["default/new"])
             assert sink.listings() == 1
@@ -299,9 +300,7 @@ def test_a_server_that_is_down_is_waited_for(tmp_path: Path, caplog: pytest.LogC
             await asyncio.sleep(0.01)
 
         async with running(ApiServerSource(kubeconfig, "node-1", sleep=sleep)) as sink:
-            async with asyncio.timeout(10):
-                while len(waits) < 20:
-                    await asyncio.sleep(0.01)
+            await wait_until(lambda: len(waits) >= 20)
             assert sink.observed == []
             async with FakeApiServer(first.port) as second:
                 second.apply(service("a"))
@@ -317,13 +316,10 @@ def test_a_server_that_is_down_is_waited_for(tmp_path: Path, caplog: pytest.LogC
                 await sink.until(lambda: "default/s-1" not in sink.names())
 
     run(scene())
-    messages = [(record.levelname, record.getMessage()[:38]) for record in caplog.records]
-    assert messages[:2] == [
-        ("WARNING", "API server cannot be followed; keeping"),
-        ("INFO", "API server can be followed again"),
-    ]
+    levels = [record.levelname for record in caplog.records]
+    assert levels[:2] == ["WARNING", "INFO"]
+    assert all(level != after for level, after in itertools.pairwise(levels)), "one of each for each loss"
     assert "Cannot connect to host 127.0.0.1" in caplog.records[0].getMessage()
-    assert len(messages) <= 4
 
 
 def test_a_refusal_for_one_kind_leaves_the_others_alone(
@@ -331,9 +327,11 @@ def test_a_refusal_for_one_kind_leaves_the_others_alone(
 ) -> None:
     class Forbidding(FakeApiServer):
         is_forbidden = True
+        refusals = 0
 
         async def list_objects(self, kind: str, request: web.Request) -> web.StreamResponse:
             if kind == "Node" and self.is_forbidden:
+                self.refusals += 1
                 raise ApiStatusError(403, "Forbidden", 'nodes is forbidden: User "x"\ncannot list')
             return await super().list_objects(kind, request)
 
@@ -343,6 +341,7 @@ def test_a_refusal_for_one_kind_leaves_the_others_alone(
             kubeconfig = write_kubeconfig(tmp_path / "kubeconfig", server.url)
             async with running(ApiServerSource(kubeconfig, "node-1", sleep=briefly)) as sink:
                 await sink.until(lambda: sink.names() == ["default/a"])
+                await wait_until(lambda: server.refusals > 3)
                 server.is_forbidden = False
                 await sink.until(lambda: sink.names(Kind.NODE) == ["/node-1"])
 
@@ -366,8 +365,7 @@ def test_retry_after_is_waited_for(tmp_path: Path) -> None:
         async with Busy() as server:
             kubeconfig = write_kubeconfig(tmp_path / "kubeconfig", server.url)
             async with running(ApiServerSource(kubeconfig, "node-1", sleep=sleep)):
-                while len(waits) < 3:
-                    await asyncio.sleep(0.01)
+                await wait_until(lambda: len(waits) >= 3)
 
     run(scene())
     assert waits == [11.0] * 3
@@ -437,17 +435,15 @@ def test_a_certificate_is_checked(tmp_path: Path) -> None:
     run(scene())
 
 
-async def wait_for_fault(server: OneWatchIsFaulty) -> None:
-    async with asyncio.timeout(10):
-        while not server.faults:
+async def wait_until(is_reached: Callable[[], object]) -> None:
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while not is_reached():
             await asyncio.sleep(0.001)
 
 
 async def wait_for_watches(server: FakeApiServer) -> None:
     """Until every kind is watched at `server`."""
-    async with asyncio.timeout(10):
-        while len({path for path, query in server.requests if "watch" in query}) < len(Kind):
-            await asyncio.sleep(0.001)
+    await wait_until(lambda: len({path for path, query in server.requests if "watch" in query}) == len(Kind))
 
 
 def kubeconfig_with(cluster: Object | None = None, user: Object | None = None) -> Object:

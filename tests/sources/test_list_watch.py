@@ -338,12 +338,16 @@ def test_losing_contact_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
 def test_losing_contact_is_said_once_for_all_kinds(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     contact = Contact()
-    for kind in Kind:
-        contact.lost(kind, "connection refused")
+    for kind, failure in zip(Kind, (CUT, status(503), RequestFailedError("refused")), strict=True):
+        contact.lost(kind, failure)
     for kind in Kind:
         contact.regained(kind)
     contact.regained(Kind.NODE)
-    contact.lost(Kind.NODE, "403 Forbidden: nodes")
-    contact.lost(Kind.NODE, "403 Forbidden: nodes")
-    contact.lost(Kind.SERVICE, "403 Forbidden: services")
-    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO", "WARNING", "WARNING"]
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+
+
+def test_each_refusal_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    contact = Contact()
+    for kind in (Kind.NODE, Kind.NODE, Kind.SERVICE):
+        contact.lost(kind, RequestFailedError(f"403 Forbidden: {kind.value}", 403))
+    assert [record.getMessage()[-7:] for record in caplog.records] == ["n: Node", "Service"]

@@ -38,7 +38,8 @@ MAX_PAGE_BYTES = 256 * 1024 * 1024
 DECODED_AT_ONCE_BYTES = 256 * 1024
 
 GONE = 410
-_SAME_VERSION_CAN_WORK = frozenset({429, 500, 502, 503})
+_SERVER_IS_AILING = frozenset({429, 500, 502, 503})
+"""Statuses that say nothing against the request: the version to watch from stays good."""
 
 _log = logging.getLogger(__name__)
 
@@ -72,14 +73,17 @@ class Watched:
 
 @dataclass(slots=True)
 class Contact:
-    """Whether the API server can be reached, over all kinds, so that losing it is said once."""
+    """Whether the API server can be followed, over all kinds, so that losing it is said once."""
 
     failing: dict[Kind, str] = field(default_factory=dict)
 
-    def lost(self, kind: Kind, reason: str) -> None:
-        if kind not in self.failing and reason not in self.failing.values():
-            _log.warning("API server cannot be followed; keeping what is known and trying again: %s", reason)
-        self.failing.setdefault(kind, reason)
+    def lost(self, kind: Kind, failure: RequestFailedError) -> None:
+        # A refusal is for one kind; a server that is down is so for all, in different words perhaps.
+        is_refused = failure.status is not None and failure.status not in _SERVER_IS_AILING
+        why = str(failure) if is_refused else ""
+        if kind not in self.failing and why not in self.failing.values():
+            _log.warning("API server cannot be followed; keeping what is known and trying again: %s", failure)
+        self.failing.setdefault(kind, why)
 
     def regained(self, kind: Kind) -> None:
         if self.failing.pop(kind, None) is not None and not self.failing:
@@ -154,12 +158,12 @@ class ListWatch:
             except RequestFailedError as error:
                 failed = error
             is_gone = failed is not None and failed.status == GONE
-            if failed and failed.status and failed.status not in _SAME_VERSION_CAN_WORK:
+            if failed and failed.status and failed.status not in _SERVER_IS_AILING:
                 self._version = None
             since = self._watching_since
             failures = 0 if since is not None and self._clock() - since >= STEADY_SECONDS else failures + 1
             if failures and failed and not is_gone:
-                self._contact.lost(self._watched.kind, str(failed))
+                self._contact.lost(self._watched.kind, failed)
             if failures > (1 if is_gone else 0):
                 wait = delay_seconds(failures, self._chance.random())
                 asked = min(failed.retry_after_seconds, MAX_RETRY_AFTER_SECONDS) if failed else 0.0
