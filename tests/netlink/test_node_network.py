@@ -58,7 +58,8 @@ UNNUMBERED_V6 = "route add fd00::2/128 dev cali1"
 
 
 def test_an_interface_with_a_route_and_no_address_is_unnumbered(node: Namespace) -> None:
-    node.ip(link("cali1"), "link set cali1 up", UNNUMBERED_V4, UNNUMBERED_V6)
+    node.ip(link("cali1"), "link set cali1 up", "link set cali1-peer up", UNNUMBERED_V4, UNNUMBERED_V6)
+    assert any(local.address.startswith("fe80::") for local in read(node, V6).addresses)
     assert read(node).unnumbered == ("cali1",)
     assert read(node, V6).unnumbered == ("cali1",), "fe80:: is no address that others could be redirected to"
 
@@ -90,7 +91,7 @@ def test_an_interface_is_not_unnumbered_with(node: Namespace, but: list[str]) ->
 
 
 def test_a_link_s_own_ipv6_route_does_not_make_it_unnumbered(node: Namespace) -> None:
-    node.ip(link("veth1"), "link set veth1 up")
+    node.ip(link("veth1"), "link set veth1 up", "link set veth1-peer up")
     assert read(node, V6).unnumbered == ()
 
 

@@ -84,6 +84,14 @@ def test_an_nft_host_gets_no_legacy_tables(host: Namespace, choice: BackendChoic
     assert "legacy" not in host.run("iptables-nft-save").stdout
 
 
+def test_python_iptables_registers_the_tables_that_it_writes_and_no_others(host: Namespace) -> None:
+    def work() -> str:
+        Capture(open_backend(BackendChoice.PYTHON_IPTABLES, V4)).sync(ALL)
+        return Path("/proc/thread-self/net/ip_tables_names").read_text()
+
+    assert sorted(host.call(work).split()) == ["filter", "nat"]
+
+
 def test_rules_of_an_earlier_run_are_found_in_every_variant(host: Namespace) -> None:
     for known in Variant:
         host.call(partial(Capture(IptablesRestore(known, V4)).sync, ALL))

@@ -46,8 +46,8 @@ from userspace_proxy.iptables.rules import (
 NO_ENDPOINTS = " has no endpoints"
 """How the comment of a refusing rule ends, as kube-proxy's do."""
 
-_NEW, _RELATED = ConntrackState.NEW, ConntrackState.RELATED
-_ESTABLISHED, _DNAT = ConntrackState.ESTABLISHED, ConntrackState.DNAT
+_RELATED, _ESTABLISHED = ConntrackState.RELATED, ConntrackState.ESTABLISHED
+_DNAT = ConntrackState.DNAT
 
 
 class Refusal(Enum):
@@ -149,7 +149,7 @@ def _guard(portals: list[Portal], settings: CaptureSettings) -> Iterable[Rule]:
     """What happens to packets for the proxy ports; others never come here.
 
     What is neither redirected nor part of something known was sent to the proxy port itself: dropped.
-    Flows under way pass before the refusals, so that these cost new flows alone, and cut none. What is
+    Flows under way pass before the refusals, so that these meet new flows alone. What is
     established without redirection is none of ours (some process chose such a port as its own end) and is
     left to the rules that follow.
     """
@@ -174,7 +174,6 @@ def _guard(portals: list[Portal], settings: CaptureSettings) -> Iterable[Rule]:
             target=_refusal_target(portal, settings.family),
             protocol=portal.frontend.protocol,
             destination_ports=PortRange(portal.proxy_port, portal.proxy_port),
-            states=(is_any_of(_NEW),),
             comment=_refusal_comment(portal),
         )
     yield Rule(target=Verdict.ACCEPT, states=(redirected,), comment="redirected")

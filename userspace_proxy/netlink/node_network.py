@@ -28,7 +28,6 @@ from userspace_proxy.errors import UserspaceProxyError
 
 _IFF_UP: Final = 0x1
 _IFF_LOOPBACK: Final = 0x8
-_RT_TABLE_LOCAL: Final = 255
 _RECEIVE_BYTES: Final = 65536
 
 
@@ -139,8 +138,6 @@ def _routed_interfaces(netlink: Any, af: socket.AddressFamily) -> Iterator[int]:
     """The indexes of interfaces that a route leads through, beside those that every IPv6 link has."""
     for route in netlink.get_routes(family=af):
         destination = route.get_attr("RTA_DST")
-        if (route.get_attr("RTA_TABLE") or route["table"]) == _RT_TABLE_LOCAL:
-            continue
         if destination and af == socket.AF_INET6 and _is_link_local_v6(destination):
             continue
         if index := route.get_attr("RTA_OIF"):
