@@ -124,7 +124,9 @@ def test_comments_are_names_made_safe() -> None:
 def test_a_refusing_rule_says_why_and_whose_it_is() -> None:
     for name in ("default/web:http", "y" * 300):
         refused = Portal(Frontend("10.96.0.1", TCP, Port(80)), ProxyPort(20001), name, Refusal.REJECT)
-        (rule,) = portal_rules([refused], BRIDGED.settings).chains[PORTALS_CONTAINER]
+        chains = portal_rules([refused], BRIDGED.settings).chains
+        assert not any(isinstance(rule.target, Reject) for rule in chains[PORTALS_GUARD])
+        (rule,) = chains[PORTALS_CONTAINER]
         assert rule.comment == name[: 255 - len(NO_ENDPOINTS)] + NO_ENDPOINTS
 
 

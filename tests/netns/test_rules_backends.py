@@ -230,20 +230,22 @@ def test_verdict_rules_can_be_edited_singly(host: Host) -> None:
         assert host.read().chains == {PORTALS_GUARD: rules}
 
 
+WITH_LOCK = [BackendChoice.LEGACY, BackendChoice.PYTHON_IPTABLES]
+"""The nft variant takes none."""
+
+
+@pytest.mark.parametrize("host", WITH_LOCK, indirect=True)
 def test_no_other_program_writes_while_we_hold_the_xtables_lock(host: Host) -> None:
-    if host.choice is BackendChoice.NFT:
-        pytest.skip("the nft variant takes no lock")
     with python_iptables.xtables_lock():
         locked_out = host.namespace.run("iptables-legacy", "--wait", "1", "-F", check=False)
     assert "xtables lock" in locked_out.stderr
     host.iptables("-F")
 
 
+@pytest.mark.parametrize("host", WITH_LOCK, indirect=True)
 def test_the_xtables_lock_is_waited_for_and_named(
     host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if host.choice is BackendChoice.NFT:
-        pytest.skip("the nft variant takes no lock")
     monkeypatch.setattr(python_iptables, "LOCK_WAIT_SECONDS", 0)
     host.sync(ALL)
     with (tmp_path / "xtables.lock").open() as lock:
