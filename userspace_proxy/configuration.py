@@ -16,6 +16,7 @@ from userspace_proxy.errors import UsageError
 
 IPTABLES_BACKENDS: Final = ("auto", "nft", "legacy", "python-iptables")
 _MAX_WORKERS: Final = 256
+_MIN_PROXY_PORTS: Final = 4
 _UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(h|ms|m|s)")
 _DURATION: Final = re.compile(rf"(?:{_DURATION_PART.pattern})+")
@@ -142,4 +143,6 @@ def _read_port_range(text: str) -> tuple[PortRange, str | None]:
         return DEFAULT_PROXY_PORT_RANGE, None
     if not 1 <= first <= last <= 65535:
         return DEFAULT_PROXY_PORT_RANGE, f"{text!r} is not a range within 1-65535"
+    if last - first < _MIN_PROXY_PORTS - 1:
+        return DEFAULT_PROXY_PORT_RANGE, f"{text!r} has fewer than {_MIN_PROXY_PORTS} ports"
     return PortRange(first, last), None

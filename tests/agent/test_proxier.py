@@ -28,7 +28,7 @@ from userspace_proxy.iptables.capture import Capture
 from userspace_proxy.iptables.portal_rules import CaptureSettings, Portal, Refusal, portal_rules
 from userspace_proxy.iptables.rules import PortRange, RuleSet
 
-SETTINGS = CaptureSettings(IPFamily.IPV4, PortRange(11000, 29999))
+SETTINGS = CaptureSettings(IPFamily.IPV4, PortRange(11000, 29999), ProxyPort(11000), ProxyPort(11001))
 WEB = Frontend("10.96.0.10", Protocol.TCP, Port(80))
 
 

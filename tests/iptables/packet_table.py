@@ -17,7 +17,8 @@ TCP, UDP = Protocol.TCP, Protocol.UDP
 NODE_ADDRESS = "192.0.2.10"
 POD_BRIDGE = "10.244.1.1"
 PROXY_PORTS = PortRange(20000, 20099)
-CLOSED_PORT = ProxyPort(20000)
+REFUSING_PORT = ProxyPort(20098)
+SILENT_PORT = ProxyPort(20099)
 UNRELATED_PORT = 2222
 """A server of the node's own that is none of our business."""
 
@@ -59,23 +60,23 @@ class Wiring:
 
 BRIDGED = Wiring(
     "bridged pods",
-    Node({"eth0": (NODE_ADDRESS,), "cni0": (POD_BRIDGE,)}, CLOSED_PORT),
+    Node({"eth0": (NODE_ADDRESS,), "cni0": (POD_BRIDGE,)}, REFUSING_PORT),
     "cni0",
-    CaptureSettings(IPFamily.IPV4, PROXY_PORTS, closed_port=CLOSED_PORT),
+    CaptureSettings(IPFamily.IPV4, PROXY_PORTS, REFUSING_PORT, SILENT_PORT),
     {Sender.POD: POD_BRIDGE, Sender.OUTSIDE: NODE_ADDRESS, Sender.NODE: "127.0.0.1"},
 )
 UNNUMBERED = Wiring(
     "unnumbered veths",
-    Node({"eth0": (NODE_ADDRESS,), "veth2": ()}, CLOSED_PORT),
+    Node({"eth0": (NODE_ADDRESS,), "veth2": ()}, REFUSING_PORT),
     "veth2",
-    CaptureSettings(IPFamily.IPV4, PROXY_PORTS, node_address=NODE_ADDRESS, closed_port=CLOSED_PORT),
+    CaptureSettings(IPFamily.IPV4, PROXY_PORTS, REFUSING_PORT, SILENT_PORT, node_address=NODE_ADDRESS),
     {Sender.POD: NODE_ADDRESS, Sender.OUTSIDE: NODE_ADDRESS, Sender.NODE: "127.0.0.1"},
 )
 BOUND = Wiring(
     "a bind address",
-    Node({"eth0": (NODE_ADDRESS,), "cni0": (POD_BRIDGE,)}, CLOSED_PORT),
+    Node({"eth0": (NODE_ADDRESS,), "cni0": (POD_BRIDGE,)}, REFUSING_PORT),
     "cni0",
-    CaptureSettings(IPFamily.IPV4, PROXY_PORTS, bind_address=NODE_ADDRESS, closed_port=CLOSED_PORT),
+    CaptureSettings(IPFamily.IPV4, PROXY_PORTS, REFUSING_PORT, SILENT_PORT, bind_address=NODE_ADDRESS),
     dict.fromkeys(Sender, NODE_ADDRESS),
 )
 WIRINGS = (BRIDGED, UNNUMBERED, BOUND)

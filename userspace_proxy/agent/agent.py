@@ -77,8 +77,18 @@ async def run_agent(configuration: Configuration) -> None:
         ports = configuration.proxy_port_range
         network = await read_network()
         _require_local(configuration.bind_address, network)
+        sockets = ListeningSockets(
+            ProxyPortClaims(ports), {family: configuration.bind_address or "0.0.0.0"}, random.SystemRandom()
+        )
+        stack.callback(sockets.close_all)
         settings = settings_for(
-            CaptureSettings(family, PortRange(ports.first, ports.last), configuration.bind_address),
+            CaptureSettings(
+                family,
+                PortRange(ports.first, ports.last),
+                refusing_port=sockets.reserve_port(),
+                silent_port=sockets.reserve_port(),
+                bind_address=configuration.bind_address,
+            ),
             network,
             state.node_addresses(family),
         )
@@ -88,12 +98,6 @@ async def run_agent(configuration: Configuration) -> None:
             delete_stale_udp=delete_stale_udp,
             rules_thread=rules_thread,
         )
-        sockets = ListeningSockets(
-            ProxyPortClaims(configuration.proxy_port_range),
-            {family: configuration.bind_address or "0.0.0.0"},
-            random.SystemRandom(),
-        )
-        stack.callback(sockets.close_all)
         workers = WorkerPool(
             loop,
             size=configuration.workers,

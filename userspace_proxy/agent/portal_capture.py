@@ -159,10 +159,10 @@ def stale_udp_frontends(before: Portals, after: Portals) -> dict[Frontend, Proxy
         old = before.get(frontend)
         if frontend.protocol is not Protocol.UDP:
             continue
-        if old is None or old.proxy_port != portal.proxy_port:
-            stale[frontend] = portal.proxy_port
-        elif old.refusal != portal.refusal:
-            stale[frontend] = None
+        if old is not None and (old.proxy_port, old.refusal) == (portal.proxy_port, portal.refusal):
+            continue
+        flips = old is not None and old.refusal != portal.refusal
+        stale[frontend] = None if flips or portal.refusal is not None else portal.proxy_port
     for frontend in before.keys() - after.keys():
         if frontend.protocol is Protocol.UDP:
             stale[frontend] = None

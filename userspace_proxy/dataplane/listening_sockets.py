@@ -24,6 +24,8 @@ _BACKLOG: Final = 65535
 _IP_PKTINFO: Final = 8
 """linux/in.h; Python's socket module names it from 3.14 on."""
 
+_DOMAINS: Final = {IPFamily.IPV4: socket.AF_INET, IPFamily.IPV6: socket.AF_INET6}
+
 
 class ListenerError(UserspaceProxyError):
     """A listener cannot be opened now: no free port in the range, or no descriptor left."""
@@ -39,6 +41,7 @@ class ListeningSockets:
         self._ports: dict[ListenerName, ProxyPort] = {}
         self._listeners: dict[ServicePortName, list[ListenerName]] = {}
         self._sockets: dict[ListenerKey, socket.socket] = {}
+        self._reserved: list[socket.socket] = []
 
     def __len__(self) -> int:
         return len(self._ports)
@@ -84,6 +87,32 @@ class ListeningSockets:
             "widen --proxy-port-range"
         )
 
+    def reserve_port(self) -> ProxyPort:
+        """Keep the first free port of the range from everybody, without listening there.
+
+        A TCP connection to it is reset. It is the first, so that it is most likely the same after a restart.
+        Raises `ListenerError`.
+        """
+        for port in self._claims.candidates(Protocol.TCP, None, 0):
+            held = []
+            try:
+                for family, address in self._bind_addresses.items():
+                    held.append(socket.socket(_DOMAINS[family], socket.SOCK_STREAM))
+                    if family is IPFamily.IPV6:
+                        held[-1].setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                    held[-1].bind((address, port))
+            except OSError as error:
+                for sock in held:
+                    sock.close()
+                if error.errno == errno.EADDRINUSE:
+                    continue
+                raise ListenerError(f"a port cannot be reserved: {error}") from error
+            self._reserved += held
+            for protocol in Protocol:
+                self._claims.claim(protocol, port)
+            return port
+        raise ListenerError(f"no proxy port is free in {self._claims.port_range}")
+
     def close(self, name: ListenerName) -> None:
         """Close a listener to which no rule leads any more and that no worker has."""
         port = self._ports.pop(name)
@@ -98,11 +127,12 @@ class ListeningSockets:
     def close_all(self) -> None:
         for name in self:
             self.close(name)
+        while self._reserved:
+            self._reserved.pop().close()
 
     def _bind(self, family: IPFamily, protocol: Protocol, port: ProxyPort) -> socket.socket:
-        domain = socket.AF_INET if family is IPFamily.IPV4 else socket.AF_INET6
         kind = socket.SOCK_STREAM if protocol is Protocol.TCP else socket.SOCK_DGRAM
-        sock = socket.socket(domain, kind | socket.SOCK_NONBLOCK)
+        sock = socket.socket(_DOMAINS[family], kind | socket.SOCK_NONBLOCK)
         try:
             if family is IPFamily.IPV6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)

@@ -5,10 +5,11 @@ which a worker listens. nat captures: what comes in from pods and other hosts in
 the node's own processes send in KUBE-PORTALS-HOST. filter guards: a proxy port answers what was redirected
 to it and nothing else.
 
-Refusing: by REJECT in the guard, which leaves no conntrack entry behind. But where bridged packets pass
-iptables (net.bridge.bridge-nf-call-iptables, set on most nodes), REJECT sends its TCP reset with the proxy
-port's address instead of the frontend's, and a pod's client waits in vain; ICMP would come through, but the
-kernel limits its rate. So TCP is captured to a closed port where there is one, and reset by the kernel's TCP.
+Refusing needs no rule for each portal in filter: a portal without endpoints is captured to one of two ports
+that serve nobody. At the refusing port the kernel's own TCP resets connections, because nobody listens there,
+and the guard rejects datagrams; at the silent port the guard drops everything. (REJECT would not do for TCP:
+where bridged packets pass iptables, as on most nodes, its reset leaves with the proxy port's address instead
+of the frontend's, and a pod's client waits in vain.)
 """
 
 from __future__ import annotations
@@ -36,15 +37,11 @@ from userspace_proxy.iptables.rules import (
     Rule,
     RuleSet,
     Table,
-    Target,
     Verdict,
     is_any_of,
     is_none_of,
     safe_comment,
 )
-
-NO_ENDPOINTS = " has no endpoints"
-"""How the comment of a refusing rule ends, as kube-proxy's do."""
 
 _RELATED, _ESTABLISHED = ConntrackState.RELATED, ConntrackState.ESTABLISHED
 _DNAT = ConntrackState.DNAT
@@ -55,6 +52,10 @@ class Refusal(Enum):
 
     REJECT = "reject"
     DROP = "drop"
+
+
+_WHY_REFUSED = {Refusal.REJECT: " has no endpoints", Refusal.DROP: " has no local endpoints"}
+"""How the comment of a rule ends that leads to nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +75,16 @@ class CaptureSettings:
     `proxy_ports` is the range that all proxy ports are of. `bind_address` is the one address that listeners
     are bound to; None: they are bound to all. `node_address` is given when traffic can come in by an
     interface without an address of the family, and is where it goes to then: REDIRECT would find no address
-    there, and the packets would vanish. `closed_port` is one of `proxy_ports` that somebody keeps free of
-    listeners, best with a TCP socket that is bound and never listens.
+    there, and the packets would vanish. `refusing_port` and `silent_port` are two of `proxy_ports` at which
+    nobody listens.
     """
 
     family: IPFamily
     proxy_ports: PortRange
+    refusing_port: ProxyPort
+    silent_port: ProxyPort
     bind_address: str | None = None
     node_address: str | None = None
-    closed_port: ProxyPort | None = None
 
 
 def portal_rules(portals: Iterable[Portal], settings: CaptureSettings) -> RuleSet:
@@ -91,7 +93,7 @@ def portal_rules(portals: Iterable[Portal], settings: CaptureSettings) -> RuleSe
     from_outside = settings.bind_address or settings.node_address
     return RuleSet(
         chains={
-            PORTALS_GUARD: tuple(_guard(ordered, settings)),
+            PORTALS_GUARD: tuple(_guard(settings)),
             PORTALS_CONTAINER: tuple(_capture(portal, from_outside, settings) for portal in ordered),
             PORTALS_HOST: tuple(_capture(portal, settings.bind_address, settings) for portal in ordered),
         },
@@ -106,14 +108,14 @@ def portal_rules(portals: Iterable[Portal], settings: CaptureSettings) -> RuleSe
 def read_portals(installed: InstalledRules) -> dict[Frontend, ProxyPort]:
     """Where the installed rules lead each frontend: what a restarted agent takes up again.
 
-    A TCP frontend that is refused leads to no proxy port and is not among them.
+    A frontend that is refused leads to nobody's proxy port and is not among them.
     """
     portals: dict[Frontend, ProxyPort] = {}
     for chain in (PORTALS_HOST, PORTALS_CONTAINER):
         for rule in installed.chains.get(chain, ()):
             if not (isinstance(rule, Rule) and isinstance(rule.target, Redirect | Dnat)):
                 continue
-            if rule.comment.endswith(NO_ENDPOINTS):
+            if rule.comment.endswith(tuple(_WHY_REFUSED.values())):
                 continue
             if rule.destination and rule.protocol and rule.destination_ports:
                 port = Port(rule.destination_ports.first)
@@ -128,67 +130,59 @@ def _order(portal: Portal) -> tuple[str, int, str]:
 
 def _capture(portal: Portal, to_address: str | None, settings: CaptureSettings) -> Rule:
     frontend = portal.frontend
-    closed_port = _closed_port(portal, settings)
-    port = closed_port or portal.proxy_port
+    match portal.refusal:
+        case None:
+            port = portal.proxy_port
+        case Refusal.REJECT:
+            port = settings.refusing_port
+        case Refusal.DROP:
+            port = settings.silent_port
     return Rule(
         target=Dnat(to_address, port) if to_address else Redirect(port),
         protocol=frontend.protocol,
         destination=frontend.address,
         destination_ports=PortRange(frontend.port, frontend.port),
-        comment=_refusal_comment(portal) if closed_port else safe_comment(portal.comment),
+        comment=_comment(portal),
     )
 
 
-def _closed_port(portal: Portal, settings: CaptureSettings) -> ProxyPort | None:
-    """The port that resets the portal's connections, if that is how it refuses them."""
-    is_reset = portal.refusal is Refusal.REJECT and portal.frontend.protocol is Protocol.TCP
-    return settings.closed_port if is_reset else None
+def _comment(portal: Portal) -> str:
+    if portal.refusal is None:
+        return safe_comment(portal.comment)
+    why = _WHY_REFUSED[portal.refusal]
+    return safe_comment(portal.comment[: COMMENT_LIMIT - len(why)] + why)
 
 
-def _guard(portals: list[Portal], settings: CaptureSettings) -> Iterable[Rule]:
+def _guard(settings: CaptureSettings) -> Iterable[Rule]:
     """What happens to packets for the proxy ports; others never come here.
 
     What is neither redirected nor part of something known was sent to the proxy port itself: dropped.
-    Flows under way pass before the refusals, so that these meet new flows alone. What is
-    established without redirection is none of ours (some process chose such a port as its own end) and is
-    left to the rules that follow.
+    What is established without redirection is none of ours (some process chose such a port as its own end)
+    and is left to the rules that follow.
     """
+    redirected = is_any_of(_DNAT)
+    port_unreachable = (
+        "icmp-port-unreachable" if settings.family is IPFamily.IPV4 else "icmp6-port-unreachable"
+    )
     yield Rule(
         target=Verdict.DROP,
         states=(is_none_of(_RELATED, _ESTABLISHED, _DNAT),),
         comment="sent to a proxy port directly",
     )
-    redirected = is_any_of(_DNAT)
     yield Rule(
-        target=Verdict.ACCEPT,
-        states=(is_any_of(_RELATED, _ESTABLISHED), redirected),
-        comment="redirected, under way",
+        target=Reject(port_unreachable),
+        protocol=Protocol.UDP,
+        destination_ports=PortRange(settings.refusing_port, settings.refusing_port),
+        comment="no endpoints",
     )
-    refused: set[tuple[Protocol, ProxyPort]] = set()
-    for portal in portals:
-        key = (portal.frontend.protocol, portal.proxy_port)
-        if portal.refusal is None or _closed_port(portal, settings) or key in refused:
-            continue
-        refused.add(key)
+    for protocol in Protocol:
         yield Rule(
-            target=_refusal_target(portal, settings.family),
-            protocol=portal.frontend.protocol,
-            destination_ports=PortRange(portal.proxy_port, portal.proxy_port),
-            comment=_refusal_comment(portal),
+            target=Verdict.DROP,
+            protocol=protocol,
+            destination_ports=PortRange(settings.silent_port, settings.silent_port),
+            comment="no local endpoints",
         )
     yield Rule(target=Verdict.ACCEPT, states=(redirected,), comment="redirected")
-
-
-def _refusal_target(portal: Portal, family: IPFamily) -> Target:
-    if portal.refusal is Refusal.DROP:
-        return Verdict.DROP
-    if portal.frontend.protocol is Protocol.TCP:
-        return Reject("tcp-reset")
-    return Reject("icmp-port-unreachable" if family is IPFamily.IPV4 else "icmp6-port-unreachable")
-
-
-def _refusal_comment(portal: Portal) -> str:
-    return safe_comment(portal.comment[: COMMENT_LIMIT - len(NO_ENDPOINTS)] + NO_ENDPOINTS)
 
 
 def _guard_hook(protocol: Protocol, proxy_ports: PortRange) -> Hook:
