@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from userspace_proxy.core.port_claims import DEFAULT_PROXY_PORT_RANGE, PortRange
-from userspace_proxy.core.service_port import is_dns_subdomain
+from userspace_proxy.core.service_checks import is_dns_subdomain
 from userspace_proxy.errors import UsageError
 
 IPTABLES_BACKENDS: Final = ("auto", "nft", "legacy", "python-iptables")

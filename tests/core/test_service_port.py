@@ -9,6 +9,13 @@ from hypothesis import given
 from tests.support.object_strategies import services
 from tests.support.objects import service
 from userspace_proxy.core import objects
+from userspace_proxy.core.service_checks import (
+    family_of,
+    is_dns_subdomain,
+    is_port,
+    read_service,
+    why_not_dialled,
+)
 from userspace_proxy.core.service_port import (
     Frontend,
     IPFamily,
@@ -19,12 +26,7 @@ from userspace_proxy.core.service_port import (
     ServicePortName,
     TrafficPolicy,
     UdpIdleTimeouts,
-    family_of,
-    is_dns_subdomain,
-    is_port,
-    read_service,
     udp_idle_timeouts,
-    why_not_dialled,
 )
 
 WEB = ServiceName("default", "web")

@@ -19,7 +19,13 @@ from typing import Final, NoReturn, TypeAlias, TypeVar
 from userspace_proxy.core.service_port import Frontend, IPFamily, Protocol, ProxyPort
 from userspace_proxy.errors import UserspaceProxyError
 from userspace_proxy.iptables.capture import Capture
-from userspace_proxy.iptables.portal_rules import CaptureSettings, Portal, portal_rules, read_portals
+from userspace_proxy.iptables.portal_rules import (
+    CaptureSettings,
+    Destination,
+    Portal,
+    portal_rules,
+    read_portals,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +76,7 @@ class PortalCapture:
         """Where the rules of an earlier run lead. They stay as they are until the first `want`."""
         installed = await self._in_rules_thread(self._capture.read)
         adopted = read_portals(installed)
-        self._committed = {frontend: Portal(frontend, port, "") for frontend, port in adopted.items()}
+        self._committed = {frontend: Portal(frontend, "", Destination(port), Destination(port)) for frontend, port in adopted.items()}
         if adopted:
             logger.info("Rules of an earlier run adopted: portals=%d", len(adopted))
         return adopted
@@ -147,6 +153,10 @@ class PortalCapture:
         return await asyncio.get_running_loop().run_in_executor(self._rules_thread, work)
 
 
+def _destinations(portal: Portal) -> tuple[Destination, Destination]:
+    return portal.outside, portal.inside
+
+
 def stale_udp_frontends(before: Portals, after: Portals) -> dict[Frontend, ProxyPort | None]:
     """The UDP frontends whose conntrack entries may lead astray, and where they should lead (None: nowhere).
 
@@ -159,10 +169,14 @@ def stale_udp_frontends(before: Portals, after: Portals) -> dict[Frontend, Proxy
         old = before.get(frontend)
         if frontend.protocol is not Protocol.UDP:
             continue
-        if old is not None and (old.proxy_port, old.refusal) == (portal.proxy_port, portal.refusal):
+        now = _destinations(portal)
+        if old is not None and _destinations(old) == now and old.source_ranges == portal.source_ranges:
             continue
-        flips = old is not None and old.refusal != portal.refusal
-        stale[frontend] = None if flips or portal.refusal is not None else portal.proxy_port
+        # Entries that lead to the one place where all of it goes now may stay; it may be theirs of before.
+        only = now[0] if len(set(now)) == 1 and now[0].refusal is None else None
+        was_refused = old is not None and any(place.refusal for place in _destinations(old))
+        stays = only is not None and not was_refused and portal.source_ranges is None
+        stale[frontend] = only.proxy_port if only is not None and stays else None
     for frontend in before.keys() - after.keys():
         if frontend.protocol is Protocol.UDP:
             stale[frontend] = None

@@ -26,7 +26,8 @@ from userspace_proxy.core.objects import (
     kind_of,
 )
 from userspace_proxy.core.problem import Problem
-from userspace_proxy.core.service_port import IPFamily, ServiceName, ServicePort, family_of, read_service
+from userspace_proxy.core.service_checks import family_of, read_service
+from userspace_proxy.core.service_port import IPFamily, ServiceName, ServicePort
 
 _ZONE_LABEL = "topology.kubernetes.io/zone"
 

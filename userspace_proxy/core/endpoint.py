@@ -11,16 +11,8 @@ from typing import Final
 
 from userspace_proxy.core.objects import EndpointPort, EndpointSlice, SliceEndpoint
 from userspace_proxy.core.problem import Problem
-from userspace_proxy.core.service_port import (
-    Complaints,
-    IPFamily,
-    Port,
-    Protocol,
-    ServiceName,
-    family_of,
-    is_port,
-    why_not_dialled,
-)
+from userspace_proxy.core.service_checks import Complaints, family_of, is_port, why_not_dialled
+from userspace_proxy.core.service_port import IPFamily, Port, Protocol, ServiceName
 
 SERVICE_NAME_LABEL: Final = "kubernetes.io/service-name"
 

@@ -9,7 +9,7 @@ core/v1 and discovery.k8s.io/v1.
 from __future__ import annotations
 
 from enum import Enum
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 
@@ -64,11 +64,30 @@ class ServiceSpec(_ApiStruct, frozen=True):
     session_affinity: str | None = None
     session_affinity_config: SessionAffinityConfig | None = None
     internal_traffic_policy: str | None = None
+    external_traffic_policy: str | None = None
+    external_ips: list[str] | None = msgspec.field(default=None, name="externalIPs")
+    health_check_node_port: Int32 | None = None
+    load_balancer_source_ranges: Any = None
+    """Of any type: what it lost in decoding would let more clients in than its author wants."""
+
+
+class LoadBalancerIngress(_ApiStruct, frozen=True):
+    ip: str | None = None
+    ip_mode: str | None = None
+
+
+class LoadBalancerStatus(_ApiStruct, frozen=True):
+    ingress: list[LoadBalancerIngress] | None = None
+
+
+class ServiceStatus(_ApiStruct, frozen=True):
+    load_balancer: LoadBalancerStatus | None = None
 
 
 class Service(_ApiStruct, frozen=True):
     metadata: ObjectMeta
     spec: ServiceSpec = msgspec.field(default_factory=ServiceSpec)
+    status: ServiceStatus | None = None
 
 
 class EndpointPort(_ApiStruct, frozen=True):

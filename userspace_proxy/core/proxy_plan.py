@@ -15,8 +15,11 @@ from userspace_proxy.core.endpoint import Endpoint
 from userspace_proxy.core.endpoint_selection import Outcome, Selection, candidates_of, select_endpoints
 from userspace_proxy.core.port_claims import FrontendClaims
 from userspace_proxy.core.service_port import (
+    EVERY_LOCAL_ADDRESS,
+    Exposure,
     Frontend,
     IPFamily,
+    Port,
     ServiceName,
     ServicePort,
     ServicePortName,
@@ -36,9 +39,10 @@ class ListenerName:
 
 @dataclass(frozen=True, slots=True)
 class PlannedServicePort:
-    """A Service port with the endpoints that each class of its traffic may use."""
+    """A Service port, where it is reached, and the endpoints that each class of its traffic may use."""
 
     service_port: ServicePort
+    exposures: tuple[Exposure, ...]
     selections: tuple[tuple[TrafficPolicy, Selection], ...]
 
     @property
@@ -47,11 +51,29 @@ class PlannedServicePort:
 
 
 @dataclass(frozen=True, slots=True)
-class PlannedPortal:
-    """Where a frontend leads, and what happens to a new connection there."""
+class PlannedDestination:
+    """A listener, and what happens to a new connection there."""
 
     listener: ListenerName
     outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedPortal:
+    """Where a frontend leads who comes from outside, and the node with its pods; see `Exposure`."""
+
+    owner: ServicePortName
+    outside: PlannedDestination
+    inside: PlannedDestination
+    source_ranges: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HealthCheck:
+    """What a load balancer is told on a Service's healthCheckNodePort."""
+
+    port: Port
+    local_endpoints: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,22 +100,17 @@ class PlanChange:
     changed: tuple[PlannedServicePort, ...]
     removed: tuple[ServicePortName, ...]
     portals_changed: bool
-
-
-def frontends_of(service_port: ServicePort) -> tuple[tuple[Frontend, TrafficPolicy], ...]:
-    """The addresses at which a Service port is reached, and the policy of what is sent there."""
-    name = service_port.name
-    cluster_ip = Frontend(service_port.cluster_ip, name.protocol, service_port.port)
-    return ((cluster_ip, service_port.internal_traffic_policy),)
+    health_checks_changed: bool
 
 
 @dataclass(slots=True)
 class ProxyPlan:
-    """The desired state: `service_ports` to serve and `portals` that lead to them."""
+    """The desired state: `service_ports` to serve, `portals` that lead to them, `health_checks` to answer."""
 
     families: frozenset[IPFamily]
     service_ports: dict[ServicePortName, PlannedServicePort] = field(default_factory=dict)
     portals: dict[Frontend, PlannedPortal] = field(default_factory=dict)
+    health_checks: dict[ServiceName, HealthCheck] = field(default_factory=dict)
     lost_claims: dict[ServicePortName, tuple[LostClaim, ...]] = field(default_factory=dict)
     loops: dict[ServicePortName, tuple[OwnFrontendAsEndpoint, ...]] = field(default_factory=dict)
     _names: dict[ServiceName, tuple[ServicePortName, ...]] = field(default_factory=dict)
@@ -111,17 +128,21 @@ class ProxyPlan:
         for owner in self._neighbours(state, contested) - wanted.keys():
             wanted[owner] = self.service_ports[owner].service_port
         changed = [planned for port in wanted.values() if (planned := self._plan(port, state)) is not None]
-        portals_changed = self._lead(
-            contested | {f for p in changed for f, _ in frontends_of(p.service_port)}
+        for planned in changed:
+            contested.update(exposure.frontend for exposure in planned.exposures)
+        return PlanChange(
+            tuple(changed),
+            tuple(removed),
+            portals_changed=self._lead(contested),
+            health_checks_changed=any([self._check_health(service, state) for service in dirty]),
         )
-        return PlanChange(tuple(changed), tuple(removed), portals_changed)
 
     def portals_of(self, name: ServicePortName) -> Iterator[tuple[Frontend, PlannedPortal]]:
         """The portals that lead to a planned Service port."""
-        for frontend, _ in frontends_of(self.service_ports[name].service_port):
-            portal = self.portals.get(frontend)
-            if portal is not None and portal.listener.service_port == name:
-                yield frontend, portal
+        for exposure in self.service_ports[name].exposures:
+            portal = self.portals.get(exposure.frontend)
+            if portal is not None and portal.owner == name:
+                yield exposure.frontend, portal
 
     def _claim(
         self, service: ServiceName, state: ClusterState, wanted: dict[ServicePortName, ServicePort]
@@ -131,7 +152,8 @@ class ProxyPlan:
         ports = [port for port in state.service_ports(service) if port.name.family in self.families]
         for port in ports:
             wanted[port.name] = port
-            touched |= self._claims.replace(port.name, port.created, (f for f, _ in frontends_of(port)))
+            frontends = [exposure.frontend for exposure in port.exposures()]
+            touched |= self._claims.replace(port.name, port.created, frontends)
         names = tuple(port.name for port in ports)
         gone = [name for name in self._names.get(service, ()) if name not in names]
         for name in gone:
@@ -163,30 +185,61 @@ class ProxyPlan:
     def _plan(self, port: ServicePort, state: ClusterState) -> PlannedServicePort | None:
         """Plan one Service port; None if that changes nothing."""
         name = port.name
+        exposures = port.exposures()
         candidates = candidates_of(name, state.slices_of(name.service))
         loops = tuple(
             OwnFrontendAsEndpoint(name, candidate.endpoint)
             for candidate in candidates
-            if Frontend(candidate.endpoint.address, name.protocol, candidate.endpoint.port) in self._claims
+            if self._is_own_frontend(candidate.endpoint, name, state)
         )
         _put(self.loops, name, loops)
         if loops:
             own = {loop.endpoint for loop in loops}
             candidates = tuple(candidate for candidate in candidates if candidate.endpoint not in own)
         lost = tuple(
-            LostClaim(frontend, name, owner)
-            for frontend, _ in frontends_of(port)
-            if (owner := self._claims.owner_of(frontend)) is not None and owner != name
+            LostClaim(exposure.frontend, name, owner)
+            for exposure in exposures
+            if (owner := self._claims.owner_of(exposure.frontend)) is not None and owner != name
         )
         _put(self.lost_claims, name, lost)
-        policies = dict.fromkeys(policy for _, policy in frontends_of(port))
-        planned = PlannedServicePort(
-            port, tuple((policy, select_endpoints(candidates, policy, state.node)) for policy in policies)
+        used = {policy for exposure in exposures for policy in (exposure.outside, exposure.inside)}
+        selections = tuple(
+            (policy, select_endpoints(candidates, policy, state.node))
+            for policy in TrafficPolicy
+            if policy in used
         )
+        planned = PlannedServicePort(port, exposures, selections)
         if self.service_ports.get(name) == planned:
             return None
         self.service_ports[name] = planned
         return planned
+
+    def _is_own_frontend(self, endpoint: Endpoint, name: ServicePortName, state: ClusterState) -> bool:
+        """Whether dialling the endpoint would come back to us: it is an address that we capture."""
+        if Frontend(endpoint.address, name.protocol, endpoint.port) in self._claims:
+            return True
+        node_port = Frontend(EVERY_LOCAL_ADDRESS[name.family], name.protocol, endpoint.port)
+        return node_port in self._claims and endpoint.address in state.node_addresses(name.family)
+
+    def _check_health(self, service: ServiceName, state: ClusterState) -> bool:
+        """Bring one Service's health check up to date. Returns whether it changed."""
+        port = next((p.health_check_node_port for p in state.service_ports(service)), None)
+        check = None
+        if port is not None:
+            ready_here = {
+                host.address
+                for checked in state.slices_of(service)
+                for host in checked.hosts
+                if host.ready and host.node_name == state.node_name
+            }
+            check = HealthCheck(port, len(ready_here))
+        if self.health_checks.get(service) == check:
+            return False
+        if check is None:
+            del self.health_checks[service]
+        else:
+            self.health_checks[service] = check
+        return True
 
     def _lead(self, frontends: Iterable[Frontend]) -> bool:
         """Let each of `frontends` lead to its owner. Returns whether anything leads elsewhere now."""
@@ -196,8 +249,13 @@ class ProxyPlan:
             portal = None
             if owner is not None:
                 planned = self.service_ports[owner]
-                policy = dict(frontends_of(planned.service_port))[frontend]
-                portal = PlannedPortal(ListenerName(owner, policy), dict(planned.selections)[policy].outcome)
+                (exposure,) = (e for e in planned.exposures if e.frontend == frontend)
+                outcomes = {policy: selection.outcome for policy, selection in planned.selections}
+                outside, inside = (
+                    PlannedDestination(ListenerName(owner, policy), outcomes[policy])
+                    for policy in (exposure.outside, exposure.inside)
+                )
+                portal = PlannedPortal(owner, outside, inside, exposure.source_ranges)
             if self.portals.get(frontend) != portal:
                 changed = True
                 if portal is None:

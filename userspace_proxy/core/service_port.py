@@ -1,21 +1,13 @@
-"""A Service port as the proxy serves it, and how a Service object becomes some of them.
+"""A Service port as the proxy serves it: its names, its addresses, its policies.
 
 Source: https://kubernetes.io/docs/reference/networking/virtual-ips/ and the core/v1 Service reference.
 """
 
 from __future__ import annotations
 
-import ipaddress
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
-from typing import Final, NewType, TypeAlias
-
-from userspace_proxy.core.objects import Service, ServicePortSpec
-from userspace_proxy.core.problem import Problem
-
-IPAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+from typing import Final, NewType
 
 Port = NewType("Port", int)
 ProxyPort = NewType("ProxyPort", int)
@@ -83,197 +75,67 @@ class Frontend:
         return f"{host}:{self.port}/{self.protocol.value}"
 
 
+EVERY_LOCAL_ADDRESS: Final = {IPFamily.IPV4: "0.0.0.0", IPFamily.IPV6: "::"}
+"""The address of a NodePort's frontend: it stands for every address of the node."""
+
+
 @dataclass(frozen=True, slots=True)
+class Exposure:
+    """A frontend of a Service port, and which endpoints who comes there may use.
+
+    `inside` is for what the node's own processes and its pods send, `outside` for the rest. Only clients in
+    `source_ranges` (CIDRs; None: everybody) are served at all.
+    """
+
+    frontend: Frontend
+    outside: TrafficPolicy
+    inside: TrafficPolicy
+    source_ranges: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServicePort:
-    """One port of one Service in one IP family, checked."""
+    """One port of one Service in one IP family, checked. All addresses are of the family.
+
+    `source_ranges` limits who may reach `load_balancer_ips` (None: everybody may). `created` is the Service's
+    creation time as text (RFC 3339, UTC).
+    """
 
     name: ServicePortName
     cluster_ip: str
     port: Port
-    affinity_timeout_seconds: int | None
-    internal_traffic_policy: TrafficPolicy
-    created: str
+    affinity_timeout_seconds: int | None = None
+    internal_traffic_policy: TrafficPolicy = TrafficPolicy.CLUSTER
+    external_traffic_policy: TrafficPolicy = TrafficPolicy.CLUSTER
+    node_port: Port | None = None
+    external_ips: tuple[str, ...] = ()
+    load_balancer_ips: tuple[str, ...] = ()
+    source_ranges: tuple[str, ...] | None = None
+    health_check_node_port: Port | None = None
+    created: str = ""
 
+    def exposures(self) -> tuple[Exposure, ...]:
+        """Where clients reach it, each frontend once.
 
-@dataclass(slots=True)
-class Complaints:
-    """Collects the problems of one object while it is read."""
+        What the node and its pods send to an external address takes the short cut to all endpoints, whatever
+        externalTrafficPolicy says: it never came through a load balancer that could choose another node.
+        """
+        internal, external = self.internal_traffic_policy, self.external_traffic_policy
+        found: dict[Frontend, Exposure] = {}
 
-    origin: str
-    kind: str
-    namespace: str
-    name: str
-    problems: list[Problem] = field(default_factory=list)
+        def expose(address: str, port: Port, outside: TrafficPolicy, inside: TrafficPolicy) -> None:
+            is_limited = address in self.load_balancer_ips
+            frontend = Frontend(address, self.name.protocol, port)
+            exposure = Exposure(frontend, outside, inside, self.source_ranges if is_limited else None)
+            found.setdefault(frontend, exposure)
 
-    def add(self, where: str, reason: str) -> None:
-        self.problems.append(Problem(self.origin, self.kind, self.namespace, self.name, where, reason))
-
-
-DEFAULT_AFFINITY_TIMEOUT_SECONDS: Final = 10800
-MAX_AFFINITY_TIMEOUT_SECONDS: Final = 86400
-
-_PROXY_NAME_LABEL: Final = "service.kubernetes.io/service-proxy-name"
-_HEADLESS_LABEL: Final = "service.kubernetes.io/headless"
-_DNS_LABEL: Final = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
-_DNS_SUBDOMAIN: Final = re.compile(rf"{_DNS_LABEL}(?:\.{_DNS_LABEL})*")
-
-
-def is_dns_subdomain(name: str) -> bool:
-    """Whether `name` can name a Kubernetes object (RFC 1123 subdomain, as the API server checks it)."""
-    return len(name) <= 253 and _DNS_SUBDOMAIN.fullmatch(name) is not None
-
-
-def is_port(number: int) -> bool:
-    return 1 <= number <= 65535
-
-
-def why_not_dialled(address: IPAddress) -> str | None:
-    """The reason why no Service and no endpoint may have `address`, or None if it may.
-
-    The API server refuses these too; a proxy that trusted them would let an object reach the node itself.
-    """
-    if address.is_unspecified:
-        return "is the unspecified address"
-    if address.is_loopback:
-        return "is a loopback address"
-    if address.is_link_local:
-        return "is a link-local address"
-    if address.is_multicast:
-        return "is a multicast address"
-    if address == _BROADCAST:
-        return "is the broadcast address"
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped is not None:
-            return "is an IPv4-mapped address"
-        if address.scope_id is not None:  # free text after "%", which would go into rules as it is
-            return "is an address with a zone"
-    return None
-
-
-_BROADCAST: Final = ipaddress.IPv4Address("255.255.255.255")
-
-
-def family_of(address: IPAddress) -> IPFamily:
-    return IPFamily.IPV4 if address.version == 4 else IPFamily.IPV6
-
-
-def read_service(service: Service, origin: str) -> tuple[tuple[ServicePort, ...], tuple[Problem, ...]]:
-    """The Service ports to serve, and what had to be skipped. A bad field costs only what depends on it.
-
-    No ports and no problems for a Service that is not ours to serve: headless, ExternalName, or labelled for
-    another proxy.
-    """
-    meta, spec = service.metadata, service.spec
-    labels = meta.labels or {}
-    if _PROXY_NAME_LABEL in labels or _HEADLESS_LABEL in labels or spec.type == "ExternalName":
-        return (), ()
-    complaints = Complaints(origin, "Service", meta.namespace, meta.name)
-    name = ServiceName(meta.namespace, meta.name)
-    for part, value in (("metadata.namespace", meta.namespace), ("metadata.name", meta.name)):
-        if not is_dns_subdomain(value):
-            complaints.add(part, f"{value!r} is not a name that Kubernetes allows")
-            return (), tuple(complaints.problems)
-    addresses = tuple(_read_cluster_ips(service, complaints))
-    if not addresses:
-        return (), tuple(complaints.problems)
-    affinity = _read_affinity(service, complaints)
-    internal_policy = _read_policy(spec.internal_traffic_policy, complaints)
-    ports = tuple(_read_ports(spec.ports or [], complaints))
-    service_ports = tuple(
-        ServicePort(
-            name=ServicePortName(name, port_name, protocol, family_of(address)),
-            cluster_ip=str(address),
-            port=port,
-            affinity_timeout_seconds=affinity,
-            internal_traffic_policy=internal_policy,
-            created=meta.creation_timestamp or "",
-        )
-        for address in addresses
-        for port_name, protocol, port in ports
-    )
-    return service_ports, tuple(complaints.problems)
-
-
-def _read_cluster_ips(service: Service, complaints: Complaints) -> Iterator[IPAddress]:
-    spec = service.spec
-    if spec.cluster_ips:
-        entries = [(f"spec.clusterIPs[{i}]", text) for i, text in enumerate(spec.cluster_ips)]
-    else:
-        entries = [("spec.clusterIP", spec.cluster_ip or "")]
-    seen: set[IPFamily] = set()
-    for where, text in entries:
-        if text in ("", "None"):
-            continue
-        try:
-            address = ipaddress.ip_address(text)
-        except ValueError:
-            complaints.add(where, f"{text!r} is not an IP address")
-            continue
-        if reason := why_not_dialled(address):
-            complaints.add(where, f"{text} {reason}")
-        elif family_of(address) in seen:
-            complaints.add(where, f"{text} is a second address of its family")
-        else:
-            seen.add(family_of(address))
-            yield address
-
-
-def _read_affinity(service: Service, complaints: Complaints) -> int | None:
-    spec = service.spec
-    if spec.session_affinity in (None, "", "None"):
-        return None
-    if spec.session_affinity != "ClientIP":
-        complaints.add("spec.sessionAffinity", f"{spec.session_affinity!r} is neither 'None' nor 'ClientIP'")
-        return None
-    config = spec.session_affinity_config
-    client_ip = config.client_ip if config is not None else None
-    timeout = client_ip.timeout_seconds if client_ip is not None else None
-    if timeout is None:
-        return DEFAULT_AFFINITY_TIMEOUT_SECONDS
-    if not 1 <= timeout <= MAX_AFFINITY_TIMEOUT_SECONDS:
-        complaints.add(
-            "spec.sessionAffinityConfig.clientIP.timeoutSeconds",
-            f"{timeout} is not within 1-{MAX_AFFINITY_TIMEOUT_SECONDS}; the default is used",
-        )
-        return DEFAULT_AFFINITY_TIMEOUT_SECONDS
-    return timeout
-
-
-def _read_policy(text: str | None, complaints: Complaints) -> TrafficPolicy:
-    if text in (None, ""):
-        return TrafficPolicy.CLUSTER
-    try:
-        return TrafficPolicy(text)
-    except ValueError:
-        complaints.add(
-            "spec.internalTrafficPolicy", f"{text!r} is neither 'Cluster' nor 'Local'; Cluster is used"
-        )
-        return TrafficPolicy.CLUSTER
-
-
-def _read_ports(specs: list[ServicePortSpec], complaints: Complaints) -> Iterator[tuple[str, Protocol, Port]]:
-    names: set[tuple[str, Protocol]] = set()
-    numbers: set[tuple[int, Protocol]] = set()
-    for index, spec in enumerate(specs):
-        where = f"spec.ports[{index}]"
-        port_name = spec.name or ""
-        try:
-            protocol = Protocol(spec.protocol or "TCP")
-        except ValueError:
-            complaints.add(f"{where}.protocol", f"{spec.protocol!r} is not carried (TCP and UDP are)")
-            continue
-        if port_name and not is_dns_subdomain(port_name):
-            complaints.add(f"{where}.name", f"{port_name!r} is not a name that Kubernetes allows")
-        elif not is_port(spec.port):
-            complaints.add(f"{where}.port", f"{spec.port} is not a port (1-65535)")
-        elif (port_name, protocol) in names:
-            complaints.add(f"{where}.name", f"{port_name!r} is the name of an earlier port")
-        elif (spec.port, protocol) in numbers:
-            complaints.add(f"{where}.port", f"{spec.port}/{protocol.value} is the number of an earlier port")
-        else:
-            names.add((port_name, protocol))
-            numbers.add((spec.port, protocol))
-            yield port_name, protocol, Port(spec.port)
+        expose(self.cluster_ip, self.port, internal, internal)
+        for address in (*self.load_balancer_ips, *self.external_ips):
+            expose(address, self.port, external, TrafficPolicy.CLUSTER)
+        if self.node_port is not None:
+            everywhere = EVERY_LOCAL_ADDRESS[self.name.family]
+            expose(everywhere, self.node_port, external, TrafficPolicy.CLUSTER)
+        return tuple(found.values())
 
 
 @dataclass(frozen=True, slots=True)

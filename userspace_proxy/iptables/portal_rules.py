@@ -59,13 +59,26 @@ _WHY_REFUSED = {Refusal.REJECT: " has no endpoints", Refusal.DROP: " has no loca
 
 
 @dataclass(frozen=True, slots=True)
+class Destination:
+    """The proxy port of a class of traffic, and what happens there if not service."""
+
+    proxy_port: ProxyPort
+    refusal: Refusal | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Portal:
-    """A frontend, the proxy port that its traffic goes to, and who it is (`namespace/name:port`)."""
+    """A frontend, whom it serves (`comment`: `namespace/name:port`), and where traffic for it goes.
+
+    `inside` is for what the node's own processes and its pods send, `outside` for the rest. Of clients that
+    are in none of `source_ranges` (CIDRs; None: everybody is welcome) nothing gets through.
+    """
 
     frontend: Frontend
-    proxy_port: ProxyPort
     comment: str
-    refusal: Refusal | None = None
+    outside: Destination
+    inside: Destination
+    source_ranges: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,296 @@
+"""How a Service object becomes checked Service ports, and what is said of the fields that cannot be served.
+
+Source: https://kubernetes.io/docs/reference/networking/virtual-ips/ and the core/v1 Service reference.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+from userspace_proxy.core.objects import Service
+from userspace_proxy.core.problem import Problem
+from userspace_proxy.core.service_port import (
+    IPFamily,
+    Port,
+    Protocol,
+    ServiceName,
+    ServicePort,
+    ServicePortName,
+    TrafficPolicy,
+)
+
+IPAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+IPNetwork: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass(slots=True)
+class Complaints:
+    """Collects the problems of one object while it is read."""
+
+    origin: str
+    kind: str
+    namespace: str
+    name: str
+    problems: list[Problem] = field(default_factory=list)
+
+    def add(self, where: str, reason: str) -> None:
+        self.problems.append(Problem(self.origin, self.kind, self.namespace, self.name, where, reason))
+
+
+DEFAULT_AFFINITY_TIMEOUT_SECONDS: Final = 10800
+MAX_AFFINITY_TIMEOUT_SECONDS: Final = 86400
+
+_PROXY_NAME_LABEL: Final = "service.kubernetes.io/service-proxy-name"
+_HEADLESS_LABEL: Final = "service.kubernetes.io/headless"
+_DNS_LABEL: Final = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
+_DNS_SUBDOMAIN: Final = re.compile(rf"{_DNS_LABEL}(?:\.{_DNS_LABEL})*")
+
+
+def is_dns_subdomain(name: str) -> bool:
+    """Whether `name` can name a Kubernetes object (RFC 1123 subdomain, as the API server checks it)."""
+    return len(name) <= 253 and _DNS_SUBDOMAIN.fullmatch(name) is not None
+
+
+def is_port(number: int) -> bool:
+    return 1 <= number <= 65535
+
+
+def why_not_dialled(address: IPAddress) -> str | None:
+    """The reason why no Service and no endpoint may have `address`, or None if it may.
+
+    The API server refuses these too; a proxy that trusted them would let an object reach the node itself.
+    """
+    if address.is_unspecified:
+        return "is the unspecified address"
+    if address.is_loopback:
+        return "is a loopback address"
+    if address.is_link_local:
+        return "is a link-local address"
+    if address.is_multicast:
+        return "is a multicast address"
+    if address == _BROADCAST:
+        return "is the broadcast address"
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return "is an IPv4-mapped address"
+        if address.scope_id is not None:  # free text after "%", which would go into rules as it is
+            return "is an address with a zone"
+    return None
+
+
+_BROADCAST: Final = ipaddress.IPv4Address("255.255.255.255")
+
+
+def family_of(address: IPAddress) -> IPFamily:
+    return IPFamily.IPV4 if address.version == 4 else IPFamily.IPV6
+
+
+def read_service(service: Service, origin: str) -> tuple[tuple[ServicePort, ...], tuple[Problem, ...]]:
+    """The Service ports to serve, and what had to be skipped. A bad field costs only what depends on it.
+
+    No ports and no problems for a Service that is not ours to serve: headless, ExternalName, or labelled for
+    another proxy.
+    """
+    meta, spec = service.metadata, service.spec
+    labels = meta.labels or {}
+    if _PROXY_NAME_LABEL in labels or _HEADLESS_LABEL in labels or spec.type == "ExternalName":
+        return (), ()
+    complaints = Complaints(origin, "Service", meta.namespace, meta.name)
+    name = ServiceName(meta.namespace, meta.name)
+    for part, value in (("metadata.namespace", meta.namespace), ("metadata.name", meta.name)):
+        if not is_dns_subdomain(value):
+            complaints.add(part, f"{value!r} is not a name that Kubernetes allows")
+            return (), tuple(complaints.problems)
+    addresses = tuple(_read_cluster_ips(service, complaints))
+    if not addresses:
+        return (), tuple(complaints.problems)
+    affinity = _read_affinity(service, complaints)
+    internal = _read_policy("spec.internalTrafficPolicy", spec.internal_traffic_policy, complaints)
+    external = _read_policy("spec.externalTrafficPolicy", spec.external_traffic_policy, complaints)
+    external_ips = tuple(_read_external_ips(service, complaints))
+    load_balancer_ips = tuple(_read_load_balancer_ips(service, complaints))
+    source_ranges = _read_source_ranges(service, complaints)
+    health_check_node_port = _read_health_check_node_port(service, external, complaints)
+    ports = tuple(_read_ports(service, complaints))
+    service_ports = tuple(
+        ServicePort(
+            name=ServicePortName(name, port_name, protocol, family_of(address)),
+            cluster_ip=str(address),
+            port=port,
+            affinity_timeout_seconds=affinity,
+            internal_traffic_policy=internal,
+            external_traffic_policy=external,
+            node_port=node_port,
+            external_ips=_of_family(address, external_ips),
+            load_balancer_ips=_of_family(address, load_balancer_ips),
+            source_ranges=_ranges_of_family(address, source_ranges),
+            health_check_node_port=health_check_node_port,
+            created=meta.creation_timestamp or "",
+        )
+        for address in addresses
+        for port_name, protocol, port, node_port in ports
+    )
+    return service_ports, tuple(complaints.problems)
+
+
+def _of_family(address: IPAddress, others: tuple[IPAddress, ...]) -> tuple[str, ...]:
+    return tuple(str(other) for other in others if other.version == address.version)
+
+
+def _ranges_of_family(address: IPAddress, ranges: tuple[IPNetwork, ...] | None) -> tuple[str, ...] | None:
+    if ranges is None:
+        return None
+    return tuple(str(network) for network in ranges if network.version == address.version)
+
+
+def _read_cluster_ips(service: Service, complaints: Complaints) -> Iterator[IPAddress]:
+    spec = service.spec
+    if spec.cluster_ips:
+        entries = [(f"spec.clusterIPs[{i}]", text) for i, text in enumerate(spec.cluster_ips)]
+    else:
+        entries = [("spec.clusterIP", spec.cluster_ip or "")]
+    seen: set[IPFamily] = set()
+    for where, text in entries:
+        if text in ("", "None"):
+            continue
+        address = _read_address(where, text, complaints)
+        if address is None:
+            continue
+        if family_of(address) in seen:
+            complaints.add(where, f"{text} is a second address of its family")
+        else:
+            seen.add(family_of(address))
+            yield address
+
+
+def _read_address(where: str, text: str, complaints: Complaints) -> IPAddress | None:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        complaints.add(where, f"{text!r} is not an IP address")
+        return None
+    if reason := why_not_dialled(address):
+        complaints.add(where, f"{text} {reason}")
+        return None
+    return address
+
+
+def _read_external_ips(service: Service, complaints: Complaints) -> Iterator[IPAddress]:
+    for index, text in enumerate(service.spec.external_ips or ()):
+        address = _read_address(f"spec.externalIPs[{index}]", text, complaints)
+        if address is not None:
+            yield address
+
+
+def _read_load_balancer_ips(service: Service, complaints: Complaints) -> Iterator[IPAddress]:
+    """The ingress addresses whose packets arrive here as they were sent, which `ipMode: Proxy` denies."""
+    if service.spec.type != "LoadBalancer" or service.status is None or service.status.load_balancer is None:
+        return
+    for index, ingress in enumerate(service.status.load_balancer.ingress or ()):
+        if not ingress.ip or ingress.ip_mode not in (None, "", "VIP"):
+            continue
+        address = _read_address(f"status.loadBalancer.ingress[{index}].ip", ingress.ip, complaints)
+        if address is not None:
+            yield address
+
+
+def _read_source_ranges(service: Service, complaints: Complaints) -> tuple[IPNetwork, ...] | None:
+    """Who may reach the ingress addresses; None: everybody. A bad entry lets nobody in."""
+    listed = service.spec.load_balancer_source_ranges
+    where = "spec.loadBalancerSourceRanges"
+    if listed is None or listed == []:
+        return None
+    if not isinstance(listed, list):
+        complaints.add(where, f"{listed!r} is not a list, and nobody is let in")
+        return ()
+    ranges: list[IPNetwork] = []
+    for index, text in enumerate(listed):
+        try:
+            if not isinstance(text, str):
+                raise ValueError
+            ranges.append(ipaddress.ip_network(text.strip(), strict=False))
+        except ValueError:
+            complaints.add(f"{where}[{index}]", f"{text!r} is not a range such as 192.0.2.0/24")
+    return tuple(dict.fromkeys(ranges))
+
+
+def _read_health_check_node_port(
+    service: Service, external: TrafficPolicy, complaints: Complaints
+) -> Port | None:
+    number = service.spec.health_check_node_port
+    if service.spec.type != "LoadBalancer" or external is not TrafficPolicy.LOCAL or not number:
+        return None
+    if not is_port(number):
+        complaints.add("spec.healthCheckNodePort", f"{number} is not a port (1-65535)")
+        return None
+    return Port(number)
+
+
+def _read_affinity(service: Service, complaints: Complaints) -> int | None:
+    spec = service.spec
+    if spec.session_affinity in (None, "", "None"):
+        return None
+    if spec.session_affinity != "ClientIP":
+        complaints.add("spec.sessionAffinity", f"{spec.session_affinity!r} is neither 'None' nor 'ClientIP'")
+        return None
+    config = spec.session_affinity_config
+    client_ip = config.client_ip if config is not None else None
+    timeout = client_ip.timeout_seconds if client_ip is not None else None
+    if timeout is None:
+        return DEFAULT_AFFINITY_TIMEOUT_SECONDS
+    if not 1 <= timeout <= MAX_AFFINITY_TIMEOUT_SECONDS:
+        complaints.add(
+            "spec.sessionAffinityConfig.clientIP.timeoutSeconds",
+            f"{timeout} is not within 1-{MAX_AFFINITY_TIMEOUT_SECONDS}; the default is used",
+        )
+        return DEFAULT_AFFINITY_TIMEOUT_SECONDS
+    return timeout
+
+
+def _read_policy(where: str, text: str | None, complaints: Complaints) -> TrafficPolicy:
+    if text in (None, ""):
+        return TrafficPolicy.CLUSTER
+    try:
+        return TrafficPolicy(text)
+    except ValueError:
+        complaints.add(where, f"{text!r} is neither 'Cluster' nor 'Local'; Cluster is used")
+        return TrafficPolicy.CLUSTER
+
+
+def _read_ports(
+    service: Service, complaints: Complaints
+) -> Iterator[tuple[str, Protocol, Port, Port | None]]:
+    """Name, protocol, number and NodePort of each port that can be served."""
+    has_node_ports = service.spec.type in ("NodePort", "LoadBalancer")
+    names: set[tuple[str, Protocol]] = set()
+    numbers: set[tuple[int, Protocol]] = set()
+    for index, spec in enumerate(service.spec.ports or ()):
+        where = f"spec.ports[{index}]"
+        port_name = spec.name or ""
+        try:
+            protocol = Protocol(spec.protocol or "TCP")
+        except ValueError:
+            complaints.add(f"{where}.protocol", f"{spec.protocol!r} is not carried (TCP and UDP are)")
+            continue
+        if port_name and not is_dns_subdomain(port_name):
+            complaints.add(f"{where}.name", f"{port_name!r} is not a name that Kubernetes allows")
+        elif not is_port(spec.port):
+            complaints.add(f"{where}.port", f"{spec.port} is not a port (1-65535)")
+        elif (port_name, protocol) in names:
+            complaints.add(f"{where}.name", f"{port_name!r} is the name of an earlier port")
+        elif (spec.port, protocol) in numbers:
+            complaints.add(f"{where}.port", f"{spec.port}/{protocol.value} is the number of an earlier port")
+        else:
+            names.add((port_name, protocol))
+            numbers.add((spec.port, protocol))
+            node_port = None
+            if has_node_ports and spec.node_port:
+                if is_port(spec.node_port):
+                    node_port = Port(spec.node_port)
+                else:
+                    complaints.add(f"{where}.nodePort", f"{spec.node_port} is not a port (1-65535)")
+            yield port_name, protocol, Port(spec.port), node_port
