@@ -6,15 +6,19 @@ import ipaddress
 import os
 import re
 import socket
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from userspace_proxy.core.local_traffic import PRIMARY, DetectLocal, DetectLocalMode
 from userspace_proxy.core.port_claims import DEFAULT_PROXY_PORT_RANGE, PortRange
 from userspace_proxy.core.service_checks import is_dns_subdomain
+from userspace_proxy.core.service_port import IPFamily
 from userspace_proxy.errors import UsageError
 
 IPTABLES_BACKENDS: Final = ("auto", "nft", "legacy", "python-iptables")
+_INTERFACE: Final = re.compile(r"[a-zA-Z0-9_.@-]{1,14}")
 _MAX_WORKERS: Final = 256
 _MIN_PROXY_PORTS: Final = 4
 _UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
@@ -24,16 +28,28 @@ _DURATION: Final = re.compile(rf"(?:{_DURATION_PART.pattern})+")
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """What `run` was asked for. Exactly one source: `manifests`, `kubeconfig`, or neither (in-cluster)."""
+    """What `run` was asked for. Exactly one source: `manifests`, `kubeconfig`, or neither (in-cluster).
+
+    `bind_address` is an address of one family, or None: then listeners are bound to all addresses, as those
+    of the other family always are. `nodeport_addresses` are CIDRs, or `primary`; none: all addresses.
+    """
 
     node_name: str
     manifests: Path | None
     kubeconfig: Path | None
     bind_address: str | None
+    nodeport_addresses: tuple[str, ...]
+    detect_local: DetectLocal
     proxy_port_range: PortRange
     udp_timeout_seconds: float | None
     workers: int
     iptables_backend: str
+
+    def bind_address_of(self, family: IPFamily) -> str | None:
+        """The address that listeners of a family are bound to; None: all of them."""
+        if self.bind_address is None or (":" in self.bind_address) is not (family is IPFamily.IPV6):
+            return None
+        return self.bind_address
 
 
 def default_workers() -> int:
@@ -51,6 +67,11 @@ def read_configuration(
     udp_timeout_seconds: float | None = None,
     workers: int | None = None,
     iptables_backend: str = "auto",
+    nodeport_addresses: str = "",
+    detect_local_mode: str = DetectLocalMode.CLUSTER_CIDR.value,
+    cluster_cidr: str = "",
+    pod_bridge_interface: str = "",
+    pod_interface_name_prefix: str = "",
 ) -> Configuration:
     """Check the flags' values. Raises `UsageError` that names every one that is wrong."""
     wrong: list[str] = []
@@ -77,6 +98,23 @@ def read_configuration(
         check("--workers", f"{workers} is not within 1-{_MAX_WORKERS}")
     if iptables_backend not in IPTABLES_BACKENDS:
         check("--iptables-backend", f"{iptables_backend!r} is none of {', '.join(IPTABLES_BACKENDS)}")
+    nodeports = _listed(nodeport_addresses)
+    if nodeports != (PRIMARY,):
+        check("--nodeport-addresses", _why_no_cidrs(nodeports))
+    cluster_cidrs = _listed(cluster_cidr)
+    check("--cluster-cidr", _why_no_cidrs(cluster_cidrs))
+    modes = {mode.value: mode for mode in DetectLocalMode}
+    mode = modes.get(detect_local_mode)
+    if mode is None:
+        check("--detect-local-mode", f"{detect_local_mode!r} is none of {', '.join(modes)}")
+    for needing, flag, name in (
+        (DetectLocalMode.BRIDGE_INTERFACE, "--pod-bridge-interface", pod_bridge_interface),
+        (DetectLocalMode.INTERFACE_NAME_PREFIX, "--pod-interface-name-prefix", pod_interface_name_prefix),
+    ):
+        if name and not _INTERFACE.fullmatch(name):
+            check(flag, f"{name!r} is not a name that an interface can have")
+        elif mode is needing and not name:
+            check(flag, f"is needed with --detect-local-mode {mode.value}")
     if wrong:
         raise UsageError("; ".join(wrong))
     return Configuration(
@@ -84,6 +122,13 @@ def read_configuration(
         manifests=Path(manifests) if manifests is not None else None,
         kubeconfig=Path(kubeconfig) if kubeconfig is not None else None,
         bind_address=address,
+        nodeport_addresses=nodeports,
+        detect_local=DetectLocal(
+            mode or DetectLocalMode.CLUSTER_CIDR,
+            cluster_cidrs,
+            pod_bridge_interface,
+            pod_interface_name_prefix,
+        ),
         proxy_port_range=ports,
         udp_timeout_seconds=udp_timeout_seconds,
         workers=workers if workers is not None else default_workers(),
@@ -96,6 +141,19 @@ def parse_duration(text: str) -> float:
     if not _DURATION.fullmatch(text):
         raise ValueError(f"{text!r} is not a duration such as 250ms, 30s or 1m30s")
     return sum(float(number) * _UNITS[unit] for number, unit in _DURATION_PART.findall(text))
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _why_no_cidrs(texts: Iterable[str]) -> str | None:
+    for text in texts:
+        try:
+            ipaddress.ip_network(text, strict=False)
+        except ValueError:
+            return f"{text!r} is not a CIDR such as 10.244.0.0/16"
+    return None
 
 
 def _why_unreadable(path: str | None) -> str | None:
@@ -120,8 +178,6 @@ def _read_bind_address(text: str) -> tuple[str | None, str | None]:
         return None, None
     if address.is_multicast:
         return None, f"{text} is a multicast address"
-    if address.version != 4:
-        return None, f"{text} is not an IPv4 address"
     return str(address), None
 
 

@@ -6,13 +6,14 @@ import asyncio
 import logging
 import random
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from dataclasses import replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Final, NoReturn, TypeVar
 
+from userspace_proxy.agent.capture_settings import capture_settings
 from userspace_proxy.agent.host import (
     ephemeral_ports,
     raise_descriptor_limit,
@@ -26,15 +27,14 @@ from userspace_proxy.agent.supervision import run_together
 from userspace_proxy.configuration import Configuration
 from userspace_proxy.core.cluster_state import ClusterState
 from userspace_proxy.core.port_claims import ProxyPortClaims
-from userspace_proxy.core.service_port import IPFamily
+from userspace_proxy.core.service_port import EVERY_LOCAL_ADDRESS, IPFamily
 from userspace_proxy.dataplane.listening_sockets import ListeningSockets
 from userspace_proxy.dataplane.messages import WorkerLimits
 from userspace_proxy.dataplane.worker_pool import WorkerPool
 from userspace_proxy.errors import StartupError
 from userspace_proxy.iptables.capture import Capture
 from userspace_proxy.iptables.portal_rules import CaptureSettings
-from userspace_proxy.iptables.rules import PortRange
-from userspace_proxy.iptables.variant import BackendChoice, open_backend
+from userspace_proxy.iptables.variant import BackendChoice, family_is_available, open_backend
 from userspace_proxy.netlink.conntrack import delete_stale_udp
 from userspace_proxy.netlink.node_network import (
     NetworkChanges,
@@ -42,6 +42,7 @@ from userspace_proxy.netlink.node_network import (
     NodeNetworkError,
     read_node_network,
 )
+from userspace_proxy.observability.health_check_node_ports import HealthCheckNodePorts
 from userspace_proxy.sources import Source
 from userspace_proxy.sources.manifests import ManifestsSource
 
@@ -64,40 +65,43 @@ async def run_agent(configuration: Configuration) -> None:
         instance = SingleInstance()
         instance.answer(loop)
         stack.callback(instance.close, loop)
-        rules_thread = ThreadPoolExecutor(1, thread_name_prefix="rules")
-        stack.callback(rules_thread.shutdown)
+        rules_thread = _RulesThread(loop)
+        stack.callback(rules_thread.executor.shutdown)
 
-        async def blocking(work: Callable[[], _T]) -> _T:
-            return await loop.run_in_executor(rules_thread, work)
-
-        family = IPFamily.IPV4
-        backend = await blocking(partial(open_backend, BackendChoice(configuration.iptables_backend), family))
-        read_network = partial(blocking, partial(read_node_network, family))
-        state = ClusterState(configuration.node_name)
-        ports = configuration.proxy_port_range
-        network = await read_network()
-        _require_local(configuration.bind_address, network)
+        families = await rules_thread.run(_families)
+        networks = {family: await rules_thread.run(partial(read_node_network, family)) for family in families}
+        _require_local(configuration.bind_address, list(networks.values()))
         sockets = ListeningSockets(
-            ProxyPortClaims(ports), {family: configuration.bind_address or "0.0.0.0"}, random.SystemRandom()
+            ProxyPortClaims(configuration.proxy_port_range),
+            {
+                family: configuration.bind_address_of(family) or EVERY_LOCAL_ADDRESS[family]
+                for family in families
+            },
+            random.SystemRandom(),
         )
         stack.callback(sockets.close_all)
-        settings = settings_for(
-            CaptureSettings(
-                family,
-                PortRange(ports.first, ports.last),
-                refusing_port=sockets.reserve_port(),
-                silent_port=sockets.reserve_port(),
-                bind_address=configuration.bind_address,
-            ),
-            network,
-            state.node_addresses(family),
+        state = ClusterState(configuration.node_name)
+        fit = partial(
+            capture_settings,
+            configuration,
+            refusing_port=sockets.reserve_port(),
+            silent_port=sockets.reserve_port(),
         )
-        capture = PortalCapture(
-            capture=Capture(backend),
-            settings=settings,
-            delete_stale_udp=delete_stale_udp,
-            rules_thread=rules_thread,
-        )
+        captures: list[_FittedCapture] = []
+        for family in families:
+            backend = await rules_thread.run(
+                partial(open_backend, BackendChoice(configuration.iptables_backend), family)
+            )
+            settings = fit(family, networks[family], state.node_facts, before=None)
+            capture = PortalCapture(
+                capture=Capture(backend),
+                settings=settings,
+                delete_stale_udp=delete_stale_udp,
+                rules_thread=rules_thread.executor,
+            )
+            captures.append(_FittedCapture(capture, settings))
+            logger.info("Rules are written: family=%s by=%s", family.value, backend)
+
         workers = WorkerPool(
             loop,
             size=configuration.workers,
@@ -109,12 +113,21 @@ async def run_agent(configuration: Configuration) -> None:
         )
         stack.push_async_callback(workers.close)
         source = _source_of(configuration)
+        node_changed = asyncio.Event()
+        health_checks = HealthCheckNodePorts(
+            loop,
+            is_healthy=lambda: True,
+            addresses=[EVERY_LOCAL_ADDRESS[family] for family in families],
+        )
+        stack.push_async_callback(health_checks.close)
         proxier = Proxier(
             state=state,
             sockets=sockets,
             workers=workers,
-            captures=[capture],
+            captures=[fitted.capture for fitted in captures],
             origin_of=source.origin_of,
+            serve_health_checks=health_checks.serve,
+            node_changed=node_changed.set,
             udp_timeout_seconds=configuration.udp_timeout_seconds,
             max_descriptors=max_descriptors,
         )
@@ -122,41 +135,58 @@ async def run_agent(configuration: Configuration) -> None:
         stack.callback(changes.close)
         await workers.start()
         logger.info(
-            "Started: node=%s workers=%d proxy_ports=%s iptables=%s",
+            "Started: node=%s families=%s workers=%d proxy_ports=%s",
             configuration.node_name,
+            ",".join(family.value for family in families),
             configuration.workers,
             configuration.proxy_port_range,
-            backend,
         )
+
+        async def fit_captures() -> None:
+            for fitted in captures:
+                family = fitted.capture.family
+                network = await rules_thread.run(partial(read_node_network, family))
+                fitted.settings = fit(family, network, state.node_facts, before=fitted.settings)
+                fitted.capture.capture_with(fitted.settings)
+
         await run_together(
             _until_told_to_stop(loop),
             source.run(proxier),
             proxier.run(),
-            _follow_network(changes, read_network, state, settings, capture),
+            _follow_node(changes, node_changed, fit_captures),
         )
         logger.info("Stopped: rules stay for the next run, `userspace-proxy cleanup` removes them")
 
 
-def settings_for(
-    settings: CaptureSettings, network: NodeNetwork, node_addresses: tuple[str, ...]
-) -> CaptureSettings:
-    """How to capture on a node whose network is `network`.
+@dataclass(slots=True)
+class _FittedCapture:
+    """A capture, and the settings that fitted the node when it was last looked at."""
 
-    Traffic that comes in by an interface without an address cannot be redirected there, so it goes to an
-    address that the node has elsewhere: one that its Node object states, if that is really here. Once it was
-    so it stays so: interfaces of pods come and go, and rules should not.
-    """
-    if not network.unnumbered and settings.node_address is None:
-        return settings
-    local = [entry.address for entry in network.addresses if entry.interface != "lo"]
-    stated = [address for address in node_addresses if address in local]
-    if settings.node_address in local and not stated:
-        return settings
-    return replace(settings, node_address=next(iter([*stated, *local]), None))
+    capture: PortalCapture
+    settings: CaptureSettings
 
 
-def _require_local(bind_address: str | None, network: NodeNetwork) -> None:
-    local = [entry.address for entry in network.addresses]
+class _RulesThread:
+    """The one thread in which iptables and netlink block."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.executor = ThreadPoolExecutor(1, thread_name_prefix="rules")
+        self._loop = loop
+
+    async def run(self, work: Callable[[], _T]) -> _T:
+        return await self._loop.run_in_executor(self.executor, work)
+
+
+def _families() -> list[IPFamily]:
+    """IPv4, and IPv6 where this host has it."""
+    families = [IPFamily.IPV4]
+    if family_is_available(IPFamily.IPV6):
+        families.append(IPFamily.IPV6)
+    return families
+
+
+def _require_local(bind_address: str | None, networks: Sequence[NodeNetwork]) -> None:
+    local = [entry.address for network in networks for entry in network.addresses]
     if bind_address is not None and bind_address not in local:
         raise StartupError(
             f"--bind-address: {bind_address} is not an address of this node (it has {', '.join(local)})"
@@ -166,22 +196,17 @@ def _require_local(bind_address: str | None, network: NodeNetwork) -> None:
 def _source_of(configuration: Configuration) -> Source:
     if configuration.manifests is not None:
         return ManifestsSource(configuration.manifests)
-    # Importing the API client takes a second that a directory of manifests need not wait for.
+    # Importing the API client takes half a second that a directory of manifests need not wait for.
     from userspace_proxy.sources.api_server import ApiServerSource
 
     return ApiServerSource(configuration.kubeconfig, configuration.node_name)
 
 
-async def _follow_network(
-    changes: NetworkChanges,
-    read: Callable[[], Awaitable[NodeNetwork]],
-    state: ClusterState,
-    settings: CaptureSettings,
-    capture: PortalCapture,
+async def _follow_node(
+    changes: NetworkChanges, changed: asyncio.Event, fit: Callable[[], Coroutine[object, object, None]]
 ) -> NoReturn:
-    """Let the rules fit the node's interfaces and addresses as these come and go."""
+    """Let the rules fit the node's interfaces, addresses and object as these come and go."""
     loop = asyncio.get_running_loop()
-    changed = asyncio.Event()
 
     def notice() -> None:
         changes.drain()
@@ -194,12 +219,9 @@ async def _follow_network(
             await asyncio.sleep(_SETTLE_SECONDS)
             changed.clear()
             try:
-                network = await read()
+                await fit()
             except NodeNetworkError as error:
                 logger.warning("The rules may not fit the node's network: %s", error)
-                continue
-            settings = settings_for(settings, network, state.node_addresses(settings.family))
-            capture.capture_with(settings)
     finally:
         loop.remove_reader(changes.fileno())
 

@@ -33,7 +33,7 @@ def clean_up(*, force: bool) -> Iterator[str]:
         )
     instance = SingleInstance()  # so that no agent starts meanwhile
     try:
-        for family in (IPFamily.IPV4,):
+        for family in IPFamily:
             yield from _clean_up_family(family)
     finally:
         instance.close()

@@ -20,6 +20,7 @@ from userspace_proxy.core.service_port import Frontend, IPFamily, Protocol, Prox
 from userspace_proxy.errors import UserspaceProxyError
 from userspace_proxy.iptables.capture import Capture
 from userspace_proxy.iptables.portal_rules import (
+    AdoptedPorts,
     CaptureSettings,
     Destination,
     Portal,
@@ -72,11 +73,11 @@ class PortalCapture:
         """The portals to which installed rules lead."""
         return self._committed
 
-    async def adopt(self) -> dict[Frontend, ProxyPort]:
+    async def adopt(self) -> dict[Frontend, AdoptedPorts]:
         """Where the rules of an earlier run lead. They stay as they are until the first `want`."""
         installed = await self._in_rules_thread(self._capture.read)
         adopted = read_portals(installed)
-        self._committed = {frontend: Portal(frontend, "", Destination(port), Destination(port)) for frontend, port in adopted.items()}
+        self._committed = {frontend: _as_committed(frontend, ports) for frontend, ports in adopted.items()}
         if adopted:
             logger.info("Rules of an earlier run adopted: portals=%d", len(adopted))
         return adopted
@@ -151,6 +152,12 @@ class PortalCapture:
 
     async def _in_rules_thread(self, work: Callable[[], _Result]) -> _Result:
         return await asyncio.get_running_loop().run_in_executor(self._rules_thread, work)
+
+
+def _as_committed(frontend: Frontend, ports: AdoptedPorts) -> Portal:
+    """What an earlier run's rules amount to; a class that they refuse leads where the other does."""
+    outside = ports.outside or ports.inside or ProxyPort(0)
+    return Portal(frontend, "", Destination(outside), Destination(ports.inside or outside))
 
 
 def _destinations(portal: Portal) -> tuple[Destination, Destination]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NoReturn, Protocol
 
 import msgspec
@@ -25,18 +25,25 @@ from userspace_proxy.core.cluster_state import ClusterState, ObjectId, OriginOf
 from userspace_proxy.core.endpoint_selection import Outcome
 from userspace_proxy.core.objects import Event, Kind
 from userspace_proxy.core.problem import Problem
-from userspace_proxy.core.proxy_plan import ListenerName, PlannedServicePort, ProxyPlan
+from userspace_proxy.core.proxy_plan import (
+    HealthCheck,
+    ListenerName,
+    PlannedDestination,
+    PlannedServicePort,
+    ProxyPlan,
+)
 from userspace_proxy.core.service_port import (
     Frontend,
     IPFamily,
     ProxyPort,
+    ServiceName,
     ServicePortName,
     udp_idle_timeouts,
 )
 from userspace_proxy.dataplane.listening_sockets import ListenerError, ListeningSockets
 from userspace_proxy.dataplane.messages import ListenerConfig, ServicePortConfig
 from userspace_proxy.errors import StartupError
-from userspace_proxy.iptables.portal_rules import Portal, Refusal
+from userspace_proxy.iptables.portal_rules import AdoptedPorts, Destination, Portal, Refusal
 from userspace_proxy.observability.problem_ledger import ProblemLedger
 
 logger = logging.getLogger(__name__)
@@ -58,7 +65,9 @@ class Workers(Protocol):
 class Proxier:
     """The `Sink` of a source; `run` does the work until it is cancelled.
 
-    `max_descriptors` is what this process may have open; `origin_of` says where an object came from.
+    `max_descriptors` is what this process may have open; `origin_of` says where an object came from;
+    `serve_health_checks` is told all of them whenever one has changed; `node_changed` is called when the Node
+    object says something else about this node.
     """
 
     def __init__(
@@ -69,6 +78,8 @@ class Proxier:
         workers: Workers,
         captures: Sequence[PortalCapture],
         origin_of: OriginOf,
+        serve_health_checks: Callable[[Mapping[ServiceName, HealthCheck]], None],
+        node_changed: Callable[[], None],
         udp_timeout_seconds: float | None,
         max_descriptors: int,
     ) -> None:
@@ -79,19 +90,24 @@ class Proxier:
         self._captures = {capture.family: capture for capture in captures}
         self._plan = ProxyPlan(frozenset(self._captures))
         self._origin_of = origin_of
+        self._serve_health_checks = serve_health_checks
+        self._node_changed = node_changed
         self._udp_timeout_seconds = udp_timeout_seconds
         self._max_descriptors = max_descriptors
         self._changed = asyncio.Event()
         self._workers_lock = asyncio.Lock()
-        self._adopted: dict[Frontend, ProxyPort] = {}
+        self._adopted: dict[Frontend, AdoptedPorts] = {}
         self._unopened: set[ServicePortName] = set()
         self._is_serving = False
 
     def observe(self, events: Sequence[Event]) -> None:
         """Fold events in; their effect follows."""
+        node = self._state.node_facts
         for event in events:
             for key, problems in self._state.apply(event, self._origin_of).items():
                 self.ledger.report(str(key), problems)
+        if self._state.node_facts != node:
+            self._node_changed()
         self._changed.set()
 
     def report(self, scope: str, problems: Sequence[Problem]) -> None:
@@ -135,6 +151,8 @@ class Proxier:
         self._name_conflicts(wanted.keys() | set(change.removed))
         if change.portals_changed or opened or not self._is_serving:
             self._hand_over_portals()
+        if change.health_checks_changed:
+            self._serve_health_checks(self._plan.health_checks)
         if not self._is_serving:
             self._is_serving = True
             logger.info(
@@ -175,9 +193,15 @@ class Proxier:
         return opened
 
     def _adopted_port(self, name: ListenerName) -> ProxyPort | None:
+        """Where the rules of an earlier run lead this class of traffic, so that they can stay."""
         for frontend, portal in self._plan.portals_of(name.service_port):
-            if portal.listener == name and frontend in self._adopted:
-                return self._adopted[frontend]
+            adopted = self._adopted.get(frontend)
+            if adopted is None:
+                continue
+            if portal.outside.listener == name and adopted.outside is not None:
+                return adopted.outside
+            if portal.inside.listener == name and adopted.inside is not None:
+                return adopted.inside
         return None
 
     def _config_of(self, planned: PlannedServicePort) -> ServicePortConfig:
@@ -216,12 +240,19 @@ class Proxier:
         """Let the rules of each family lead to every frontend whose listener serves."""
         portals: dict[IPFamily, dict[Frontend, Portal]] = {family: {} for family in self._captures}
         for frontend, planned in self._plan.portals.items():
-            name = planned.listener.service_port
-            if planned.listener in self._sockets:
-                port = self._sockets.port_of(planned.listener)
-                portals[name.family][frontend] = Portal(frontend, port, str(name), _REFUSALS[planned.outcome])
+            if planned.outside.listener in self._sockets and planned.inside.listener in self._sockets:
+                portals[planned.owner.family][frontend] = Portal(
+                    frontend,
+                    str(planned.owner),
+                    self._destination_of(planned.outside),
+                    self._destination_of(planned.inside),
+                    planned.source_ranges,
+                )
         for family, capture in self._captures.items():
             capture.want(portals[family])
+
+    def _destination_of(self, planned: PlannedDestination) -> Destination:
+        return Destination(self._sockets.port_of(planned.listener), _REFUSALS[planned.outcome])
 
     def _name_conflicts(self, names: Iterable[ServicePortName]) -> None:
         """Name what the plan left out of these Service ports because of what others claim."""
@@ -244,9 +275,10 @@ class Proxier:
     async def _retire_listeners(self) -> None:
         """Close the listeners that neither the plan nor a committed rule leads to."""
         in_rules = {
-            (portal.frontend.protocol, portal.proxy_port)
+            (portal.frontend.protocol, destination.proxy_port)
             for capture in self._captures.values()
             for portal in capture.committed.values()
+            for destination in (portal.outside, portal.inside)
         }
         async with self._workers_lock:
             doomed = [

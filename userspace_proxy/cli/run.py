@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from userspace_proxy.configuration import IPTABLES_BACKENDS, parse_duration, read_configuration
+from userspace_proxy.core.local_traffic import DetectLocalMode
 from userspace_proxy.core.port_claims import DEFAULT_PROXY_PORT_RANGE
 
 
@@ -32,6 +33,24 @@ class Duration(click.ParamType[float]):
 @click.option("--hostname-override", metavar="NAME", help="This node's name (default: the host's name).")
 @click.option(
     "--bind-address", metavar="IP", default="0.0.0.0", show_default=True, help="Where listeners bind."
+)
+@click.option(
+    "--nodeport-addresses",
+    metavar="CIDRS",
+    default="",
+    help="Where NodePorts are open: CIDRs, or `primary` (default: on every address of the node).",
+)
+@click.option(
+    "--detect-local-mode",
+    type=click.Choice([mode.value for mode in DetectLocalMode]),
+    default=DetectLocalMode.CLUSTER_CIDR.value,
+    show_default=True,
+    help="How the node's own pods are told from other clients.",
+)
+@click.option("--cluster-cidr", metavar="CIDRS", default="", help="The pods' CIDRs, for mode ClusterCIDR.")
+@click.option("--pod-bridge-interface", metavar="NAME", default="", help="For mode BridgeInterface.")
+@click.option(
+    "--pod-interface-name-prefix", metavar="PREFIX", default="", help="For mode InterfaceNamePrefix."
 )
 @click.option(
     "--proxy-port-range",
@@ -60,6 +79,11 @@ def run(
     manifests: str | None,
     hostname_override: str | None,
     bind_address: str,
+    nodeport_addresses: str,
+    detect_local_mode: str,
+    cluster_cidr: str,
+    pod_bridge_interface: str,
+    pod_interface_name_prefix: str,
     proxy_port_range: str,
     udp_timeout: float | None,
     workers: int | None,
@@ -72,6 +96,11 @@ def run(
         kubeconfig=kubeconfig,
         hostname_override=hostname_override,
         bind_address=bind_address,
+        nodeport_addresses=nodeport_addresses,
+        detect_local_mode=detect_local_mode,
+        cluster_cidr=cluster_cidr,
+        pod_bridge_interface=pod_bridge_interface,
+        pod_interface_name_prefix=pod_interface_name_prefix,
         proxy_port_range=proxy_port_range,
         udp_timeout_seconds=udp_timeout,
         workers=workers,

@@ -58,6 +58,41 @@ class _Entry:
     checked: tuple[ServicePort, ...] | CheckedSlice | None
 
 
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """What we know of this node from its object, which may be away: then that is little.
+
+    `addresses` begin with those of type InternalIP; `pod_cidrs` are what its pods get their addresses from.
+    """
+
+    identity: NodeIdentity
+    addresses: tuple[str, ...] = ()
+    pod_cidrs: tuple[str, ...] = ()
+
+    def addresses_of(self, family: IPFamily) -> tuple[str, ...]:
+        return tuple(text for text in self.addresses if family_of(ipaddress.ip_address(text)) is family)
+
+
+def read_node(name: str, node: Node | None) -> NodeFacts:
+    """The facts of the node `name` by its object."""
+    if node is None:
+        return NodeFacts(NodeIdentity(name))
+    ranked: list[tuple[bool, str]] = []
+    for entry in (node.status.addresses if node.status else None) or ():
+        try:
+            ranked.append((entry.type != "InternalIP", str(ipaddress.ip_address(entry.address))))
+        except ValueError:
+            continue  # a Hostname entry
+    pod_cidrs: list[str] = []
+    if node.spec is not None:
+        pod_cidrs = node.spec.pod_cidrs or [cidr for cidr in (node.spec.pod_cidr,) if cidr]
+    return NodeFacts(
+        NodeIdentity(name, (node.metadata.labels or {}).get(_ZONE_LABEL) or None),
+        tuple(address for _, address in sorted(ranked, key=lambda pair: pair[0])),
+        tuple(pod_cidrs),
+    )
+
+
 @dataclass(slots=True)
 class ClusterState:
     """Feed it with `apply`; after that, plan again what `take_dirty` names."""
@@ -67,7 +102,10 @@ class ClusterState:
     _slices: dict[ServiceName, dict[ObjectId, CheckedSlice]] = field(default_factory=dict)
     _dirty: set[ServiceName] = field(default_factory=set)
     _listed: set[Kind] = field(default_factory=set)
-    _node: Node | None = None
+    node_facts: NodeFacts = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.node_facts = read_node(self.node_name, None)
 
     @property
     def is_complete(self) -> bool:
@@ -76,21 +114,10 @@ class ClusterState:
 
     @property
     def node(self) -> NodeIdentity:
-        labels = (self._node.metadata.labels if self._node else None) or {}
-        return NodeIdentity(self.node_name, labels.get(_ZONE_LABEL) or None)
+        return self.node_facts.identity
 
     def node_addresses(self, family: IPFamily) -> tuple[str, ...]:
-        """The node's addresses of a family as its object states them, InternalIP first."""
-        listed = (self._node.status.addresses if self._node else None) or []
-        by_rank: list[tuple[bool, str]] = []
-        for entry in listed:
-            try:
-                address = ipaddress.ip_address(entry.address)
-            except ValueError:
-                continue  # a Hostname entry
-            if family_of(address) is family:
-                by_rank.append((entry.type != "InternalIP", str(address)))
-        return tuple(address for _, address in sorted(by_rank, key=lambda pair: pair[0]))
+        return self.node_facts.addresses_of(family)
 
     def service_ports(self, name: ServiceName) -> tuple[ServicePort, ...]:
         """The checked ports of a Service, empty if there is none of that name that is ours to serve."""
@@ -182,10 +209,9 @@ class ClusterState:
         self._dirty.add(service)
 
     def _replace_node(self, node: Node | None) -> None:
-        before = self.node
-        self._node = node
-        if self.node != before:
-            self._dirty.update(self._slices)  # hints may now choose differently
+        before, self.node_facts = self.node_facts, read_node(self.node_name, node)
+        if self.node_facts != before:
+            self._dirty.update(self._slices)  # hints and addresses may now choose differently
 
 
 def id_of(item: ApiObject) -> ObjectId:

@@ -135,13 +135,19 @@ class NodeAddress(_ApiStruct, frozen=True):
     address: str
 
 
+class NodeSpec(_ApiStruct, frozen=True):
+    pod_cidr: str | None = msgspec.field(default=None, name="podCIDR")
+    pod_cidrs: list[str] | None = msgspec.field(default=None, name="podCIDRs")
+
+
 class NodeStatus(_ApiStruct, frozen=True):
     addresses: list[NodeAddress] | None = None
 
 
 class Node(_ApiStruct, frozen=True):
     metadata: ObjectMeta
-    status: NodeStatus = msgspec.field(default_factory=NodeStatus)
+    spec: NodeSpec | None = None
+    status: NodeStatus | None = None
 
 
 ApiObject: TypeAlias = Service | EndpointSlice | Node

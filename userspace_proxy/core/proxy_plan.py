@@ -130,11 +130,12 @@ class ProxyPlan:
         changed = [planned for port in wanted.values() if (planned := self._plan(port, state)) is not None]
         for planned in changed:
             contested.update(exposure.frontend for exposure in planned.exposures)
+        rechecked = [service for service in dirty if self._check_health(service, state)]
         return PlanChange(
             tuple(changed),
             tuple(removed),
             portals_changed=self._lead(contested),
-            health_checks_changed=any([self._check_health(service, state) for service in dirty]),
+            health_checks_changed=bool(rechecked),
         )
 
     def portals_of(self, name: ServicePortName) -> Iterator[tuple[Frontend, PlannedPortal]]:
