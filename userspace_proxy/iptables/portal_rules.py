@@ -2,30 +2,38 @@
 
 A portal, as kube-proxy calls it, is a frontend whose traffic is led to a proxy port: a port of the node on
 which a worker listens. nat captures: what comes in from pods and other hosts in KUBE-PORTALS-CONTAINER, what
-the node's own processes send in KUBE-PORTALS-HOST. filter guards: a proxy port answers what was redirected
-to it and nothing else.
+the node's own processes send in KUBE-PORTALS-HOST, and likewise NodePorts, which have no address of their
+own, in KUBE-NODEPORT-CONTAINER and -HOST. What a proxy port lets in is the guard's business.
 
-Refusing needs no rule for each portal in filter: a portal without endpoints is captured to one of two ports
-that serve nobody. At the refusing port the kernel's own TCP resets connections, because nobody listens there,
-and the guard rejects datagrams; at the silent port the guard drops everything. (REJECT would not do for TCP:
-where bridged packets pass iptables, as on most nodes, its reset leaves with the proxy port's address instead
-of the frontend's, and a pod's client waits in vain.)
+A portal that is to refuse is captured as well, to one of two ports that serve nobody; so is, to the one
+where nothing is answered, who comes from outside of a portal's source ranges.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
+from ipaddress import ip_network
+from operator import attrgetter
 
-from userspace_proxy.core.service_port import Frontend, IPFamily, Port, Protocol, ProxyPort
+from userspace_proxy.core.service_port import (
+    EVERY_LOCAL_ADDRESS,
+    Frontend,
+    IPFamily,
+    Port,
+    ProxyPort,
+)
+from userspace_proxy.iptables.portal_chains import KeySpace, branching_chains
+from userspace_proxy.iptables.portal_guard import guard_hooks, guard_rules
 from userspace_proxy.iptables.rules import (
     COMMENT_LIMIT,
+    NODEPORT_CONTAINER,
+    NODEPORT_HOST,
     PORTALS_CONTAINER,
     PORTALS_GUARD,
     PORTALS_HOST,
     Chain,
-    ConntrackState,
     Dnat,
     Hook,
     InstalledRules,
@@ -33,18 +41,12 @@ from userspace_proxy.iptables.rules import (
     Place,
     PortRange,
     Redirect,
-    Reject,
     Rule,
     RuleSet,
     Table,
-    Verdict,
-    is_any_of,
-    is_none_of,
+    is_for_host,
     safe_comment,
 )
-
-_RELATED, _ESTABLISHED = ConntrackState.RELATED, ConntrackState.ESTABLISHED
-_DNAT = ConntrackState.DNAT
 
 
 class Refusal(Enum):
@@ -56,6 +58,9 @@ class Refusal(Enum):
 
 _WHY_REFUSED = {Refusal.REJECT: " has no endpoints", Refusal.DROP: " has no local endpoints"}
 """How the comment of a rule ends that leads to nobody."""
+
+_NOT_WELCOME = " is not for this source"
+"""How the comment of a rule ends for those who are in none of the source ranges."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +87,26 @@ class Portal:
 
 
 @dataclass(frozen=True, slots=True)
+class LocalTraffic:
+    """What shows that the node's pods sent a packet: its source network, or the interface it came in by.
+
+    `in_interface` is a name, or the beginning of names with a "+" after it.
+    """
+
+    source: str | None = None
+    in_interface: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class CaptureSettings:
     """How a node captures.
 
-    `proxy_ports` is the range that all proxy ports are of. `bind_address` is the one address that listeners
-    are bound to; None: they are bound to all. `node_address` is given when traffic can come in by an
-    interface without an address of the family, and is where it goes to then: REDIRECT would find no address
-    there, and the packets would vanish. `refusing_port` and `silent_port` are two of `proxy_ports` at which
-    nobody listens.
+    `proxy_ports` is the range that all proxy ports are of. `refusing_port` and `silent_port` are two of them
+    at which nobody listens. `bind_address` is the one address that listeners are bound to; None: they are
+    bound to all. `node_address` is given when traffic can come in by an interface without an address of the
+    family, and is where it goes to then: REDIRECT would find no address there, and the packets would vanish.
+    `local_traffic` is what the node's pods send; empty, they count as outside. NodePorts are captured on
+    those of the node's addresses that are in `nodeport_addresses` (CIDRs); None: on all.
     """
 
     family: IPFamily
@@ -98,116 +115,218 @@ class CaptureSettings:
     silent_port: ProxyPort
     bind_address: str | None = None
     node_address: str | None = None
+    local_traffic: tuple[LocalTraffic, ...] = ()
+    nodeport_addresses: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AdoptedPorts:
+    """Where installed rules lead the two classes of a frontend's traffic; None where they refuse it."""
+
+    outside: ProxyPort | None
+    inside: ProxyPort | None
+
+
+class PortalRules:
+    """The rules for portals that change: those for portals that did not are the same objects as before."""
+
+    def __init__(self) -> None:
+        self._settings: CaptureSettings | None = None
+        self._known: dict[Frontend, _KnownPortal] = {}
+
+    def rule_set(self, portals: Iterable[Portal], settings: CaptureSettings) -> RuleSet:
+        """Everything that is to be installed, in an order that depends on nothing else."""
+        if settings != self._settings:
+            self._settings, self._known = settings, {}
+        known = {}
+        for portal in portals:
+            before = self._known.get(portal.frontend)
+            is_same = before is not None and (before.portal is portal or before.portal == portal)
+            known[portal.frontend] = before if before and is_same else _know(portal, settings)
+        self._known = known
+        return RuleSet(dict(_chains(known.values(), settings)), tuple(_hooks(settings)))
 
 
 def portal_rules(portals: Iterable[Portal], settings: CaptureSettings) -> RuleSet:
-    """Everything that is to be installed for these portals, in an order that depends on nothing else."""
-    ordered = sorted(portals, key=_order)
-    from_outside = settings.bind_address or settings.node_address
-    return RuleSet(
-        chains={
-            PORTALS_GUARD: tuple(_guard(settings)),
-            PORTALS_CONTAINER: tuple(_capture(portal, from_outside, settings) for portal in ordered),
-            PORTALS_HOST: tuple(_capture(portal, settings.bind_address, settings) for portal in ordered),
-        },
-        hooks=(
-            *(_guard_hook(protocol, settings.proxy_ports) for protocol in Protocol),
-            _portals_hook("PREROUTING", PORTALS_CONTAINER),
-            _portals_hook("OUTPUT", PORTALS_HOST),
-        ),
-    )
+    """Everything that is to be installed for these portals, computed once."""
+    return PortalRules().rule_set(portals, settings)
 
 
-def read_portals(installed: InstalledRules) -> dict[Frontend, ProxyPort]:
-    """Where the installed rules lead each frontend: what a restarted agent takes up again.
-
-    A frontend that is refused leads to nobody's proxy port and is not among them.
-    """
-    portals: dict[Frontend, ProxyPort] = {}
-    for chain in (PORTALS_HOST, PORTALS_CONTAINER):
-        for rule in installed.chains.get(chain, ()):
+def read_portals(installed: InstalledRules, family: IPFamily) -> dict[Frontend, AdoptedPorts]:
+    """Where the installed rules of a family lead each frontend: what a restarted agent takes up again."""
+    outside: dict[Frontend, ProxyPort | None] = {}
+    inside: dict[Frontend, ProxyPort | None] = {}
+    for chain, rules in installed.chains.items():
+        ports = inside if is_for_host(chain) else outside
+        for rule in rules:
             if not (isinstance(rule, Rule) and isinstance(rule.target, Redirect | Dnat)):
                 continue
-            if rule.comment.endswith(tuple(_WHY_REFUSED.values())):
+            if not (rule.protocol and rule.destination_ports) or rule.comment.endswith(_NOT_WELCOME):
                 continue
-            if rule.destination and rule.protocol and rule.destination_ports:
-                port = Port(rule.destination_ports.first)
-                frontend = Frontend(rule.destination, rule.protocol, port)
-                portals[frontend] = ProxyPort(rule.target.port)
-    return portals
+            address = rule.destination or EVERY_LOCAL_ADDRESS[family]
+            frontend = Frontend(address, rule.protocol, Port(rule.destination_ports.first))
+            is_refused = rule.comment.endswith(tuple(_WHY_REFUSED.values()))
+            # Of several rules for one frontend those for the node's pods come first, and are for inside.
+            ports[frontend] = None if is_refused else ProxyPort(rule.target.port)
+    return {
+        frontend: AdoptedPorts(outside.get(frontend), inside.get(frontend)) for frontend in outside | inside
+    }
 
 
-def _order(portal: Portal) -> tuple[str, int, str]:
-    return portal.frontend.address, portal.frontend.port, portal.frontend.protocol.value
+@dataclass(frozen=True, slots=True)
+class _KnownPortal:
+    portal: Portal
+    key: int
+    container: tuple[Rule, ...]
+    host: tuple[Rule, ...]
 
 
-def _capture(portal: Portal, to_address: str | None, settings: CaptureSettings) -> Rule:
-    frontend = portal.frontend
-    match portal.refusal:
+def _know(portal: Portal, settings: CaptureSettings) -> _KnownPortal:
+    container = tuple(_container_rules(portal, settings))
+    is_alike = settings.node_address is None and portal.inside == portal.outside
+    host = container if is_alike else tuple(_host_rules(portal, settings))
+    return _KnownPortal(portal, _space(portal, settings.family).key(portal.frontend), container, host)
+
+
+def _space(portal: Portal, family: IPFamily) -> KeySpace:
+    return KeySpace(family, has_address=not _is_node_port(portal, family))
+
+
+def _is_node_port(portal: Portal, family: IPFamily) -> bool:
+    return portal.frontend.address == EVERY_LOCAL_ADDRESS[family]
+
+
+def _chains(
+    known: Collection[_KnownPortal], settings: CaptureSettings
+) -> Iterator[tuple[Chain, tuple[Rule, ...]]]:
+    yield PORTALS_GUARD, guard_rules(settings.family, settings.refusing_port, settings.silent_port)
+    node_ports: list[_KnownPortal] = []
+    addresses: list[_KnownPortal] = []
+    for portal in known:
+        (node_ports if _is_node_port(portal.portal, settings.family) else addresses).append(portal)
+    for container, host, portals, has_address in (
+        (PORTALS_CONTAINER, PORTALS_HOST, addresses, True),
+        (NODEPORT_CONTAINER, NODEPORT_HOST, node_ports, False),
+    ):
+        portals.sort(key=attrgetter("key"))
+        space = KeySpace(settings.family, has_address)
+        yield from branching_chains(container, space, [(portal.key, portal.container) for portal in portals])
+        yield from branching_chains(host, space, [(portal.key, portal.host) for portal in portals])
+
+
+def _container_rules(portal: Portal, settings: CaptureSettings) -> Iterator[Rule]:
+    """For what comes in: pods first where they are led elsewhere, then everybody."""
+    to_address = settings.bind_address or settings.node_address
+    if portal.inside != portal.outside:
+        for local in settings.local_traffic:
+            yield from _welcome(portal, portal.inside, local, to_address, settings)
+    yield from _welcome(portal, portal.outside, LocalTraffic(), to_address, settings)
+    yield from _turn_away(portal, to_address, settings)
+
+
+def _host_rules(portal: Portal, settings: CaptureSettings) -> Iterator[Rule]:
+    yield from _welcome(portal, portal.inside, LocalTraffic(), settings.bind_address, settings)
+    yield from _turn_away(portal, settings.bind_address, settings)
+
+
+def _welcome(
+    portal: Portal,
+    destination: Destination,
+    traffic: LocalTraffic,
+    to_address: str | None,
+    settings: CaptureSettings,
+) -> Iterator[Rule]:
+    """Rules that lead the part of `traffic` that may use the portal to its destination."""
+    match destination.refusal:
         case None:
-            port = portal.proxy_port
+            port = destination.proxy_port
         case Refusal.REJECT:
             port = settings.refusing_port
         case Refusal.DROP:
             port = settings.silent_port
+    comment = _comment(portal, _WHY_REFUSED[destination.refusal] if destination.refusal else "")
+    for source in _sources(portal.source_ranges, traffic.source):
+        yield _capture(portal, port, comment, to_address, settings, source, traffic.in_interface)
+
+
+def _turn_away(portal: Portal, to_address: str | None, settings: CaptureSettings) -> Iterator[Rule]:
+    """What a client meets that is in none of the source ranges."""
+    if portal.source_ranges is not None:
+        comment = _comment(portal, _NOT_WELCOME)
+        yield _capture(portal, settings.silent_port, comment, to_address, settings)
+
+
+def _capture(
+    portal: Portal,
+    port: ProxyPort,
+    comment: str,
+    to_address: str | None,
+    settings: CaptureSettings,
+    source: str | None = None,
+    in_interface: str | None = None,
+) -> Rule:
+    frontend = portal.frontend
     return Rule(
         target=Dnat(to_address, port) if to_address else Redirect(port),
         protocol=frontend.protocol,
-        destination=frontend.address,
+        source=source,
+        destination=None if _is_node_port(portal, settings.family) else frontend.address,
         destination_ports=PortRange(frontend.port, frontend.port),
-        comment=_comment(portal),
+        in_interface=in_interface,
+        comment=comment,
     )
 
 
-def _comment(portal: Portal) -> str:
-    if portal.refusal is None:
-        return safe_comment(portal.comment)
-    why = _WHY_REFUSED[portal.refusal]
+def _sources(ranges: tuple[str, ...] | None, within: str | None) -> Iterable[str | None]:
+    """The networks that are in one of the ranges and `within` (None: everywhere), as iptables spells them."""
+    if ranges is None:
+        return (_spelled(within),)
+    if within is None:
+        return dict.fromkeys(map(_spelled, ranges))
+    own = ip_network(within, strict=False)
+    networks = (ip_network(text, strict=False) for text in ranges)
+    # Of two networks with an address in common one is part of the other.
+    return dict.fromkeys(
+        _spelled(str(max(own, network, key=attrgetter("prefixlen"))))
+        for network in networks
+        if network.overlaps(own)
+    )
+
+
+def _spelled(network: str | None) -> str | None:
+    """The network as iptables-save prints it, without what says nothing: None for every address."""
+    if network is None:
+        return None
+    parsed = ip_network(network, strict=False)
+    if parsed.prefixlen == 0:
+        return None
+    is_one_address = parsed.prefixlen == parsed.max_prefixlen
+    return str(parsed.network_address) if is_one_address else str(parsed)
+
+
+def _comment(portal: Portal, why: str) -> str:
     return safe_comment(portal.comment[: COMMENT_LIMIT - len(why)] + why)
 
 
-def _guard(settings: CaptureSettings) -> Iterable[Rule]:
-    """What happens to packets for the proxy ports; others never come here.
-
-    What is neither redirected nor part of something known was sent to the proxy port itself: dropped.
-    What is established without redirection is none of ours (some process chose such a port as its own end)
-    and is left to the rules that follow.
-    """
-    redirected = is_any_of(_DNAT)
-    port_unreachable = (
-        "icmp-port-unreachable" if settings.family is IPFamily.IPV4 else "icmp6-port-unreachable"
-    )
-    yield Rule(
-        target=Verdict.DROP,
-        states=(is_none_of(_RELATED, _ESTABLISHED, _DNAT),),
-        comment="sent to a proxy port directly",
-    )
-    yield Rule(
-        target=Reject(port_unreachable),
-        protocol=Protocol.UDP,
-        destination_ports=PortRange(settings.refusing_port, settings.refusing_port),
-        comment="no endpoints",
-    )
-    for protocol in Protocol:
-        yield Rule(
-            target=Verdict.DROP,
-            protocol=protocol,
-            destination_ports=PortRange(settings.silent_port, settings.silent_port),
-            comment="no local endpoints",
-        )
-    yield Rule(target=Verdict.ACCEPT, states=(redirected,), comment="redirected")
+def _hooks(settings: CaptureSettings) -> Iterator[Hook]:
+    yield from guard_hooks(settings.proxy_ports)
+    for builtin, portals, node_ports in (
+        ("PREROUTING", PORTALS_CONTAINER, NODEPORT_CONTAINER),
+        ("OUTPUT", PORTALS_HOST, NODEPORT_HOST),
+    ):
+        to_portals = Rule(target=Jump(portals.name), comment="service portals")
+        yield Hook(Chain(Table.NAT, builtin), portals, to_portals, Place.FIRST)
+        for network in _networks_with_node_ports(settings):
+            to_node_ports = Rule(
+                target=Jump(node_ports.name),
+                destination=network,
+                to_local_address=True,
+                comment="service node ports",
+            )
+            yield Hook(Chain(Table.NAT, builtin), node_ports, to_node_ports, Place.LAST)
 
 
-def _guard_hook(protocol: Protocol, proxy_ports: PortRange) -> Hook:
-    rule = Rule(
-        target=Jump(PORTALS_GUARD.name),
-        protocol=protocol,
-        destination_ports=proxy_ports,
-        comment="proxy ports take redirected traffic only",
-    )
-    return Hook(Chain(Table.FILTER, "INPUT"), PORTALS_GUARD, rule, Place.FIRST)
-
-
-def _portals_hook(builtin: str, chain: Chain) -> Hook:
-    rule = Rule(target=Jump(chain.name), comment="service portals")
-    return Hook(Chain(Table.NAT, builtin), chain, rule, Place.FIRST)
+def _networks_with_node_ports(settings: CaptureSettings) -> Iterable[str | None]:
+    if settings.nodeport_addresses is None:
+        return (None,)
+    return dict.fromkeys(map(_spelled, settings.nodeport_addresses))

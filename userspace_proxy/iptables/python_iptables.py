@@ -103,6 +103,9 @@ class _Edit:
     def apply(self, steps: tuple[Step, ...]) -> None:
         doomed = [step.chain.name for step in steps if isinstance(step, DeleteChain)]
         for step in steps:
+            if isinstance(step, WriteChain):
+                self._empty(step.chain)  # before any rule jumps there
+        for step in steps:
             self._apply(step)
         for name in doomed:  # chains may refer to each other, so all are emptied first
             self._table.flush_entries(name)
@@ -112,10 +115,6 @@ class _Edit:
     def _apply(self, step: Step) -> None:
         match step:
             case WriteChain(chain, rules):
-                if self._table.is_chain(chain.name):
-                    self._table.flush_entries(chain.name)
-                else:
-                    self._table.create_chain(chain.name)
                 for rule in rules:
                     self._chain(chain).append_rule(self._encode(rule))
             case DeleteRule(chain, position):
@@ -133,6 +132,12 @@ class _Edit:
                 pass
             case _:
                 assert_never(step)
+
+    def _empty(self, chain: Chain) -> None:
+        if self._table.is_chain(chain.name):
+            self._table.flush_entries(chain.name)
+        else:
+            self._table.create_chain(chain.name)
 
     def _chain(self, chain: Chain) -> Any:
         return self._iptc.Chain(self._table, chain.name)
@@ -173,6 +178,8 @@ class _Edit:
 
     def _encode(self, rule: Rule) -> Any:
         encoded = self._iptc.Rule()
+        if rule.source:
+            encoded.src = rule.source
         if rule.destination:
             encoded.dst = rule.destination
         if rule.in_interface:

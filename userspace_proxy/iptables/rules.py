@@ -8,11 +8,13 @@ values however they were printed. Source: iptables-extensions(8).
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from userspace_proxy.core.service_port import Protocol
 
@@ -36,10 +38,50 @@ class Chain(NamedTuple):
 
 PORTALS_CONTAINER = Chain(Table.NAT, "KUBE-PORTALS-CONTAINER")
 PORTALS_HOST = Chain(Table.NAT, "KUBE-PORTALS-HOST")
+NODEPORT_CONTAINER = Chain(Table.NAT, "KUBE-NODEPORT-CONTAINER")
+NODEPORT_HOST = Chain(Table.NAT, "KUBE-NODEPORT-HOST")
 PORTALS_GUARD = Chain(Table.FILTER, "KUBE-PORTALS-GUARD")
 
-CHAINS_OF_OURS = frozenset({PORTALS_CONTAINER, PORTALS_HOST, PORTALS_GUARD})
-"""The only chains that are ever written, beside the jumps to them. The nat names are kube-proxy's."""
+_DIGEST_LETTERS: Final = 13
+"""Chain names have at most 28 characters; so many letters of base 32 are 65 bits."""
+
+_BRANCH_STEMS: Final = {
+    PORTALS_CONTAINER: "KUBE-PORTALS-C-",
+    PORTALS_HOST: "KUBE-PORTALS-H-",
+    NODEPORT_CONTAINER: "KUBE-NODEPORT-C-",
+    NODEPORT_HOST: "KUBE-NODEPORT-H-",
+}
+
+NAMES_OF_OURS: Final = (
+    r"KUBE-(?:PORTALS|NODEPORT)-(?:CONTAINER|HOST)|KUBE-PORTALS-GUARD"
+    rf"|KUBE-(?:PORTALS|NODEPORT)-[CH]-[A-Z2-7]{{{_DIGEST_LETTERS}}}"
+)
+"""A pattern for the names of all chains of ours, whatever table they are in."""
+
+_NAT_NAME_OF_OURS = re.compile(NAMES_OF_OURS)
+
+
+def branch_of(root: Chain, what: str) -> Chain:
+    """The chain that takes from `root` the part of the traffic that `what` describes."""
+    digest = base64.b32encode(hashlib.sha256(what.encode()).digest()).decode()
+    return Chain(root.table, _BRANCH_STEMS[root] + digest[:_DIGEST_LETTERS])
+
+
+def is_ours(chain: Chain) -> bool:
+    """Whether it is one of the only chains that are ever written, beside the jumps to them.
+
+    The names of the four that the built-in chains of nat jump to are kube-proxy's.
+    """
+    if chain.table is Table.FILTER or chain.name == PORTALS_GUARD.name:
+        return chain == PORTALS_GUARD
+    return _NAT_NAME_OF_OURS.fullmatch(chain.name) is not None
+
+
+def is_for_host(chain: Chain) -> bool:
+    """Whether a chain of ours has what the node's own processes send; otherwise, what comes in."""
+    return chain in (PORTALS_HOST, NODEPORT_HOST) or chain.name.startswith(
+        (_BRANCH_STEMS[PORTALS_HOST], _BRANCH_STEMS[NODEPORT_HOST])
+    )
 
 
 class PortRange(NamedTuple):
@@ -144,12 +186,14 @@ Target: TypeAlias = Verdict | Redirect | Dnat | Reject | Jump
 class Rule:
     """A rule of ours. What is None, empty or False does not narrow it.
 
-    `destination` is an address or a network with its prefix length. `comment` must be safe
-    (`safe_comment` makes it so): raises ValueError otherwise, as it does for ports without a protocol.
+    `source` and `destination` are an address or a network with its prefix length. `in_interface` is a name,
+    or the beginning of names with a "+" after it. `comment` must be safe (`safe_comment` makes it so): raises
+    ValueError otherwise, as it does for ports without a protocol.
     """
 
     target: Target
     protocol: Protocol | None = None
+    source: str | None = None
     destination: str | None = None
     destination_ports: PortRange | None = None
     in_interface: str | None = None
@@ -166,6 +210,8 @@ class Rule:
     def __str__(self) -> str:
         """What follows `-A CHAIN` in iptables-restore's input."""
         words = []
+        if self.source:
+            words.append(f"-s {self.source}")
         if self.destination:
             words.append(f"-d {self.destination}")
         if self.in_interface:

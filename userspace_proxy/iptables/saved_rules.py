@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from ipaddress import ip_network
 from itertools import pairwise
 
 from userspace_proxy.core.service_port import Protocol
 from userspace_proxy.iptables.rules import (
-    CHAINS_OF_OURS,
+    NAMES_OF_OURS,
     Chain,
     ConntrackState,
     Dnat,
@@ -28,12 +29,12 @@ from userspace_proxy.iptables.rules import (
     Table,
     Target,
     Verdict,
+    is_ours,
 )
 
 _WORD = re.compile(r'"((?:[^"\\]|\\.)*)"|(\S+)')
 _ESCAPED = re.compile(r"\\(.)")
-_NAMES_OF_OURS = {chain.name for chain in CHAINS_OF_OURS}
-_JUMP_OF_OURS = re.compile(rf"-[jg] (?:{'|'.join(sorted(_NAMES_OF_OURS))})\b")
+_JUMP_OF_OURS = re.compile(rf"-[jg] (?:{NAMES_OF_OURS})\b")
 _PROTOCOLS = {"tcp": Protocol.TCP, "6": Protocol.TCP, "udp": Protocol.UDP, "17": Protocol.UDP}
 
 
@@ -50,12 +51,12 @@ def parse_saved_rules(text: str) -> InstalledRules:
             continue
         elif line.startswith(":"):
             chain = Chain(table, line[1:].split(" ", 1)[0])
-            if chain in CHAINS_OF_OURS:
+            if is_ours(chain):
                 chains[chain] = []
         elif line.startswith("-A "):
             _, name, rule_text = line.split(" ", 2)
             chain = Chain(table, name)
-            if chain in CHAINS_OF_OURS:
+            if chain in chains:
                 chains[chain].append(parse_rule(rule_text))
             elif _JUMP_OF_OURS.search(rule_text) and (target := _chain_jumped_to(table, rule_text)):
                 found_hooks.append((chain, target, rule_text, others.get(chain, 0)))
@@ -84,7 +85,7 @@ def words(text: str) -> list[str]:
 def _chain_jumped_to(table: Table, text: str) -> Chain | None:
     """The chain of ours that the rule jumps to; None if it does not (a comment may only say so)."""
     for option, name in pairwise(words(text)):
-        if option in ("-j", "-g") and Chain(table, name) in CHAINS_OF_OURS:
+        if option in ("-j", "-g") and is_ours(Chain(table, name)):
             return Chain(table, name)
     return None
 
@@ -92,6 +93,7 @@ def _chain_jumped_to(table: Table, text: str) -> Chain | None:
 def _parse(parts: list[str]) -> Rule:
     """Raises ValueError, KeyError or StopIteration at the first word that a Rule has no place for."""
     protocol: Protocol | None = None
+    source: str | None = None
     destination: str | None = None
     ports: PortRange | None = None
     in_interface: str | None = None
@@ -107,8 +109,10 @@ def _parse(parts: list[str]) -> Rule:
         match option:
             case "-m":
                 next(rest)  # what a match is used for is in its options
+            case "-s":
+                source = _address(next(rest))
             case "-d":
-                destination = next(rest).removesuffix("/32").removesuffix("/128")
+                destination = _address(next(rest))
             case "-p":
                 protocol = _PROTOCOLS[next(rest)]
             case "--comment":
@@ -136,6 +140,7 @@ def _parse(parts: list[str]) -> Rule:
     return Rule(
         target=target,
         protocol=protocol,
+        source=source,
         destination=destination,
         destination_ports=ports,
         in_interface=in_interface,
@@ -143,6 +148,15 @@ def _parse(parts: list[str]) -> Rule:
         states=tuple(states),
         comment=comment,
     )
+
+
+def _address(text: str) -> str:
+    """As we spell it: an address without the length of its prefix, and no IPv4 spelling inside IPv6."""
+    if ":" not in text:
+        return text.removesuffix("/32")
+    if "." in text:
+        text = str(ip_network(text))
+    return text.removesuffix("/128")
 
 
 def _ports(text: str) -> PortRange:

@@ -23,10 +23,10 @@ from userspace_proxy.iptables.iptables_restore import (
     saved_rules,
 )
 from userspace_proxy.iptables.python_iptables import PythonIptables
-from userspace_proxy.iptables.rules import CHAINS_OF_OURS
+from userspace_proxy.iptables.rules import NAMES_OF_OURS
 
 _KUBELET_HINT = re.compile(r"^:(?:KUBE-IPTABLES-HINT|KUBE-KUBELET-CANARY) ", re.MULTILINE)
-_OURS = re.compile(rf"^:(?:{'|'.join(sorted(chain.name for chain in CHAINS_OF_OURS))}) ", re.MULTILINE)
+_OURS = re.compile(rf"^:(?:{NAMES_OF_OURS}) ", re.MULTILINE)
 _RULE = re.compile(r"^-A ", re.MULTILINE)
 
 
@@ -42,6 +42,7 @@ class BackendChoice(Enum):
 def open_backend(choice: BackendChoice, family: IPFamily) -> Backend:
     """The backend that was chosen, or the one that fits the host. Blocks.
 
+    python-iptables can write IPv4 rules only, so IPv6 rules go through ip6tables-legacy-restore beside it.
     Raises StartupError when what it needs is not on this machine.
     """
     match choice:
@@ -53,16 +54,27 @@ def open_backend(choice: BackendChoice, family: IPFamily) -> Backend:
             variant = Variant.LEGACY
     _require_programs(variant, family)
     restore = IptablesRestore(variant, family)
-    if choice is BackendChoice.PYTHON_IPTABLES:
-        if family is not IPFamily.IPV4:
-            raise StartupError("python-iptables serves IPv4 only here; choose another --iptables-backend")
-        return PythonIptables(restore, always=True)
     if variant is Variant.NFT or family is not IPFamily.IPV4:
         return restore
+    if choice is BackendChoice.PYTHON_IPTABLES:
+        return PythonIptables(restore, always=True)
     try:
         return PythonIptables(restore)
     except StartupError:  # only small changes would have been quicker
         return restore
+
+
+def why_unavailable(family: IPFamily) -> str | None:
+    """Why this host can have no rules of the family, in a sentence; None if it can.
+
+    IPv4 there must be. A host without IPv6, or without ip6tables, is served in IPv4 alone.
+    """
+    if family is IPFamily.IPV6 and not Path("/proc/thread-self/net/if_inet6").exists():
+        return "the kernel runs without IPv6"
+    names = [program(variant, family, "restore") for variant in Variant]
+    if not any(find_program(name) for name in names):
+        return f"neither {' nor '.join(names)} is on this machine"
+    return None
 
 
 def installed_backends(family: IPFamily) -> list[Backend]:

@@ -1,0 +1,77 @@
+"""The guard in filter: a proxy port answers what was redirected to it and nothing else.
+
+Refusing needs no rule for each portal: a portal without endpoints is captured to one of two ports that serve
+nobody. At the refusing port the kernel's own TCP resets connections, because nobody listens there, and the
+guard rejects datagrams; at the silent port the guard drops everything. (REJECT would not do for TCP: where
+bridged packets pass iptables, as on most nodes, its reset leaves with the proxy port's address instead of the
+frontend's, and a pod's client waits in vain.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from userspace_proxy.core.service_port import IPFamily, Protocol, ProxyPort
+from userspace_proxy.iptables.rules import (
+    PORTALS_GUARD,
+    Chain,
+    ConntrackState,
+    Hook,
+    Jump,
+    Place,
+    PortRange,
+    Reject,
+    Rule,
+    Table,
+    Verdict,
+    is_any_of,
+    is_none_of,
+)
+
+_RELATED, _ESTABLISHED = ConntrackState.RELATED, ConntrackState.ESTABLISHED
+_DNAT = ConntrackState.DNAT
+
+
+def guard_rules(family: IPFamily, refusing_port: ProxyPort, silent_port: ProxyPort) -> tuple[Rule, ...]:
+    """What happens to packets for the proxy ports; others never come here.
+
+    What is neither redirected nor part of something known was sent to the proxy port itself: dropped.
+    What is established without redirection is none of ours (some process chose such a port as its own end)
+    and is left to the rules that follow.
+    """
+    port_unreachable = "icmp-port-unreachable" if family is IPFamily.IPV4 else "icmp6-port-unreachable"
+    return (
+        Rule(
+            target=Verdict.DROP,
+            states=(is_none_of(_RELATED, _ESTABLISHED, _DNAT),),
+            comment="sent to a proxy port directly",
+        ),
+        Rule(
+            target=Reject(port_unreachable),
+            protocol=Protocol.UDP,
+            destination_ports=PortRange(refusing_port, refusing_port),
+            comment="no endpoints",
+        ),
+        *(
+            Rule(
+                target=Verdict.DROP,
+                protocol=protocol,
+                destination_ports=PortRange(silent_port, silent_port),
+                comment="no answer",
+            )
+            for protocol in Protocol
+        ),
+        Rule(target=Verdict.ACCEPT, states=(is_any_of(_DNAT),), comment="redirected"),
+    )
+
+
+def guard_hooks(proxy_ports: PortRange) -> Iterator[Hook]:
+    """What leads the proxy ports' traffic, and no other, to the guard."""
+    for protocol in Protocol:
+        rule = Rule(
+            target=Jump(PORTALS_GUARD.name),
+            protocol=protocol,
+            destination_ports=proxy_ports,
+            comment="proxy ports take redirected traffic only",
+        )
+        yield Hook(Chain(Table.FILTER, "INPUT"), PORTALS_GUARD, rule, Place.FIRST)
