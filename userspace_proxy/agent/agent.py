@@ -117,7 +117,7 @@ async def run_agent(configuration: Configuration) -> None:
         health_checks = HealthCheckNodePorts(
             loop,
             is_healthy=lambda: True,
-            addresses=[EVERY_LOCAL_ADDRESS[family] for family in families],
+            addresses=lambda: [EVERY_LOCAL_ADDRESS[family] for family in families],
         )
         stack.push_async_callback(health_checks.close)
         proxier = Proxier(

@@ -44,7 +44,7 @@ def _clean_up_family(family: IPFamily) -> Iterator[str]:
     frontends = set()
     for backend in installed_backends(family):
         capture = Capture(backend)
-        frontends |= {f for f in read_portals(capture.read()) if f.protocol is Protocol.UDP}
+        frontends |= {f for f in read_portals(capture.read(), family) if f.protocol is Protocol.UDP}
         removed += capture.remove_everything().rule_count
     deleted = delete_stale_udp(family, dict.fromkeys(frontends)) if frontends else 0
     if removed or deleted:

@@ -63,6 +63,7 @@ class PortalCapture:
         self._due = asyncio.Event()
         self._wanted: Portals | None = None
         self._committed: Portals = {}
+        self._leads_to: frozenset[tuple[Protocol, ProxyPort]] = frozenset()
 
     @property
     def family(self) -> IPFamily:
@@ -70,14 +71,18 @@ class PortalCapture:
 
     @property
     def committed(self) -> Portals:
-        """The portals to which installed rules lead."""
+        """The portals that the installed rules make."""
         return self._committed
+
+    def leads_to(self, protocol: Protocol, port: ProxyPort) -> bool:
+        """Whether an installed rule leads to the proxy port."""
+        return (protocol, port) in self._leads_to
 
     async def adopt(self) -> dict[Frontend, AdoptedPorts]:
         """Where the rules of an earlier run lead. They stay as they are until the first `want`."""
         installed = await self._in_rules_thread(self._capture.read)
-        adopted = read_portals(installed)
-        self._committed = {frontend: _as_committed(frontend, ports) for frontend, ports in adopted.items()}
+        adopted = read_portals(installed, self.family)
+        self._now_committed({frontend: _as_committed(frontend, ports) for frontend, ports in adopted.items()})
         if adopted:
             logger.info("Rules of an earlier run adopted: portals=%d", len(adopted))
         return adopted
@@ -137,9 +142,18 @@ class PortalCapture:
         elif synced.changes:
             logger.info("Rules installed: portals=%d changed_rules=%d", len(portals), synced.rule_count)
         stale = stale_udp_frontends(self._committed, portals)
-        self._committed = portals
+        self._now_committed(portals)
         if stale:
             await self._in_rules_thread(lambda: self._forget_udp(stale))
+
+    def _now_committed(self, portals: Portals) -> None:
+        self._committed = portals
+        self._leads_to = frozenset(
+            (frontend.protocol, destination.proxy_port)
+            for frontend, portal in portals.items()
+            for destination in _destinations(portal)
+            if destination.refusal is None
+        )
 
     def _forget_udp(self, stale: Mapping[Frontend, ProxyPort | None]) -> None:
         try:

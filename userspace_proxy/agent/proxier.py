@@ -22,6 +22,7 @@ import msgspec
 from userspace_proxy.agent.portal_capture import PortalCapture
 from userspace_proxy.agent.supervision import run_together
 from userspace_proxy.core.cluster_state import ClusterState, ObjectId, OriginOf
+from userspace_proxy.core.endpoint import Endpoint
 from userspace_proxy.core.endpoint_selection import Outcome
 from userspace_proxy.core.objects import Event, Kind
 from userspace_proxy.core.problem import Problem
@@ -98,6 +99,8 @@ class Proxier:
         self._workers_lock = asyncio.Lock()
         self._adopted: dict[Frontend, AdoptedPorts] = {}
         self._unopened: set[ServicePortName] = set()
+        self._given: dict[ListenerName, tuple[Endpoint, ...]] = {}
+        self._outdated: set[ServicePortName] = set()
         self._is_serving = False
 
     def observe(self, events: Sequence[Event]) -> None:
@@ -121,7 +124,7 @@ class Proxier:
         """
         for capture in self._captures.values():
             self._adopted.update(await capture.adopt())
-        capturing = (capture.run(self._retire_listeners) for capture in self._captures.values())
+        capturing = (capture.run(self._rules_committed) for capture in self._captures.values())
         await run_together(self._keep_serving(), *capturing)
         raise AssertionError("serving never ends")
 
@@ -207,24 +210,28 @@ class Proxier:
     def _config_of(self, planned: PlannedServicePort) -> ServicePortConfig:
         """The whole state of a Service port for its worker.
 
-        A listener whose class of traffic is gone, but to which rules may still lead, serves on with the
-        endpoints of another class until it is retired.
+        While rules still lead to a listener it goes on serving: with its last endpoints if they are all gone
+        now (accepting and then closing would be a lie to the client; the rules refuse in a moment), with
+        those of another class of traffic if its own class is gone. `_rules_committed` ends both.
         """
         name = planned.name
         timeouts = udp_idle_timeouts(planned.service_port.port, self._udp_timeout_seconds)
         selections = dict(planned.selections)
         fallback = planned.selections[0][1]
-        listeners = tuple(
-            ListenerConfig(
-                policy=listener.policy.value,
-                proxy_port=self._sockets.port_of(listener),
-                endpoints=tuple(
-                    (endpoint.address, int(endpoint.port))
-                    for endpoint in selections.get(listener.policy, fallback).endpoints
-                ),
+        listeners = []
+        for listener in self._sockets.listeners_of(name):
+            endpoints = selections.get(listener.policy, fallback).endpoints
+            if not endpoints and self._is_led_to(listener) and self._given.get(listener):
+                endpoints = self._given[listener]
+                self._outdated.add(name)
+            self._given[listener] = endpoints
+            listeners.append(
+                ListenerConfig(
+                    policy=listener.policy.value,
+                    proxy_port=self._sockets.port_of(listener),
+                    endpoints=tuple((endpoint.address, int(endpoint.port)) for endpoint in endpoints),
+                )
             )
-            for listener in self._sockets.listeners_of(name)
-        )
         return ServicePortConfig(
             key=name.key,
             label=str(name),
@@ -233,7 +240,7 @@ class Proxier:
             affinity_timeout_seconds=planned.service_port.affinity_timeout_seconds,
             udp_unanswered_seconds=timeouts.unanswered_seconds,
             udp_answered_seconds=timeouts.answered_seconds,
-            listeners=listeners,
+            listeners=tuple(listeners),
         )
 
     def _hand_over_portals(self) -> None:
@@ -272,37 +279,40 @@ class Proxier:
                 [Problem(origin, "Service", service.namespace, service.name, "", text) for text in reasons],
             )
 
-    async def _retire_listeners(self) -> None:
-        """Close the listeners that neither the plan nor a committed rule leads to."""
-        in_rules = {
-            (portal.frontend.protocol, destination.proxy_port)
-            for capture in self._captures.values()
-            for portal in capture.committed.values()
-            for destination in (portal.outside, portal.inside)
-        }
+    async def _rules_committed(self) -> None:
+        """Do what had to wait for the rules.
+
+        Listeners that neither the plan nor a rule leads to are closed. Those that the rules refuse now lose
+        the endpoints that they kept until then.
+        """
         async with self._workers_lock:
             doomed = [
-                name
-                for name in self._sockets
-                if not self._is_planned(name)
-                and (name.service_port.protocol, self._sockets.port_of(name)) not in in_rules
+                name for name in self._sockets if not self._is_planned(name) and not self._is_led_to(name)
             ]
-            removed: list[str] = []
-            reduced: list[ServicePortConfig] = []
-            for service_port in dict.fromkeys(name.service_port for name in doomed):
-                gone = {self._sockets.port_of(name) for name in doomed if name.service_port == service_port}
-                planned = self._plan.service_ports.get(service_port)
-                if planned is None:
-                    removed.append(service_port.key)
-                    continue
-                config = self._config_of(planned)
+            doomed_of = {name.service_port: set[ProxyPort]() for name in doomed}
+            for name in doomed:
+                doomed_of[name.service_port].add(self._sockets.port_of(name))
+            planned = self._plan.service_ports
+            removed = [service_port.key for service_port in doomed_of.keys() - planned.keys()]
+            reduced = []
+            for service_port in (self._outdated | doomed_of.keys()) & planned.keys():
+                self._outdated.discard(service_port)
+                config = self._config_of(planned[service_port])
+                gone = doomed_of.get(service_port, ())
                 kept = tuple(listener for listener in config.listeners if listener.proxy_port not in gone)
                 reduced.append(msgspec.structs.replace(config, listeners=kept))
-            if doomed:
+            self._outdated &= planned.keys()
+            if reduced or removed:
                 await self._workers.configure(reduced, removed)
             for name in doomed:
                 self._sockets.close(name)
+                self._given.pop(name, None)
 
     def _is_planned(self, name: ListenerName) -> bool:
         planned = self._plan.service_ports.get(name.service_port)
         return planned is not None and name.policy in dict(planned.selections)
+
+    def _is_led_to(self, name: ListenerName) -> bool:
+        """Whether an installed rule leads to the listener."""
+        capture = self._captures[name.service_port.family]
+        return capture.leads_to(name.service_port.protocol, self._sockets.port_of(name))
