@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from userspace_proxy.core.ip_addresses import read_network, why_not_dialled
 from userspace_proxy.core.local_traffic import PRIMARY, DetectLocal, DetectLocalMode
+from userspace_proxy.core.object_names import is_dns_subdomain
 from userspace_proxy.core.port_claims import DEFAULT_PROXY_PORT_RANGE, PortRange
-from userspace_proxy.core.service_checks import is_dns_subdomain
 from userspace_proxy.core.service_port import IPFamily
 from userspace_proxy.errors import UsageError
 
@@ -150,7 +151,7 @@ def _listed(text: str) -> tuple[str, ...]:
 def _why_no_cidrs(texts: Iterable[str]) -> str | None:
     for text in texts:
         try:
-            ipaddress.ip_network(text, strict=False)
+            read_network(text)
         except ValueError:
             return f"{text!r} is not a CIDR such as 10.244.0.0/16"
     return None
@@ -176,8 +177,8 @@ def _read_bind_address(text: str) -> tuple[str | None, str | None]:
         return None, f"{text} is a loopback address, where no pod could reach the proxy"
     if address.is_unspecified:
         return None, None
-    if address.is_multicast:
-        return None, f"{text} is a multicast address"
+    if reason := why_not_dialled(address):
+        return None, f"{text} {reason}"
     return str(address), None
 
 

@@ -13,6 +13,7 @@ from typing import TypeAlias, assert_never
 
 from userspace_proxy.core.endpoint import CheckedSlice, read_endpoint_slice
 from userspace_proxy.core.endpoint_selection import NodeIdentity
+from userspace_proxy.core.ip_addresses import family_of, why_not_dialled
 from userspace_proxy.core.objects import (
     ApiObject,
     Deleted,
@@ -26,7 +27,7 @@ from userspace_proxy.core.objects import (
     kind_of,
 )
 from userspace_proxy.core.problem import Problem
-from userspace_proxy.core.service_checks import family_of, read_service
+from userspace_proxy.core.service_checks import read_service
 from userspace_proxy.core.service_port import IPFamily, ServiceName, ServicePort
 
 _ZONE_LABEL = "topology.kubernetes.io/zone"
@@ -77,18 +78,21 @@ def read_node(name: str, node: Node | None) -> NodeFacts:
     """The facts of the node `name` by its object."""
     if node is None:
         return NodeFacts(NodeIdentity(name))
-    ranked: list[tuple[bool, str]] = []
+    internal: list[str] = []
+    others: list[str] = []
     for entry in (node.status.addresses if node.status else None) or ():
         try:
-            ranked.append((entry.type != "InternalIP", str(ipaddress.ip_address(entry.address))))
+            address = ipaddress.ip_address(entry.address)
         except ValueError:
             continue  # a Hostname entry
+        if why_not_dialled(address) is None:
+            (internal if entry.type == "InternalIP" else others).append(str(address))
     pod_cidrs: list[str] = []
     if node.spec is not None:
         pod_cidrs = node.spec.pod_cidrs or [cidr for cidr in (node.spec.pod_cidr,) if cidr]
     return NodeFacts(
         NodeIdentity(name, (node.metadata.labels or {}).get(_ZONE_LABEL) or None),
-        tuple(address for _, address in sorted(ranked, key=lambda pair: pair[0])),
+        tuple(dict.fromkeys((*internal, *others))),
         tuple(pod_cidrs),
     )
 

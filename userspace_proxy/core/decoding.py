@@ -15,7 +15,6 @@ Good input takes one typed decode. Only where that fails is the object taken apa
 
 from __future__ import annotations
 
-import re
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,16 +23,17 @@ from typing import Any, Generic, Protocol, TypeVar, Union, get_args, get_origin
 import msgspec
 
 from userspace_proxy.core import objects
+from userspace_proxy.core.object_names import is_dns_subdomain
 from userspace_proxy.core.problem import Problem
 
 _SHOWN_CHARACTERS = 60
-_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 
 _DECISIVE: dict[type[msgspec.Struct], frozenset[str]] = {
     objects.ObjectMeta: frozenset({"namespace", "labels"}),
     objects.Service: frozenset({"spec"}),
     objects.ServiceSpec: frozenset({"type", "internal_traffic_policy"}),
     objects.ServicePortSpec: frozenset({"name", "protocol"}),
+    objects.LoadBalancerIngress: frozenset({"ip_mode"}),
     objects.EndpointPort: frozenset({"name", "port", "protocol"}),
     objects.EndpointConditions: frozenset({"ready", "serving", "terminating"}),
     objects.SliceEndpoint: frozenset({"conditions"}),
@@ -105,14 +105,10 @@ def describe(value: object) -> str:
             return f"a {type(value).__name__}"
 
 
-def _is_name(name: str) -> bool:
-    """Whether the API could have an object of this name (an RFC 1123 subdomain)."""
-    return _NAME.fullmatch(name) is not None
-
-
 def _has_names(metadata: objects.ObjectMeta) -> bool:
     """Whether the names can go into rules and logs as they are."""
-    return _is_name(metadata.name) and (not metadata.namespace or _is_name(metadata.namespace))
+    names = (metadata.name, metadata.namespace) if metadata.namespace else (metadata.name,)
+    return all(map(is_dns_subdomain, names))
 
 
 def _unusable(struct: type[_T], origin: str, reason: str) -> Decoded[_T]:
@@ -134,7 +130,7 @@ def _recover_object(struct: type[_T], value: object, origin: str) -> Decoded[_T]
         return Decoded(recovered, tuple(problems))
     for field in ("name", "namespace"):
         text = getattr(recovered.metadata, field)
-        if not _is_name(text):
+        if not is_dns_subdomain(text):
             name_problem(f"metadata.{field}", f"{describe(text)} is not a DNS name")
     return Decoded(None, tuple(problems))
 
@@ -143,7 +139,7 @@ def _names(value: object) -> tuple[str, str]:
     """Namespace and name for a problem, as far as they can be shown."""
     metadata = value.get("metadata") if isinstance(value, dict) else None
     names = (metadata.get("namespace"), metadata.get("name")) if isinstance(metadata, dict) else ("", "")
-    namespace, name = (text if isinstance(text, str) and _is_name(text) else "" for text in names)
+    namespace, name = (text if isinstance(text, str) and is_dns_subdomain(text) else "" for text in names)
     return namespace, name
 
 

@@ -9,9 +9,10 @@ import ipaddress
 from dataclasses import dataclass
 from typing import Final
 
+from userspace_proxy.core.ip_addresses import family_of, why_not_dialled
 from userspace_proxy.core.objects import EndpointPort, EndpointSlice, SliceEndpoint
 from userspace_proxy.core.problem import Problem
-from userspace_proxy.core.service_checks import Complaints, family_of, is_port, why_not_dialled
+from userspace_proxy.core.service_checks import Complaints, is_port
 from userspace_proxy.core.service_port import IPFamily, Port, Protocol, ServiceName
 
 SERVICE_NAME_LABEL: Final = "kubernetes.io/service-name"

@@ -6,12 +6,12 @@ nodePortAddresses).
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
+from userspace_proxy.core.ip_addresses import family_of, read_network
 from userspace_proxy.core.service_port import IPFamily
 
 PRIMARY: Final = "primary"
@@ -39,13 +39,13 @@ class DetectLocal:
 
 @dataclass(frozen=True, slots=True)
 class LocalTraffic:
-    """Packets of the node's pods: those from `source` (a CIDR), or those that come in by `interface`.
+    """Packets of the node's pods: those from `source` (a CIDR), or those that come in by `in_interface`.
 
     An interface that ends in "+" stands for all whose names begin so, as in iptables(8).
     """
 
     source: str | None = None
-    interface: str | None = None
+    in_interface: str | None = None
 
 
 def local_traffic(
@@ -58,9 +58,9 @@ def local_traffic(
         case DetectLocalMode.NODE_CIDR:
             return tuple(LocalTraffic(source=cidr) for cidr in cidrs_of(family, pod_cidrs))
         case DetectLocalMode.BRIDGE_INTERFACE:
-            return (LocalTraffic(interface=detect.bridge_interface),)
+            return (LocalTraffic(in_interface=detect.bridge_interface),)
         case DetectLocalMode.INTERFACE_NAME_PREFIX:
-            return (LocalTraffic(interface=f"{detect.interface_name_prefix}+"),)
+            return (LocalTraffic(in_interface=f"{detect.interface_name_prefix}+"),)
 
 
 def nodeport_cidrs(
@@ -68,10 +68,11 @@ def nodeport_cidrs(
 ) -> tuple[str, ...] | None:
     """The CIDRs in which NodePorts of a family are open; None: on every address of the node.
 
-    A list that has none of the family leaves that family open, as kube-proxy does.
+    `node_addresses` are of the family, the primary one first; where there is none, `primary` is nowhere. A
+    list that has no CIDR of the family leaves that family open, as kube-proxy does.
     """
     if PRIMARY in stated:
-        return tuple(cidrs_of(family, node_addresses[:1])) or None
+        return tuple(cidrs_of(family, node_addresses[:1]))
     return tuple(cidrs_of(family, stated)) or None
 
 
@@ -80,9 +81,9 @@ def cidrs_of(family: IPFamily, texts: Iterable[str]) -> list[str]:
     found = []
     for text in texts:
         try:
-            network = ipaddress.ip_network(text, strict=False)
+            network = read_network(text)
         except ValueError:
             continue
-        if (network.version == 4) is (family is IPFamily.IPV4):
+        if family_of(network) is family:
             found.append(str(network))
     return found

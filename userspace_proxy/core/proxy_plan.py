@@ -70,7 +70,10 @@ class PlannedPortal:
 
 @dataclass(frozen=True, slots=True)
 class HealthCheck:
-    """What a load balancer is told on a Service's healthCheckNodePort."""
+    """What a load balancer is told on a Service's healthCheckNodePort.
+
+    A pod with an address in both families is one local endpoint.
+    """
 
     port: Port
     local_endpoints: int
@@ -95,12 +98,17 @@ class OwnFrontendAsEndpoint:
 
 @dataclass(frozen=True, slots=True)
 class PlanChange:
-    """What differs after an update. `portals_changed`: some frontend appeared, went, or leads elsewhere."""
+    """What differs after an update.
 
-    changed: tuple[PlannedServicePort, ...]
-    removed: tuple[ServicePortName, ...]
-    portals_changed: bool
-    health_checks_changed: bool
+    `conflicts_changed`: whose lost claims or loops are others than before. `portals_changed`: some frontend
+    appeared, went, or leads elsewhere.
+    """
+
+    changed: tuple[PlannedServicePort, ...] = ()
+    removed: tuple[ServicePortName, ...] = ()
+    conflicts_changed: frozenset[ServicePortName] = frozenset()
+    portals_changed: bool = False
+    health_checks_changed: bool = False
 
 
 @dataclass(slots=True)
@@ -125,8 +133,11 @@ class ProxyPlan:
             gone, touched = self._claim(service, state, wanted)
             removed += gone
             contested |= touched
-        for owner in self._neighbours(state, contested) - wanted.keys():
-            wanted[owner] = self.service_ports[owner].service_port
+        for name in self._neighbours(state, contested) - wanted.keys():
+            wanted[name] = self.service_ports[name].service_port
+        conflicts = {name: self._conflicts_of(name) for name in (*wanted, *removed)}
+        for name in removed:
+            self._forget(name)
         changed = [planned for port in wanted.values() if (planned := self._plan(port, state)) is not None]
         for planned in changed:
             contested.update(exposure.frontend for exposure in planned.exposures)
@@ -134,6 +145,7 @@ class ProxyPlan:
         return PlanChange(
             tuple(changed),
             tuple(removed),
+            frozenset(name for name, before in conflicts.items() if self._conflicts_of(name) != before),
             portals_changed=self._lead(contested),
             health_checks_changed=bool(rechecked),
         )
@@ -159,28 +171,35 @@ class ProxyPlan:
         gone = [name for name in self._names.get(service, ()) if name not in names]
         for name in gone:
             touched |= self._claims.replace(name, "", ())
-            del self.service_ports[name]
-            self.lost_claims.pop(name, None)
-            self.loops.pop(name, None)
         if names:
             self._names[service] = names
         else:
             self._names.pop(service, None)
         return gone, touched
 
+    def _forget(self, name: ServicePortName) -> None:
+        del self.service_ports[name]
+        self.lost_claims.pop(name, None)
+        self.loops.pop(name, None)
+
+    def _conflicts_of(self, name: ServicePortName) -> tuple[object, ...]:
+        return self.lost_claims.get(name), self.loops.get(name)
+
     def _neighbours(self, state: ClusterState, contested: Iterable[Frontend]) -> set[ServicePortName]:
-        """Planned Service ports that claim, or have as an endpoint, a frontend that changed hands."""
+        """Service ports that claim, or have as an endpoint, a frontend that changed hands."""
         addresses = {frontend.address for frontend in contested}
         if not addresses:
             return set()
+        for family, every in EVERY_LOCAL_ADDRESS.items():
+            if every in addresses:
+                addresses.update(state.node_addresses(family))
         names = {
             name
             for service in state.services_with_endpoint_on(addresses)
             for name in self._names.get(service, ())
-            if name in self.service_ports
         }
         for frontend in contested:
-            names.update(name for name in self._claims.claimants_of(frontend) if name in self.service_ports)
+            names.update(self._claims.claimants_of(frontend))
         return names
 
     def _plan(self, port: ServicePort, state: ClusterState) -> PlannedServicePort | None:
@@ -224,16 +243,12 @@ class ProxyPlan:
 
     def _check_health(self, service: ServiceName, state: ClusterState) -> bool:
         """Bring one Service's health check up to date. Returns whether it changed."""
-        port = next((p.health_check_node_port for p in state.service_ports(service)), None)
+        ports = [self.service_ports[name].service_port for name in self._names.get(service, ())]
+        number = ports[0].health_check_node_port if ports else None
         check = None
-        if port is not None:
-            ready_here = {
-                host.address
-                for checked in state.slices_of(service)
-                for host in checked.hosts
-                if host.ready and host.node_name == state.node_name
-            }
-            check = HealthCheck(port, len(ready_here))
+        if number is not None:
+            families = {port.name.family for port in ports}
+            check = HealthCheck(number, max(_ready_here(state, service, family) for family in families))
         if self.health_checks.get(service) == check:
             return False
         if check is None:
@@ -264,6 +279,18 @@ class ProxyPlan:
                 else:
                     self.portals[frontend] = portal
         return changed
+
+
+def _ready_here(state: ClusterState, service: ServiceName, family: IPFamily) -> int:
+    """How many endpoints of a family are ready on this node, each counted once whatever its ports."""
+    addresses = {
+        host.address
+        for checked in state.slices_of(service)
+        if checked.family is family and checked.ports
+        for host in checked.hosts
+        if host.ready and host.node_name == state.node_name
+    }
+    return len(addresses)
 
 
 def _put(table: dict[ServicePortName, tuple[_T, ...]], name: ServicePortName, values: tuple[_T, ...]) -> None:

@@ -6,11 +6,19 @@ Source: https://kubernetes.io/docs/reference/networking/virtual-ips/ and the cor
 from __future__ import annotations
 
 import ipaddress
-import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import Final
 
+from userspace_proxy.core.decoding import describe
+from userspace_proxy.core.ip_addresses import (
+    IPAddress,
+    IPNetwork,
+    family_of,
+    read_network,
+    why_not_dialled,
+)
+from userspace_proxy.core.object_names import is_dns_subdomain
 from userspace_proxy.core.objects import Service
 from userspace_proxy.core.problem import Problem
 from userspace_proxy.core.service_port import (
@@ -22,9 +30,6 @@ from userspace_proxy.core.service_port import (
     ServicePortName,
     TrafficPolicy,
 )
-
-IPAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
-IPNetwork: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(slots=True)
@@ -46,47 +51,10 @@ MAX_AFFINITY_TIMEOUT_SECONDS: Final = 86400
 
 _PROXY_NAME_LABEL: Final = "service.kubernetes.io/service-proxy-name"
 _HEADLESS_LABEL: Final = "service.kubernetes.io/headless"
-_DNS_LABEL: Final = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
-_DNS_SUBDOMAIN: Final = re.compile(rf"{_DNS_LABEL}(?:\.{_DNS_LABEL})*")
-
-
-def is_dns_subdomain(name: str) -> bool:
-    """Whether `name` can name a Kubernetes object (RFC 1123 subdomain, as the API server checks it)."""
-    return len(name) <= 253 and _DNS_SUBDOMAIN.fullmatch(name) is not None
 
 
 def is_port(number: int) -> bool:
     return 1 <= number <= 65535
-
-
-def why_not_dialled(address: IPAddress) -> str | None:
-    """The reason why no Service and no endpoint may have `address`, or None if it may.
-
-    The API server refuses these too; a proxy that trusted them would let an object reach the node itself.
-    """
-    if address.is_unspecified:
-        return "is the unspecified address"
-    if address.is_loopback:
-        return "is a loopback address"
-    if address.is_link_local:
-        return "is a link-local address"
-    if address.is_multicast:
-        return "is a multicast address"
-    if address == _BROADCAST:
-        return "is the broadcast address"
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped is not None:
-            return "is an IPv4-mapped address"
-        if address.scope_id is not None:  # free text after "%", which would go into rules as it is
-            return "is an address with a zone"
-    return None
-
-
-_BROADCAST: Final = ipaddress.IPv4Address("255.255.255.255")
-
-
-def family_of(address: IPAddress) -> IPFamily:
-    return IPFamily.IPV4 if address.version == 4 else IPFamily.IPV6
 
 
 def read_service(service: Service, origin: str) -> tuple[tuple[ServicePort, ...], tuple[Problem, ...]]:
@@ -137,14 +105,13 @@ def read_service(service: Service, origin: str) -> tuple[tuple[ServicePort, ...]
     return service_ports, tuple(complaints.problems)
 
 
-def _of_family(address: IPAddress, others: tuple[IPAddress, ...]) -> tuple[str, ...]:
-    return tuple(str(other) for other in others if other.version == address.version)
+def _of_family(address: IPAddress, others: Iterable[IPAddress | IPNetwork]) -> tuple[str, ...]:
+    found = (str(other) for other in others if other.version == address.version)
+    return tuple(dict.fromkeys(found))
 
 
 def _ranges_of_family(address: IPAddress, ranges: tuple[IPNetwork, ...] | None) -> tuple[str, ...] | None:
-    if ranges is None:
-        return None
-    return tuple(str(network) for network in ranges if network.version == address.version)
+    return None if ranges is None else _of_family(address, ranges)
 
 
 def _read_cluster_ips(service: Service, complaints: Complaints) -> Iterator[IPAddress]:
@@ -191,31 +158,38 @@ def _read_load_balancer_ips(service: Service, complaints: Complaints) -> Iterato
     if service.spec.type != "LoadBalancer" or service.status is None or service.status.load_balancer is None:
         return
     for index, ingress in enumerate(service.status.load_balancer.ingress or ()):
-        if not ingress.ip or ingress.ip_mode not in (None, "", "VIP"):
+        where = f"status.loadBalancer.ingress[{index}]"
+        if not ingress.ip or ingress.ip_mode == "Proxy":
             continue
-        address = _read_address(f"status.loadBalancer.ingress[{index}].ip", ingress.ip, complaints)
+        if ingress.ip_mode not in (None, "", "VIP"):
+            complaints.add(f"{where}.ipMode", f"{ingress.ip_mode!r} is neither 'VIP' nor 'Proxy'")
+            continue
+        address = _read_address(f"{where}.ip", ingress.ip, complaints)
         if address is not None:
             yield address
 
 
 def _read_source_ranges(service: Service, complaints: Complaints) -> tuple[IPNetwork, ...] | None:
-    """Who may reach the ingress addresses; None: everybody. A bad entry lets nobody in."""
+    """Who may reach the ingress addresses; None: everybody.
+
+    A bad entry lets nobody in, and ranges of one family alone let in nobody of the other.
+    """
     listed = service.spec.load_balancer_source_ranges
     where = "spec.loadBalancerSourceRanges"
     if listed is None or listed == []:
         return None
     if not isinstance(listed, list):
-        complaints.add(where, f"{listed!r} is not a list, and nobody is let in")
+        complaints.add(where, f"{describe(listed)} is not a list; nobody is let in")
         return ()
     ranges: list[IPNetwork] = []
     for index, text in enumerate(listed):
         try:
             if not isinstance(text, str):
                 raise ValueError
-            ranges.append(ipaddress.ip_network(text.strip(), strict=False))
+            ranges.append(read_network(text.strip()))
         except ValueError:
-            complaints.add(f"{where}[{index}]", f"{text!r} is not a range such as 192.0.2.0/24")
-    return tuple(dict.fromkeys(ranges))
+            complaints.add(f"{where}[{index}]", f"{describe(text)} is not a range such as 192.0.2.0/24")
+    return tuple(ranges)
 
 
 def _read_health_check_node_port(
@@ -268,6 +242,7 @@ def _read_ports(
     has_node_ports = service.spec.type in ("NodePort", "LoadBalancer")
     names: set[tuple[str, Protocol]] = set()
     numbers: set[tuple[int, Protocol]] = set()
+    node_ports: set[tuple[int, Protocol]] = set()
     for index, spec in enumerate(service.spec.ports or ()):
         where = f"spec.ports[{index}]"
         port_name = spec.name or ""
@@ -289,8 +264,12 @@ def _read_ports(
             numbers.add((spec.port, protocol))
             node_port = None
             if has_node_ports and spec.node_port:
-                if is_port(spec.node_port):
-                    node_port = Port(spec.node_port)
-                else:
+                if not is_port(spec.node_port):
                     complaints.add(f"{where}.nodePort", f"{spec.node_port} is not a port (1-65535)")
+                elif (spec.node_port, protocol) in node_ports:
+                    reason = f"{spec.node_port}/{protocol.value} is the nodePort of an earlier port"
+                    complaints.add(f"{where}.nodePort", reason)
+                else:
+                    node_ports.add((spec.node_port, protocol))
+                    node_port = Port(spec.node_port)
             yield port_name, protocol, Port(spec.port), node_port

@@ -1,0 +1,51 @@
+"""Addresses and ranges that people write into objects and flags: which of them we take."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Final, TypeAlias
+
+from userspace_proxy.core.service_port import IPFamily
+
+IPAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+IPNetwork: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_BROADCAST: Final = ipaddress.IPv4Address("255.255.255.255")
+
+
+def family_of(item: IPAddress | IPNetwork) -> IPFamily:
+    return IPFamily.IPV4 if item.version == 4 else IPFamily.IPV6
+
+
+def why_not_dialled(address: IPAddress) -> str | None:
+    """The reason why no Service and no endpoint may have `address`, or None if it may.
+
+    The API server refuses these too; a proxy that trusted them would let an object reach the node itself.
+    """
+    if address.is_unspecified:
+        return "is the unspecified address"
+    if address.is_loopback:
+        return "is a loopback address"
+    if address.is_link_local:
+        return "is a link-local address"
+    if address.is_multicast:
+        return "is a multicast address"
+    if address == _BROADCAST:
+        return "is the broadcast address"
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return "is an IPv4-mapped address"
+        if address.scope_id is not None:  # free text after "%", which would go into rules as it is
+            return "is an address with a zone"
+    return None
+
+
+def read_network(text: str) -> IPNetwork:
+    """The range of addresses that `text` stands for: a CIDR, or an address for itself alone.
+
+    Bits beside the prefix are ignored, as kube-proxy does. Raises `ValueError`, for a range with a zone too:
+    that is free text, and would go into rules as it is.
+    """
+    if "%" in text:
+        raise ValueError(f"{text!r} has a zone")
+    return ipaddress.ip_network(text, strict=False)
