@@ -3,8 +3,11 @@
 A chain with more than `LEAF_PORTALS` portals holds jumps alone, each for a part of the addresses: the chain
 branches where the bits that its portals have in common end, sixteenfold at most, and a part that is small
 enough is a leaf. Behind the address come protocol and port, so that an address with many ports branches
-too, and NodePorts, which have no address, branch by these alone. Which chains there are depends on the
-portals' frontends and nothing else, so a change of one portal touches its leaf.
+too, and NodePorts, which have no address, branch by these alone. How chains branch depends on the portals'
+frontends and nothing else, so a change of one portal touches its leaf.
+
+What comes in and what the node sends have a tree of chains each. Where both would have the same rules, they
+share the chain: mostly, since a Service with internal addresses alone makes no difference.
 """
 
 from __future__ import annotations
@@ -12,11 +15,12 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Final, TypeAlias
+from typing import Final
 
 from userspace_proxy.core.service_port import Frontend, IPFamily, Protocol
-from userspace_proxy.iptables.rules import Chain, Jump, PortRange, Rule, branch_of
+from userspace_proxy.iptables.rules import Chain, Jump, PortRange, Roots, Rule, Side
 
 LEAF_PORTALS: Final = 32
 """How many portals a chain has at most before it branches."""
@@ -28,8 +32,14 @@ _STEP_BITS: Final = 4
 _PORT_BITS: Final = 16
 _PROTOCOLS: Final = tuple(Protocol)
 
-Entry: TypeAlias = tuple[int, tuple[Rule, ...]]
-"""A portal's key and its rules."""
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A portal's key, and its rules in each tree: the same object if they are equal."""
+
+    key: int
+    container: tuple[Rule, ...]
+    host: tuple[Rule, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,33 +88,51 @@ class KeySpace:
 
 
 def branching_chains(
-    root: Chain, space: KeySpace, entries: Sequence[Entry]
-) -> Iterator[tuple[Chain, tuple[Rule, ...]]]:
-    """The chain `root` and all that it branches into, with their rules. `entries` are sorted by key."""
-    return _Tree(root, space, entries).chains(root, 0, len(entries), _MAX_DEPTH)
+    roots: Roots, space: KeySpace, entries: Sequence[Entry]
+) -> dict[Chain, tuple[Rule, ...]]:
+    """The chains `roots` and all that they branch into, with their rules. `entries` are sorted by key."""
+    return _Trees(roots, space, entries).chains
 
 
-class _Tree:
-    def __init__(self, root: Chain, space: KeySpace, entries: Sequence[Entry]) -> None:
-        self._root = root
+class _Trees:
+    def __init__(self, roots: Roots, space: KeySpace, entries: Sequence[Entry]) -> None:
+        self.chains: dict[Chain, tuple[Rule, ...]] = {}
+        self._roots = roots
         self._space = space
         self._entries = entries
-        self._keys = [key for key, _ in entries]
+        self._keys = [entry.key for entry in entries]
+        container, host = self._rules(0, len(entries), _MAX_DEPTH)
+        self.chains[roots.container] = container
+        self.chains[roots.host] = host
 
-    def chains(
-        self, chain: Chain, begin: int, end: int, depth: int
-    ) -> Iterator[tuple[Chain, tuple[Rule, ...]]]:
-        """The chain for the entries from `begin` to before `end`, and what it branches into."""
+    def _rules(self, begin: int, end: int, depth: int) -> tuple[tuple[Rule, ...], tuple[Rule, ...]]:
+        """The rules of both trees' chains for the entries from `begin` to before `end`."""
         if end - begin <= LEAF_PORTALS or depth == 0:
-            yield chain, tuple(rule for _, rules in self._entries[begin:end] for rule in rules)
-            return
-        jumps = []
-        for first, behind, length in self._parts(begin, end):
-            key = self._keys[first]
-            branch = branch_of(self._root, f"{key >> self._space.bits - length:x}/{length}")
-            jumps.append(self._space.jump(key, length, branch))
-            yield from self.chains(branch, first, behind, depth - 1)
-        yield chain, tuple(jumps)
+            entries = self._entries[begin:end]
+            container = tuple(rule for entry in entries for rule in entry.container)
+            if all(entry.container is entry.host for entry in entries):
+                return container, container
+            return container, tuple(rule for entry in entries for rule in entry.host)
+        jumps = [
+            self._branch(self._keys[first], length, *self._rules(first, behind, depth - 1))
+            for first, behind, length in self._parts(begin, end)
+        ]
+        return tuple(jump for jump, _ in jumps), tuple(jump for _, jump in jumps)
+
+    def _branch(
+        self, key: int, length: int, container: tuple[Rule, ...], host: tuple[Rule, ...]
+    ) -> tuple[Rule, Rule]:
+        """Give a part's rules a chain, or one in each tree. Returns the jumps."""
+        prefix = key >> self._space.bits - length
+        if container == host:
+            chain, jump = _branch(self._roots, Side.BOTH, self._space, prefix, length)
+            self.chains[chain] = container
+            return jump, jump
+        chain, to_container = _branch(self._roots, Side.CONTAINER, self._space, prefix, length)
+        self.chains[chain] = container
+        chain, to_host = _branch(self._roots, Side.HOST, self._space, prefix, length)
+        self.chains[chain] = host
+        return to_container, to_host
 
     def _parts(self, begin: int, end: int) -> Iterator[tuple[int, int, int]]:
         """What a chain branches into: where each part begins and ends, and how many bits it has in common."""
@@ -124,3 +152,10 @@ class _Tree:
         middle = bisect_left(self._keys, upper_half, begin, end)
         yield from self._split(begin, middle, length + 1, deepest)
         yield from self._split(middle, end, length + 1, deepest)
+
+
+@lru_cache(maxsize=8192)
+def _branch(roots: Roots, side: Side, space: KeySpace, prefix: int, length: int) -> tuple[Chain, Rule]:
+    """The chain for the part of the traffic whose keys begin with `prefix`, and the jump to it."""
+    chain = roots.branch(side, f"{prefix:x}/{length}")
+    return chain, space.jump(prefix << space.bits - length, length, chain)

@@ -24,15 +24,13 @@ from userspace_proxy.core.service_port import (
     Port,
     ProxyPort,
 )
-from userspace_proxy.iptables.portal_chains import KeySpace, branching_chains
+from userspace_proxy.iptables.portal_chains import Entry, KeySpace, branching_chains
 from userspace_proxy.iptables.portal_guard import guard_hooks, guard_rules
 from userspace_proxy.iptables.rules import (
     COMMENT_LIMIT,
-    NODEPORT_CONTAINER,
-    NODEPORT_HOST,
-    PORTALS_CONTAINER,
+    NODE_PORTS,
+    PORTALS,
     PORTALS_GUARD,
-    PORTALS_HOST,
     Chain,
     Dnat,
     Hook,
@@ -43,9 +41,10 @@ from userspace_proxy.iptables.rules import (
     Redirect,
     Rule,
     RuleSet,
+    Side,
     Table,
-    is_for_host,
     safe_comment,
+    side_of,
 )
 
 
@@ -144,7 +143,7 @@ class PortalRules:
             is_same = before is not None and (before.portal is portal or before.portal == portal)
             known[portal.frontend] = before if before and is_same else _know(portal, settings)
         self._known = known
-        return RuleSet(dict(_chains(known.values(), settings)), tuple(_hooks(settings)))
+        return RuleSet(_chains(known.values(), settings), tuple(_hooks(settings)))
 
 
 def portal_rules(portals: Iterable[Portal], settings: CaptureSettings) -> RuleSet:
@@ -157,7 +156,7 @@ def read_portals(installed: InstalledRules, family: IPFamily) -> dict[Frontend, 
     outside: dict[Frontend, ProxyPort | None] = {}
     inside: dict[Frontend, ProxyPort | None] = {}
     for chain, rules in installed.chains.items():
-        ports = inside if is_for_host(chain) else outside
+        side = side_of(chain)
         for rule in rules:
             if not (isinstance(rule, Rule) and isinstance(rule.target, Redirect | Dnat)):
                 continue
@@ -167,7 +166,11 @@ def read_portals(installed: InstalledRules, family: IPFamily) -> dict[Frontend, 
             frontend = Frontend(address, rule.protocol, Port(rule.destination_ports.first))
             is_refused = rule.comment.endswith(tuple(_WHY_REFUSED.values()))
             # Of several rules for one frontend those for the node's pods come first, and are for inside.
-            ports[frontend] = None if is_refused else ProxyPort(rule.target.port)
+            port = None if is_refused else ProxyPort(rule.target.port)
+            if side is not Side.HOST:
+                outside[frontend] = port
+            if side is not Side.CONTAINER:
+                inside[frontend] = port
     return {
         frontend: AdoptedPorts(outside.get(frontend), inside.get(frontend)) for frontend in outside | inside
     }
@@ -176,42 +179,33 @@ def read_portals(installed: InstalledRules, family: IPFamily) -> dict[Frontend, 
 @dataclass(frozen=True, slots=True)
 class _KnownPortal:
     portal: Portal
-    key: int
-    container: tuple[Rule, ...]
-    host: tuple[Rule, ...]
+    is_node_port: bool
+    entry: Entry
 
 
 def _know(portal: Portal, settings: CaptureSettings) -> _KnownPortal:
     container = tuple(_container_rules(portal, settings))
     is_alike = settings.node_address is None and portal.inside == portal.outside
     host = container if is_alike else tuple(_host_rules(portal, settings))
-    return _KnownPortal(portal, _space(portal, settings.family).key(portal.frontend), container, host)
-
-
-def _space(portal: Portal, family: IPFamily) -> KeySpace:
-    return KeySpace(family, has_address=not _is_node_port(portal, family))
+    is_node_port = _is_node_port(portal, settings.family)
+    key = KeySpace(settings.family, has_address=not is_node_port).key(portal.frontend)
+    return _KnownPortal(portal, is_node_port, Entry(key, container, host))
 
 
 def _is_node_port(portal: Portal, family: IPFamily) -> bool:
     return portal.frontend.address == EVERY_LOCAL_ADDRESS[family]
 
 
-def _chains(
-    known: Collection[_KnownPortal], settings: CaptureSettings
-) -> Iterator[tuple[Chain, tuple[Rule, ...]]]:
-    yield PORTALS_GUARD, guard_rules(settings.family, settings.refusing_port, settings.silent_port)
-    node_ports: list[_KnownPortal] = []
-    addresses: list[_KnownPortal] = []
-    for portal in known:
-        (node_ports if _is_node_port(portal.portal, settings.family) else addresses).append(portal)
-    for container, host, portals, has_address in (
-        (PORTALS_CONTAINER, PORTALS_HOST, addresses, True),
-        (NODEPORT_CONTAINER, NODEPORT_HOST, node_ports, False),
-    ):
-        portals.sort(key=attrgetter("key"))
-        space = KeySpace(settings.family, has_address)
-        yield from branching_chains(container, space, [(portal.key, portal.container) for portal in portals])
-        yield from branching_chains(host, space, [(portal.key, portal.host) for portal in portals])
+def _chains(known: Collection[_KnownPortal], settings: CaptureSettings) -> dict[Chain, tuple[Rule, ...]]:
+    by_key = attrgetter("key")
+    addresses = sorted((portal.entry for portal in known if not portal.is_node_port), key=by_key)
+    node_ports = sorted((portal.entry for portal in known if portal.is_node_port), key=by_key)
+    with_address, without = KeySpace(settings.family, True), KeySpace(settings.family, False)
+    return {
+        PORTALS_GUARD: guard_rules(settings.family, settings.refusing_port, settings.silent_port),
+        **branching_chains(PORTALS, with_address, addresses),
+        **branching_chains(NODE_PORTS, without, node_ports),
+    }
 
 
 def _container_rules(portal: Portal, settings: CaptureSettings) -> Iterator[Rule]:
@@ -311,8 +305,8 @@ def _comment(portal: Portal, why: str) -> str:
 def _hooks(settings: CaptureSettings) -> Iterator[Hook]:
     yield from guard_hooks(settings.proxy_ports)
     for builtin, portals, node_ports in (
-        ("PREROUTING", PORTALS_CONTAINER, NODEPORT_CONTAINER),
-        ("OUTPUT", PORTALS_HOST, NODEPORT_HOST),
+        ("PREROUTING", PORTALS.container, NODE_PORTS.container),
+        ("OUTPUT", PORTALS.host, NODE_PORTS.host),
     ):
         to_portals = Rule(target=Jump(portals.name), comment="service portals")
         yield Hook(Chain(Table.NAT, builtin), portals, to_portals, Place.FIRST)

@@ -45,26 +45,38 @@ PORTALS_GUARD = Chain(Table.FILTER, "KUBE-PORTALS-GUARD")
 _DIGEST_LETTERS: Final = 13
 """Chain names have at most 28 characters; so many letters of base 32 are 65 bits."""
 
-_BRANCH_STEMS: Final = {
-    PORTALS_CONTAINER: "KUBE-PORTALS-C-",
-    PORTALS_HOST: "KUBE-PORTALS-H-",
-    NODEPORT_CONTAINER: "KUBE-NODEPORT-C-",
-    NODEPORT_HOST: "KUBE-NODEPORT-H-",
-}
-
 NAMES_OF_OURS: Final = (
     r"KUBE-(?:PORTALS|NODEPORT)-(?:CONTAINER|HOST)|KUBE-PORTALS-GUARD"
-    rf"|KUBE-(?:PORTALS|NODEPORT)-[CH]-[A-Z2-7]{{{_DIGEST_LETTERS}}}"
+    rf"|KUBE-(?:PORTALS|NODEPORT)-(?:[CH]-)?[A-Z2-7]{{{_DIGEST_LETTERS}}}"
 )
 """A pattern for the names of all chains of ours, whatever table they are in."""
 
 _NAT_NAME_OF_OURS = re.compile(NAMES_OF_OURS)
 
 
-def branch_of(root: Chain, what: str) -> Chain:
-    """The chain that takes from `root` the part of the traffic that `what` describes."""
-    digest = base64.b32encode(hashlib.sha256(what.encode()).digest()).decode()
-    return Chain(root.table, _BRANCH_STEMS[root] + digest[:_DIGEST_LETTERS])
+class Side(Enum):
+    """Whose traffic a chain that others branch into takes, as its name says it."""
+
+    CONTAINER = "C-"
+    HOST = "H-"
+    BOTH = ""
+
+
+class Roots(NamedTuple):
+    """The chain for what comes in, the one for what the node's own processes send."""
+
+    container: Chain
+    host: Chain
+
+    def branch(self, side: Side, part: str) -> Chain:
+        """The chain for a part of the traffic."""
+        digest = base64.b32encode(hashlib.sha256(part.encode()).digest()).decode()
+        stem = self.container.name.removesuffix("CONTAINER")
+        return Chain(self.container.table, stem + side.value + digest[:_DIGEST_LETTERS])
+
+
+PORTALS = Roots(PORTALS_CONTAINER, PORTALS_HOST)
+NODE_PORTS = Roots(NODEPORT_CONTAINER, NODEPORT_HOST)
 
 
 def is_ours(chain: Chain) -> bool:
@@ -77,11 +89,14 @@ def is_ours(chain: Chain) -> bool:
     return _NAT_NAME_OF_OURS.fullmatch(chain.name) is not None
 
 
-def is_for_host(chain: Chain) -> bool:
-    """Whether a chain of ours has what the node's own processes send; otherwise, what comes in."""
-    return chain in (PORTALS_HOST, NODEPORT_HOST) or chain.name.startswith(
-        (_BRANCH_STEMS[PORTALS_HOST], _BRANCH_STEMS[NODEPORT_HOST])
-    )
+def side_of(chain: Chain) -> Side:
+    """Whose traffic a chain of ours in nat takes."""
+    _, _, rest = chain.name.split("-", 2)
+    if rest == "CONTAINER" or rest.startswith(Side.CONTAINER.value):
+        return Side.CONTAINER
+    if rest == "HOST" or rest.startswith(Side.HOST.value):
+        return Side.HOST
+    return Side.BOTH
 
 
 class PortRange(NamedTuple):
