@@ -15,7 +15,8 @@ from userspace_proxy.core.endpoint import (
     SlicePort,
     read_endpoint_slice,
 )
-from userspace_proxy.core.service_checks import family_of, is_port, why_not_dialled
+from userspace_proxy.core.ip_addresses import family_of, why_not_dialled
+from userspace_proxy.core.service_checks import is_port
 from userspace_proxy.core.service_port import IPFamily, Port, Protocol, ServiceName
 
 

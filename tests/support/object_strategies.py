@@ -17,6 +17,10 @@ _ADDRESSES = st.sampled_from(
 ) | st.sampled_from(["fd00::a%\n-j ACCEPT", "None", "", "10.96.0.300", "010.96.0.1"])
 _NUMBERS = st.sampled_from([-(2**31), -1, 0, 1, 53, 80, 65535, 65536, 2**31 - 1])
 _PROTOCOLS = st.sampled_from(["TCP", "UDP", "SCTP", "tcp", ""])
+_POLICIES = st.sampled_from(["Cluster", "Local", ""])
+_RANGES = st.sampled_from(["192.0.2.0/24", "10.0.0.1/8", "10.96.0.1", "2001:DB8::/32", " fd00::a/64 "]) | (
+    st.sampled_from(["0.0.0.0/0", "10.0.0.0/33", "fd00::%\n-j ACCEPT/64", "", "none"])
+)
 _ANY_TEXT = st.text(max_size=8)
 
 
@@ -44,20 +48,34 @@ def services() -> st.SearchStrategy[objects.Service]:
         port=_NUMBERS,
         name=_maybe(_NAMES | _ANY_TEXT),
         protocol=_maybe(_PROTOCOLS | _ANY_TEXT),
+        node_port=_maybe(_NUMBERS),
     )
     client_ip = st.builds(objects.ClientIPConfig, timeout_seconds=_maybe(_NUMBERS))
     spec: st.SearchStrategy[Any] = st.builds(
         objects.ServiceSpec,
-        type=_maybe(st.sampled_from(["ClusterIP", "ExternalName"])),
+        type=_maybe(
+            st.sampled_from(["ClusterIP", "NodePort", "LoadBalancer", "LoadBalancer", "ExternalName"])
+        ),
         cluster_ip=_maybe(_ADDRESSES | _ANY_TEXT),
         cluster_ips=_maybe_some(_ADDRESSES | _ANY_TEXT),
         ports=_maybe_some(ports),
         session_affinity=_maybe(st.sampled_from(["None", "ClientIP", "Cookie"])),
         session_affinity_config=_maybe(st.builds(objects.SessionAffinityConfig, client_ip=_maybe(client_ip))),
-        internal_traffic_policy=_maybe(st.sampled_from(["Cluster", "Local", ""]) | _ANY_TEXT),
+        internal_traffic_policy=_maybe(_POLICIES | _ANY_TEXT),
+        external_traffic_policy=_maybe(_POLICIES | _ANY_TEXT),
+        external_ips=_maybe_some(_ADDRESSES | _ANY_TEXT),
+        health_check_node_port=_maybe(_NUMBERS),
+        load_balancer_source_ranges=_maybe_some(_RANGES | _ANY_TEXT) | _RANGES | st.integers(),
     )
+    ingress = st.builds(
+        objects.LoadBalancerIngress,
+        ip=_maybe(_ADDRESSES | _ANY_TEXT),
+        ip_mode=_maybe(st.sampled_from(["VIP", "Proxy", ""]) | _ANY_TEXT),
+    )
+    load_balancer = st.builds(objects.LoadBalancerStatus, ingress=_maybe_some(ingress))
+    status = _maybe(st.builds(objects.ServiceStatus, load_balancer=_maybe(load_balancer)))
     labels = {"service.kubernetes.io/headless": _ANY_TEXT}
-    return st.builds(objects.Service, metadata=_metadata(labels), spec=spec)
+    return st.builds(objects.Service, metadata=_metadata(labels), spec=spec, status=status)
 
 
 def endpoint_slices() -> st.SearchStrategy[objects.EndpointSlice]:
@@ -95,9 +113,13 @@ def nodes() -> st.SearchStrategy[objects.Node]:
     addresses = st.builds(
         objects.NodeAddress, type=st.sampled_from(["InternalIP", "Hostname", ""]), address=_ADDRESSES
     )
+    spec = st.builds(
+        objects.NodeSpec, pod_cidr=_maybe(_RANGES | _ANY_TEXT), pod_cidrs=_maybe_some(_RANGES | _ANY_TEXT)
+    )
     return st.builds(
         objects.Node,
         metadata=_metadata({"topology.kubernetes.io/zone": _NAMES}),
+        spec=_maybe(spec),
         status=st.builds(objects.NodeStatus, addresses=_maybe_some(addresses)),
     )
 

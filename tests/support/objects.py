@@ -4,7 +4,7 @@
     endpoint_slice("web-1", of="web", ports=["http:8080"], endpoints=["10.244.1.2", endpoint("10.244.1.3")])
     node("node-1", zone="here")
 
-Ports are written `name:number/protocol`, where name and protocol may be left out.
+Ports are written `name:number@nodePort/protocol`, where all but the number may be left out.
 """
 
 from __future__ import annotations
@@ -27,10 +27,15 @@ def service(
     affinity: str | None = None,
     affinity_timeout_seconds: int | None = None,
     internal_traffic_policy: str | None = None,
+    external_traffic_policy: str | None = None,
+    external_ips: Sequence[str] = (),
+    ingress: Sequence[str | objects.LoadBalancerIngress] = (),
+    source_ranges: object = None,
+    health_check_node_port: int | None = None,
     created: str | None = None,
     labels: Mapping[str, str] | None = None,
 ) -> objects.Service:
-    """A Service; `at` is its clusterIP, or a list for its clusterIPs."""
+    """A Service; `at` is its clusterIP, or a list for its clusterIPs; `ingress` is its load balancer's."""
     config = None
     if affinity_timeout_seconds is not None:
         config = objects.SessionAffinityConfig(objects.ClientIPConfig(affinity_timeout_seconds))
@@ -44,7 +49,12 @@ def service(
             session_affinity=affinity,
             session_affinity_config=config,
             internal_traffic_policy=internal_traffic_policy,
+            external_traffic_policy=external_traffic_policy,
+            external_ips=list(external_ips) or None,
+            health_check_node_port=health_check_node_port,
+            load_balancer_source_ranges=source_ranges,
         ),
+        _load_balancer_status(ingress) if ingress else None,
     )
 
 
@@ -96,11 +106,13 @@ def node(
     zone: str | None = None,
     internal_ips: Sequence[str] = (),
     other_addresses: Sequence[tuple[str, str]] = (),
+    pod_cidrs: Sequence[str] = (),
 ) -> objects.Node:
     """A Node; `other_addresses` are pairs of type and address, listed before the InternalIPs."""
     addresses = [*other_addresses, *(("InternalIP", address) for address in internal_ips)]
     return objects.Node(
         _metadata(name, "", {ZONE_LABEL: zone} if zone is not None else None),
+        objects.NodeSpec(pod_cidrs=list(pod_cidrs)) if pod_cidrs else None,
         objects.NodeStatus([objects.NodeAddress(type, address) for type, address in addresses]),
     )
 
@@ -113,18 +125,24 @@ def _metadata(
     )
 
 
+def _load_balancer_status(ingress: Sequence[str | objects.LoadBalancerIngress]) -> objects.ServiceStatus:
+    entries = [objects.LoadBalancerIngress(item) if isinstance(item, str) else item for item in ingress]
+    return objects.ServiceStatus(objects.LoadBalancerStatus(entries))
+
+
 def _service_port(text: str) -> objects.ServicePortSpec:
-    name, number, protocol = _read_port(text)
-    return objects.ServicePortSpec(number, name, protocol)
+    name, number, node_port, protocol = _read_port(text)
+    return objects.ServicePortSpec(number, name, protocol, node_port)
 
 
 def _endpoint_port(text: str) -> objects.EndpointPort:
-    name, number, protocol = _read_port(text)
+    name, number, _, protocol = _read_port(text)
     return objects.EndpointPort(name, number, protocol)
 
 
-def _read_port(text: str) -> tuple[str | None, int, str | None]:
-    """`dns:53/UDP`, `dns:53`, `53/UDP` or `53`."""
+def _read_port(text: str) -> tuple[str | None, int, int | None, str | None]:
+    """`dns:53@30053/UDP`, `dns:53`, `53/UDP`, `53@30053` or `53`."""
     rest, _, protocol = text.partition("/")
+    rest, _, node_port = rest.partition("@")
     name, _, number = rest.rpartition(":")
-    return name or None, int(number), protocol or None
+    return name or None, int(number), int(node_port) if node_port else None, protocol or None

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import ipaddress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from userspace_proxy.core.ip_addresses import family_of, read_network, why_not_dialled
+from userspace_proxy.core.service_port import IPFamily
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("10.96.0.10", None),
+        ("192.168.1.1", None),
+        ("8.8.8.8", None),
+        ("fd00::a", None),
+        ("2001:db8::1", None),
+        ("0.0.0.0", "unspecified"),
+        ("::", "unspecified"),
+        ("127.0.0.1", "loopback"),
+        ("127.8.8.8", "loopback"),
+        ("::1", "loopback"),
+        ("169.254.169.254", "link-local"),
+        ("fe80::1", "link-local"),
+        ("fe80::1%eth0", "link-local"),
+        ("224.0.0.1", "multicast"),
+        ("ff02::1", "multicast"),
+        ("255.255.255.255", "broadcast"),
+        ("::ffff:127.0.0.1", "IPv4-mapped"),
+        ("2001:db8::1%eth0", "zone"),
+    ],
+)
+def test_addresses_that_would_reach_the_node_itself_or_many_are_refused(
+    address: str, reason: str | None
+) -> None:
+    answer = why_not_dialled(ipaddress.ip_address(address))
+    assert answer is None if reason is None else answer is not None and reason in answer
+
+
+def test_the_family_of_an_address() -> None:
+    assert family_of(ipaddress.ip_address("10.0.0.1")) is IPFamily.IPV4
+    assert family_of(ipaddress.ip_address("fd00::a")) is IPFamily.IPV6
+
+
+@pytest.mark.parametrize(
+    ("text", "network"),
+    [
+        ("192.0.2.0/24", "192.0.2.0/24"),
+        ("192.0.2.77/24", "192.0.2.0/24"),
+        ("192.0.2.77", "192.0.2.77/32"),
+        ("0.0.0.0/0", "0.0.0.0/0"),
+        ("2001:DB8:0::/32", "2001:db8::/32"),
+    ],
+)
+def test_a_range_is_read_as_it_is_meant(text: str, network: str) -> None:
+    assert str(read_network(text)) == network
+
+
+@pytest.mark.parametrize(
+    "text", ["", "web", "192.0.2.0/33", "fd00::%eth0/64", "fd00::%\n-j ACCEPT/64", "fd00::%x"]
+)
+def test_what_is_no_range_or_has_a_zone_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        read_network(text)
+
+
+@given(st.text(alphabet="0123456789abcdef:./%- ", max_size=20))
+def test_a_range_can_go_into_rules_whatever_it_was(text: str) -> None:
+    try:
+        network = read_network(text)
+    except ValueError:
+        return
+    assert set(str(network)) <= set("0123456789abcdef:./")
