@@ -16,7 +16,7 @@ from userspace_proxy.iptables.rule_changes import (
     TableChange,
     WriteChain,
 )
-from userspace_proxy.iptables.rules import CHAINS_OF_OURS, Chain, InstalledRules, Place, Table
+from userspace_proxy.iptables.rules import Chain, InstalledRules, Jump, Place, Rule, Table, is_ours
 from userspace_proxy.iptables.saved_rules import parse_saved_rules
 
 BUILTINS = {
@@ -49,11 +49,10 @@ class FakeTables:
 
     def others(self) -> dict[Chain, list[str]]:
         """What is not ours: other chains and their rules, without jumps to ours."""
-        ours = {f"-j {chain.name}" for chain in CHAINS_OF_OURS}
         return {
-            chain: [rule for rule in rules if not any(rule.endswith(jump) for jump in ours)]
+            chain: [rule for rule in rules if not is_ours(Chain(chain.table, rule.rpartition("-j ")[2]))]
             for chain, rules in self.chains.items()
-            if chain not in CHAINS_OF_OURS
+            if not is_ours(chain)
         }
 
     def read(self) -> InstalledRules:
@@ -66,7 +65,11 @@ class FakeTables:
         before = deepcopy(self.chains)
         try:
             for step in change.steps:
+                if isinstance(step, WriteChain):
+                    self.chains[step.chain] = []
+            for step in change.steps:
                 self._apply(change.table, step)
+            self._delete([step.chain for step in change.steps if isinstance(step, DeleteChain)])
         except (KeyError, ValueError, IndexError) as error:
             self.chains = before
             raise RulesError(str(error)) from error
@@ -76,6 +79,8 @@ class FakeTables:
         match step:
             case WriteChain(chain, rules):
                 self._check(table, chain)
+                for rule in rules:
+                    self._check_jump(table, rule)
                 self.chains[chain] = [str(rule) for rule in rules]
             case DeleteRule(chain, position):
                 self._check(table, chain)
@@ -84,6 +89,7 @@ class FakeTables:
                 self._check(table, chain)
                 if position > len(self.chains[chain]) + 1:
                     raise IndexError(position)
+                self._check_jump(table, rule)
                 self.chains[chain].insert(position - 1, str(rule))
             case DeleteHook(hook):
                 assert hook.chain.table is table
@@ -94,10 +100,19 @@ class FakeTables:
                 self.chains[hook.chain].insert(position, str(hook.rule))
             case DeleteChain(chain):
                 self._check(table, chain)
-                if any(rule.endswith(f"-j {chain.name}") for rules in self.chains.values() for rule in rules):
-                    raise ValueError(f"{chain} is in use")
-                del self.chains[chain]
+
+    def _delete(self, doomed: list[Chain]) -> None:
+        for chain in doomed:
+            self.chains[chain].clear()
+        for chain in doomed:
+            if any(rule.endswith(f"-j {chain.name}") for rules in self.chains.values() for rule in rules):
+                raise ValueError(f"{chain} is in use")
+            del self.chains[chain]
+
+    def _check_jump(self, table: Table, rule: Rule) -> None:
+        if isinstance(rule.target, Jump) and Chain(table, rule.target.chain) not in self.chains:
+            raise ValueError(f"no chain {rule.target.chain}")
 
     def _check(self, table: Table, chain: Chain) -> None:
         assert chain.table is table
-        assert chain in CHAINS_OF_OURS, f"{chain} is not ours to write"
+        assert is_ours(chain), f"{chain} is not ours to write"

@@ -18,7 +18,6 @@ from userspace_proxy.iptables.rule_changes import (
     plan_removal,
 )
 from userspace_proxy.iptables.rules import (
-    CHAINS_OF_OURS,
     PORTALS_CONTAINER,
     PORTALS_GUARD,
     PORTALS_HOST,
@@ -36,6 +35,7 @@ from userspace_proxy.iptables.rules import (
     as_installed,
 )
 
+OURS = (PORTALS_GUARD, PORTALS_CONTAINER, PORTALS_HOST)
 PREROUTING, OUTPUT, INPUT = (
     Chain(Table.NAT, "PREROUTING"),
     Chain(Table.NAT, "OUTPUT"),
@@ -156,8 +156,7 @@ jumps = st.sampled_from([f"-j {chain.name}" for chain in (PORTALS_CONTAINER, POR
 def wanted_sets(draw: st.DrawFn) -> RuleSet:
     unique = st.lists(st.integers(1, 8), max_size=8, unique=True)
     chains = {
-        chain: tuple(map(rule, draw(unique)))
-        for chain in sorted(draw(st.frozensets(st.sampled_from(sorted(CHAINS_OF_OURS, key=str)))), key=str)
+        chain: tuple(map(rule, draw(unique))) for chain in draw(st.lists(st.sampled_from(OURS), unique=True))
     }
     hooks = [
         hook(builtin, chain, draw(st.sampled_from(Place)))
@@ -176,7 +175,7 @@ def wanted_sets(draw: st.DrawFn) -> RuleSet:
 def tables_of_some_sort(draw: st.DrawFn) -> FakeTables:
     """Chains of ours in any state, and rules of others and jumps of ours mixed in the built-in ones."""
     lines: dict[Chain, list[str]] = {Chain(Table.NAT, "DOCKER"): draw(foreign_lines)}
-    for chain in CHAINS_OF_OURS:
+    for chain in OURS:
         if draw(st.booleans()):
             lines[chain] = [str(rule(number)) for number in draw(numbers)] + draw(foreign_lines)
     for builtin in (PREROUTING, OUTPUT, INPUT):

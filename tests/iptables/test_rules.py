@@ -32,7 +32,10 @@ from userspace_proxy.iptables.rules import (
 from userspace_proxy.iptables.saved_rules import parse_rule, parse_saved_rules
 
 ports = st.integers(1, 65535)
-networks = st.builds("{}/{}".format, st.ip_addresses(v=4), st.integers(8, 31))
+networks = st.one_of(
+    st.builds("{}/{}".format, st.ip_addresses(v=4), st.integers(8, 31)),
+    st.builds("{}/{}".format, st.ip_addresses(v=6), st.integers(8, 127)),
+)
 port_ranges = st.tuples(ports, ports).map(lambda pair: PortRange(min(pair), max(pair)))
 targets = st.one_of(
     st.sampled_from(Verdict),
@@ -44,15 +47,17 @@ targets = st.one_of(
 state_matches = st.builds(
     StateMatch, st.frozensets(st.sampled_from(ConntrackState), min_size=1), st.booleans()
 )
+addresses = st.none() | st.ip_addresses().map(str) | networks
 rules = st.builds(
     lambda protocol, destination_ports, **rest: Rule(
         protocol=protocol, destination_ports=destination_ports if protocol else None, **rest
     ),
     target=targets,
     protocol=st.none() | st.sampled_from(Protocol),
-    destination=st.none() | st.ip_addresses().map(str) | networks,
+    source=addresses,
+    destination=addresses,
     destination_ports=st.none() | port_ranges,
-    in_interface=st.none() | st.sampled_from(["eth0", "cali12ab34cd56e"]),
+    in_interface=st.none() | st.sampled_from(["eth0", "cali12ab34cd56e", "cali+"]),
     to_local_address=st.booleans(),
     states=st.lists(state_matches, max_size=2).map(tuple),
     comment=st.text().map(safe_comment),
@@ -100,7 +105,7 @@ def test_spellings_of_one_rule_are_equal(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "-s 10.0.0.0/8 -j DROP",
+        "! -s 10.0.0.0/8 -j DROP",
         "! -d 10.96.0.1/32 -j DROP",
         "! -p tcp -j DROP",
         "-p tcp -m tcp ! --dport 80 -j DROP",

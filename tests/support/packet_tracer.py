@@ -37,6 +37,7 @@ class Packet:
     destination: str
     port: int
     came_in_by: str | None
+    source: str
     states: frozenset[ConntrackState] = frozenset({ConntrackState.NEW})
 
 
@@ -112,9 +113,8 @@ def _translate(rules: RuleSet | InstalledRules, packet: Packet, node: Node) -> P
     for rule in _matching(rules, Chain(Table.NAT, hook), packet, node):
         match rule.target:
             case Redirect(port):
-                addresses = (
-                    ("127.0.0.1",) if packet.came_in_by is None else node.interfaces[packet.came_in_by]
-                )
+                loopback = ("::1" if ":" in packet.destination else "127.0.0.1",)
+                addresses = loopback if packet.came_in_by is None else node.interfaces[packet.came_in_by]
                 if not addresses:
                     return None
                 address = addresses[0]
@@ -156,12 +156,21 @@ def _walk(
 def _matches(rule: Rule, packet: Packet, node: Node) -> bool:
     return (
         rule.protocol in (None, packet.protocol)
+        and (rule.source is None or ip_address(packet.source) in ip_network(rule.source))
         and (rule.destination is None or ip_address(packet.destination) in ip_network(rule.destination))
         and (rule.destination_ports is None or packet.port in rule.destination_ports)
-        and rule.in_interface in (None, packet.came_in_by)
+        and _came_in_by(rule.in_interface, packet)
         and (not rule.to_local_address or node.has(packet.destination))
         and all(_has_state(match, packet) for match in rule.states)
     )
+
+
+def _came_in_by(interface: str | None, packet: Packet) -> bool:
+    if interface is None or packet.came_in_by is None:
+        return interface is None
+    if interface.endswith("+"):
+        return packet.came_in_by.startswith(interface[:-1])
+    return packet.came_in_by == interface
 
 
 def _has_state(match: StateMatch, packet: Packet) -> bool:

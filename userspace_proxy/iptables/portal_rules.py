@@ -157,20 +157,23 @@ def read_portals(installed: InstalledRules, family: IPFamily) -> dict[Frontend, 
     inside: dict[Frontend, ProxyPort | None] = {}
     for chain, rules in installed.chains.items():
         side = side_of(chain)
+        classes = [
+            *([outside] if side is not Side.HOST else ()),
+            *([inside] if side is not Side.CONTAINER else ()),
+        ]
         for rule in rules:
             if not (isinstance(rule, Rule) and isinstance(rule.target, Redirect | Dnat)):
                 continue
-            if not (rule.protocol and rule.destination_ports) or rule.comment.endswith(_NOT_WELCOME):
+            if not (rule.protocol and rule.destination_ports):
                 continue
             address = rule.destination or EVERY_LOCAL_ADDRESS[family]
             frontend = Frontend(address, rule.protocol, Port(rule.destination_ports.first))
             is_refused = rule.comment.endswith(tuple(_WHY_REFUSED.values()))
-            # Of several rules for one frontend those for the node's pods come first, and are for inside.
-            port = None if is_refused else ProxyPort(rule.target.port)
-            if side is not Side.HOST:
-                outside[frontend] = port
-            if side is not Side.CONTAINER:
-                inside[frontend] = port
+            for ports in classes:
+                if rule.comment.endswith(_NOT_WELCOME):
+                    ports.setdefault(frontend, None)
+                else:  # of rules for one frontend those for the node's pods, who are inside, come first
+                    ports[frontend] = None if is_refused else ProxyPort(rule.target.port)
     return {
         frontend: AdoptedPorts(outside.get(frontend), inside.get(frontend)) for frontend in outside | inside
     }
