@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from copy import deepcopy
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -11,16 +13,29 @@ from tests.support.objects import endpoint, endpoint_slice, node, service
 from userspace_proxy.core.cluster_state import ClusterState
 from userspace_proxy.core.endpoint import Endpoint
 from userspace_proxy.core.endpoint_selection import Outcome
-from userspace_proxy.core.objects import ApiObject, Deleted, Event, Kind, Listed, Upserted, kind_of
+from userspace_proxy.core.objects import (
+    ApiObject,
+    Deleted,
+    Event,
+    Kind,
+    Listed,
+    Service,
+    SliceEndpoint,
+    Upserted,
+    kind_of,
+)
 from userspace_proxy.core.proxy_plan import (
+    HealthCheck,
     ListenerName,
     LostClaim,
     OwnFrontendAsEndpoint,
     PlanChange,
+    PlannedPortal,
     PlannedServicePort,
     ProxyPlan,
 )
 from userspace_proxy.core.service_port import (
+    EVERY_LOCAL_ADDRESS,
     Frontend,
     IPFamily,
     Port,
@@ -33,6 +48,9 @@ from userspace_proxy.core.service_port import (
 OLD, YOUNG = "2026-01-01T00:00:00Z", "2026-02-02T00:00:00Z"
 BOTH = frozenset(IPFamily)
 IPV4 = frozenset({IPFamily.IPV4})
+PROXY_NAME = "service.kubernetes.io/service-proxy-name"
+HEADLESS = "service.kubernetes.io/headless"
+HERE, THERE = endpoint("10.244.1.2", node="node-1"), endpoint("10.244.2.2", node="node-2")
 
 
 class Cluster:
@@ -56,16 +74,27 @@ class Cluster:
 
     @property
     def portals(self) -> dict[str, str]:
-        """Where each frontend leads, as `10.96.0.10:80/TCP` → `default/web Cluster serve`."""
-        return {
-            str(frontend): f"{portal.listener.service_port} {portal.listener.policy.value} "
-            f"{portal.outcome.value}"
-            for frontend, portal in self.plan.portals.items()
-        }
+        """Where each frontend leads, as `10.96.0.10:80/TCP` → `default/web Cluster serve`.
+
+        Where it leads the node and its pods elsewhere: `… Local drop, inside Cluster serve`.
+        """
+        return {str(frontend): described(portal) for frontend, portal in self.plan.portals.items()}
 
     def endpoints(self, name: str = "web", protocol: Protocol = Protocol.TCP) -> list[str]:
         ((_, selection),) = self.plan.service_ports[port_of(name, protocol)].selections
         return [str(item) for item in selection.endpoints]
+
+    def conflicts(self) -> set[ServicePortName]:
+        return self.plan.lost_claims.keys() | self.plan.loops.keys()
+
+
+def described(portal: PlannedPortal) -> str:
+    assert portal.outside.listener.service_port == portal.inside.listener.service_port == portal.owner
+    outside, inside = (
+        f"{destination.listener.policy.value} {destination.outcome.value}"
+        for destination in (portal.outside, portal.inside)
+    )
+    return f"{portal.owner} {outside}" + ("" if inside == outside else f", inside {inside}")
 
 
 def port_of(
@@ -151,9 +180,9 @@ def test_a_change_is_planned_for_what_it_touches_alone() -> None:
 
 def test_what_changes_nothing_is_no_change() -> None:
     cluster = Cluster(service(), endpoint_slice())
-    assert cluster.after() == PlanChange((), (), portals_changed=False)
-    assert cluster.put(service(created=None, labels={"app": "web"})) == PlanChange((), (), False)
-    assert cluster.delete(Kind.SERVICE, "unknown") == PlanChange((), (), portals_changed=False)
+    assert cluster.after() == PlanChange()
+    assert cluster.put(service(created=None, labels={"app": "web"})) == PlanChange()
+    assert cluster.delete(Kind.SERVICE, "unknown") == PlanChange()
 
 
 def test_the_zone_of_the_node_chooses_by_hints() -> None:
@@ -185,6 +214,7 @@ def test_of_two_services_at_one_address_the_older_has_it() -> None:
     cluster = Cluster(service("young", created=YOUNG))
     change = cluster.put(service("old", created=OLD))
     assert change.portals_changed
+    assert change.conflicts_changed == {port_of("young")}
     assert cluster.portals == {"10.96.0.10:80/TCP": "default/old Cluster refuse"}
     frontend = Frontend("10.96.0.10", Protocol.TCP, Port(80))
     lost = LostClaim(frontend, port_of("young"), port_of("old"))
@@ -269,15 +299,271 @@ def test_the_portals_of_a_service_port_are_those_that_it_owns() -> None:
     cluster = Cluster(service("old", created=OLD), service("young", created=YOUNG))
     ((frontend, portal),) = cluster.plan.portals_of(port_of("old"))
     assert str(frontend) == "10.96.0.10:80/TCP"
-    assert portal.listener == ListenerName(port_of("old"), TrafficPolicy.CLUSTER)
+    assert portal.outside.listener == ListenerName(port_of("old"), TrafficPolicy.CLUSTER)
     assert list(cluster.plan.portals_of(port_of("young"))) == []
+
+
+def load_balanced(name: str = "web", policy: str = "Local", **more: Any) -> Service:
+    return service(
+        name,
+        type="LoadBalancer",
+        ports=["80@30080"],
+        external_ips=["198.51.100.1"],
+        ingress=["203.0.113.1"],
+        external_traffic_policy=policy,
+        health_check_node_port=32000,
+        **more,
+    )
+
+
+EXTERNAL = ["203.0.113.1:80/TCP", "198.51.100.1:80/TCP", "0.0.0.0:30080/TCP"]
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "at_cluster_ip", "elsewhere"),
+    [
+        pytest.param([], "Cluster refuse", "Local refuse, inside Cluster refuse", id="no endpoint"),
+        pytest.param(
+            [HERE, THERE], "Cluster serve", "Local serve, inside Cluster serve", id="here and elsewhere"
+        ),
+        pytest.param([THERE], "Cluster serve", "Local drop, inside Cluster serve", id="elsewhere alone"),
+    ],
+)
+def test_under_an_external_policy_local_outsiders_use_this_nodes_endpoints_and_its_pods_all(
+    endpoints: list[SliceEndpoint], at_cluster_ip: str, elsewhere: str
+) -> None:
+    cluster = Cluster(load_balanced(), endpoint_slice(endpoints=endpoints))
+    assert cluster.portals == {
+        "10.96.0.10:80/TCP": f"default/web {at_cluster_ip}",
+        **dict.fromkeys(EXTERNAL, f"default/web {elsewhere}"),
+    }
+    selections = dict(cluster.plan.service_ports[port_of("web")].selections)
+    addresses = {policy: [item.address for item in of.endpoints] for policy, of in selections.items()}
+    assert addresses == {
+        TrafficPolicy.CLUSTER: [address for entry in endpoints for address in entry.addresses],
+        TrafficPolicy.LOCAL: ["10.244.1.2"] if HERE in endpoints else [],
+    }
+
+
+def test_a_policy_nobody_is_under_needs_no_listener() -> None:
+    cluster = Cluster(service(external_traffic_policy="Local"), endpoint_slice(endpoints=[THERE]))
+    assert cluster.portals == {"10.96.0.10:80/TCP": "default/web Cluster serve"}
+    assert [policy for policy, _ in cluster.plan.service_ports[port_of("web")].selections] == [
+        TrafficPolicy.CLUSTER
+    ]
+
+
+def test_source_ranges_are_the_load_balancers_alone() -> None:
+    cluster = Cluster(load_balanced())
+    change = cluster.put(load_balanced(source_ranges=["192.0.2.0/24"]))
+    assert change.portals_changed
+    limited = {str(frontend): portal.source_ranges for frontend, portal in cluster.plan.portals.items()}
+    assert limited == {
+        "10.96.0.10:80/TCP": None,
+        "203.0.113.1:80/TCP": ("192.0.2.0/24",),
+        "198.51.100.1:80/TCP": None,
+        "0.0.0.0:30080/TCP": None,
+    }
+
+
+def test_every_frontend_is_there_in_both_families() -> None:
+    cluster = Cluster(
+        service(
+            at=["fd00::a", "10.96.0.10"],
+            type="LoadBalancer",
+            ports=["80@30080"],
+            external_ips=["198.51.100.1", "2001:db8::1"],
+            ingress=["203.0.113.1", "2001:db8::2"],
+        ),
+        endpoint_slice("four"),
+        families=BOTH,
+    )
+    ipv4 = ["10.96.0.10:80/TCP", *EXTERNAL]
+    ipv6 = ["[fd00::a]:80/TCP", "[2001:db8::2]:80/TCP", "[2001:db8::1]:80/TCP", "[::]:30080/TCP"]
+    assert cluster.portals == {
+        **dict.fromkeys(ipv4, "default/web Cluster serve"),
+        **dict.fromkeys(ipv6, "default/web Cluster refuse"),
+    }
+
+
+CLUSTER_IP = {"10.96.0.10:80/TCP": "default/web Cluster serve"}
+NODE_PORT = {"0.0.0.0:30080/TCP": "default/web Cluster serve"}
+
+
+@pytest.mark.parametrize(
+    ("item", "portals"),
+    [
+        pytest.param(service(), CLUSTER_IP, id="ClusterIP"),
+        pytest.param(service(type="NodePort", ports=["80@30080"]), CLUSTER_IP | NODE_PORT, id="NodePort"),
+        pytest.param(service(type="ExternalName", at=None), {}, id="ExternalName"),
+        pytest.param(service(type="ExternalName"), {}, id="ExternalName that kept its clusterIP"),
+        pytest.param(service(at="None"), {}, id="headless"),
+        pytest.param(service(labels={HEADLESS: ""}), {}, id="labelled headless"),
+        pytest.param(service(labels={PROXY_NAME: "other"}), {}, id="labelled for another proxy"),
+        pytest.param(
+            service(type="LoadBalancer", ports=["80@30080"], ingress=["203.0.113.1"]),
+            CLUSTER_IP | NODE_PORT | {"203.0.113.1:80/TCP": "default/web Cluster serve"},
+            id="LoadBalancer",
+        ),
+    ],
+)
+@pytest.mark.parametrize(
+    "before",
+    [
+        pytest.param(service(), id="from ClusterIP"),
+        pytest.param(service(type="NodePort", ports=["80@30080"]), id="from NodePort"),
+        pytest.param(service(type="ExternalName", at=None), id="from ExternalName"),
+        pytest.param(service(labels={PROXY_NAME: "other"}), id="from another proxy"),
+        pytest.param(load_balanced(), id="from LoadBalancer"),
+    ],
+)
+def test_a_live_service_may_become_any_other(before: Service, item: Service, portals: dict[str, str]) -> None:
+    cluster = Cluster(before, endpoint_slice(endpoints=[HERE]))
+    was_served = bool(cluster.plan.service_ports)
+    change = cluster.put(item)
+    assert cluster.portals == portals
+    assert change.removed == ((port_of("web"),) if was_served and not portals else ())
+    cluster.put(before)
+    assert cluster.plan == Cluster(before, endpoint_slice(endpoints=[HERE])).plan
+
+
+def test_a_relabelled_service_that_the_watch_takes_away_is_served_again_when_it_is_back() -> None:
+    cluster = Cluster(service(), endpoint_slice())
+    assert cluster.delete(Kind.SERVICE, "web").removed == (port_of("web"),)
+    assert cluster.portals == {}
+    cluster.put(service())
+    assert cluster.portals == CLUSTER_IP
+
+
+def test_addresses_that_are_published_though_not_ready_are_used_as_their_slices_say_ready() -> None:
+    published = endpoint("10.244.1.2", ready=True, serving=False, terminating=False)
+    assert Cluster(service(), endpoint_slice(endpoints=[published])).portals == CLUSTER_IP
+
+
+def test_a_node_port_that_two_claim_is_the_olders_and_the_youngers_once_it_is_free() -> None:
+    old = service("old", type="NodePort", at="10.96.0.1", ports=["80@30080"], created=OLD)
+    young = service("young", type="NodePort", at="10.96.0.2", ports=["81@30080"], created=YOUNG)
+    cluster = Cluster(old, young)
+    own = {
+        "10.96.0.1:80/TCP": "default/old Cluster refuse",
+        "10.96.0.2:81/TCP": "default/young Cluster refuse",
+    }
+    assert cluster.portals == own | {"0.0.0.0:30080/TCP": "default/old Cluster refuse"}
+    frontend = Frontend("0.0.0.0", Protocol.TCP, Port(30080))
+    assert cluster.plan.lost_claims == {
+        port_of("young"): (LostClaim(frontend, port_of("young"), port_of("old")),)
+    }
+    change = cluster.put(service("old", at="10.96.0.1", created=OLD))
+    assert change.conflicts_changed == {port_of("young")} and change.portals_changed
+    assert cluster.portals == own | {"0.0.0.0:30080/TCP": "default/young Cluster refuse"}
+    assert cluster.plan.lost_claims == {}
+
+
+@pytest.mark.parametrize("kind", ["external_ips", "ingress"])
+def test_an_address_from_outside_that_two_claim_is_the_olders(kind: str) -> None:
+    claim: dict[str, Any] = {"type": "LoadBalancer", kind: ["203.0.113.1"]}
+    young = service("young", at="10.96.0.2", created=YOUNG, **claim)
+    cluster = Cluster(young, service("old", at="10.96.0.1", created=OLD, **claim))
+    assert cluster.portals["203.0.113.1:80/TCP"] == "default/old Cluster refuse"
+    assert cluster.plan.lost_claims.keys() == {port_of("young")}
+    change = cluster.delete(Kind.SERVICE, "old")
+    assert change.conflicts_changed == {port_of("young")}
+    assert cluster.portals["203.0.113.1:80/TCP"] == "default/young Cluster refuse"
+
+
+def test_an_address_on_two_ports_or_protocols_is_for_two_services() -> None:
+    cluster = Cluster(
+        service("tcp", at="10.96.0.1", external_ips=["203.0.113.1"], ports=["80@30080"], type="NodePort"),
+        service("udp", at="10.96.0.2", external_ips=["203.0.113.1"], ports=["80@30080/UDP"], type="NodePort"),
+        service("more", at="10.96.0.3", external_ips=["203.0.113.1"], ports=["81@30081"], type="NodePort"),
+    )
+    assert len(cluster.portals) == 9
+    assert cluster.conflicts() == set()
+
+
+def test_an_endpoint_that_is_a_node_port_of_this_node_is_a_loop_whichever_comes_last() -> None:
+    items = [
+        node(internal_ips=["10.0.0.1"]),
+        service("web", at="10.96.0.1"),
+        endpoint_slice(of="web", endpoints=["10.0.0.1", "10.0.0.2"], ports=["30080"]),
+        service("db", at="10.96.0.2", type="NodePort", ports=["80@30080"]),
+    ]
+    loop = OwnFrontendAsEndpoint(port_of("web"), Endpoint("10.0.0.1", Port(30080)))
+    for last in items:
+        cluster = Cluster(*(item for item in items if item is not last))
+        assert cluster.plan.loops == {}
+        change = cluster.put(last)
+        assert cluster.plan.loops == {port_of("web"): (loop,)}
+        assert change.conflicts_changed == {port_of("web")}
+        assert cluster.endpoints() == ["10.0.0.2:30080"]
+    cluster.put(service("db", at="10.96.0.2"))
+    assert cluster.plan.loops == {}
+    assert cluster.endpoints() == ["10.0.0.1:30080", "10.0.0.2:30080"]
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "count"),
+    [
+        pytest.param([], 0, id="none"),
+        pytest.param([THERE], 0, id="elsewhere"),
+        pytest.param([HERE, THERE], 1, id="here and elsewhere"),
+        pytest.param([HERE, endpoint("10.244.1.3", node="node-1")], 2, id="two here"),
+        pytest.param([endpoint("10.244.1.2", node="node-1", ready=False)], 0, id="not ready"),
+        pytest.param(
+            [endpoint("10.244.1.2", node="node-1", ready=False, serving=True, terminating=True)],
+            0,
+            id="terminating",
+        ),
+        pytest.param([endpoint("10.244.1.2")], 0, id="nobody knows where"),
+    ],
+)
+def test_a_load_balancer_hears_of_the_ready_endpoints_here(
+    endpoints: list[SliceEndpoint], count: int
+) -> None:
+    cluster = Cluster(load_balanced(), endpoint_slice(endpoints=endpoints))
+    assert cluster.plan.health_checks == {ServiceName("default", "web"): HealthCheck(Port(32000), count)}
+
+
+def test_an_endpoint_counts_once_for_a_load_balancer_whatever_its_ports_slices_and_families() -> None:
+    cluster = Cluster(
+        service(
+            at=["10.96.0.10", "fd00::a"],
+            type="LoadBalancer",
+            ports=["a:80", "b:81"],
+            external_traffic_policy="Local",
+            health_check_node_port=32000,
+        ),
+        endpoint_slice("one", endpoints=[HERE], ports=["a:8080", "b:8081"]),
+        endpoint_slice("two", endpoints=[HERE], ports=["b:8081"]),
+        endpoint_slice("six", endpoints=[endpoint("fd00::2", node="node-1")], address_type="IPv6"),
+        endpoint_slice("portless", endpoints=[endpoint("10.244.1.9", node="node-1")], ports=[]),
+        families=BOTH,
+    )
+    (check,) = cluster.plan.health_checks.values()
+    assert check.local_endpoints == 1
+
+
+def test_health_checks_follow_services_and_endpoints() -> None:
+    cluster = Cluster()
+    assert cluster.put(load_balanced()).health_checks_changed
+    assert cluster.put(endpoint_slice(endpoints=[HERE])).health_checks_changed
+    assert not cluster.put(endpoint_slice("more", endpoints=[THERE])).health_checks_changed
+    assert cluster.put(load_balanced(policy="Cluster")).health_checks_changed
+    assert cluster.plan.health_checks == {}
+    assert cluster.put(load_balanced()).health_checks_changed
+    assert cluster.delete(Kind.SERVICE, "web").health_checks_changed
+    assert cluster.plan.health_checks == {}
 
 
 # A small world, in which names, addresses and ports collide as often as they can. What comes first and often
 # in a list is plain, so that most examples serve something.
 
 SERVICE_NAMES = st.sampled_from(["web", "web", "dns", "db"])
-PORTS = st.sampled_from([["80"]] * 5 + [["80", "80/UDP"], ["80", "a:81"], ["a:80", "b:81/UDP"], ["0"], []])
+PORTS = st.sampled_from(
+    [["80"]] * 2
+    + [["80@30080"]] * 3
+    + [["80", "80@30080/UDP"], ["80", "a:81@30080"], ["a:80", "b:81/UDP"], ["30080"], ["0"], []]
+)
 NODES = st.sampled_from(["node-1", "node-2"])
 GOING = {"ready": False, "serving": True, "terminating": True}
 
@@ -288,14 +574,21 @@ SMALL_SERVICES = st.builds(
         ["10.96.0.1", "10.96.0.1", "10.96.0.2", ["10.96.0.2", "fd00::1"], ["fd00::1"], "None", "127.0.0.1"]
     ),
     ports=PORTS,
-    type=st.sampled_from([None] * 5 + ["ExternalName"]),
+    type=st.sampled_from(["NodePort"] * 3 + ["LoadBalancer"] * 3 + [None, "ExternalName"]),
     internal_traffic_policy=st.sampled_from([None, None, "Local"]),
+    external_traffic_policy=st.sampled_from([None, "Local"]),
+    external_ips=st.sampled_from([[], [], ["203.0.113.1"], ["10.96.0.2", "2001:db8::1"]]),
+    ingress=st.sampled_from([[], ["203.0.113.1"], ["203.0.113.1", "2001:db8::1"], ["203.0.113.2"]]),
+    source_ranges=st.sampled_from([None, None, ["192.0.2.0/24"], ["nowhere"]]),
+    health_check_node_port=st.sampled_from([None, 32000]),
+    labels=st.sampled_from([None] * 7 + [{PROXY_NAME: "other"}]),
     affinity=st.sampled_from([None, "ClientIP"]),
     created=st.sampled_from([OLD, YOUNG]),
 )
 SMALL_ENDPOINTS = st.builds(
     lambda address, conditions, node, zones: endpoint(address, **conditions, node=node, for_zones=zones),
-    st.sampled_from(["10.244.1.2", "10.244.1.2", "10.96.0.1", "10.96.0.2", "fd00::1"]),
+    st.sampled_from(["10.244.1.2", "10.244.1.2", "10.244.1.3", "10.96.0.1", "fd00::1"])
+    | st.sampled_from(["10.0.0.1", "203.0.113.1", "2001:db8::1", "fd00::e1"]),
     st.sampled_from([{}, {}, {"ready": False}, GOING]),
     NODES,
     st.sampled_from([[], [], ["zone-a"], ["zone-b"]]),
@@ -308,7 +601,12 @@ SMALL_SLICES = st.builds(
     ports=PORTS,
     address_type=st.sampled_from(["IPv4", "IPv4", "IPv4", "IPv6"]),
 )
-SMALL_NODES = st.builds(node, name=NODES, zone=st.sampled_from([None, "zone-a", "zone-b"]))
+SMALL_NODES = st.builds(
+    node,
+    name=NODES,
+    zone=st.sampled_from([None, "zone-a", "zone-b"]),
+    internal_ips=st.sampled_from([[], ["10.0.0.1"], ["10.244.1.3", "fd00::e1"]]),
+)
 
 
 def listings(kind: Kind, items: st.SearchStrategy[ApiObject]) -> st.SearchStrategy[Listed]:
@@ -357,10 +655,6 @@ class Objects:
         ]
 
 
-def facts(plan: ProxyPlan) -> tuple[object, ...]:
-    return plan.service_ports, plan.portals, plan.lost_claims, plan.loops
-
-
 @settings(max_examples=300)
 @given(
     BEGINNINGS.map(list),
@@ -373,20 +667,31 @@ def test_a_plan_that_followed_every_change_is_the_plan_made_of_the_last_state_al
     cluster, objects = Cluster(families=BOTH), Objects()
     followed: dict[ServicePortName, PlannedServicePort] = {}
     for batch in [beginning, *batches]:
-        portals = dict(cluster.plan.portals)
+        before = deepcopy(cluster.plan)
         change = cluster.after(*batch)
         for event in batch:
             objects.apply(event)
-        assert change.portals_changed is (cluster.plan.portals != portals)
+        plan = cluster.plan
+        assert change.portals_changed is (plan.portals != before.portals)
+        assert change.health_checks_changed is (plan.health_checks != before.health_checks)
+        assert change.conflicts_changed == (
+            differing(plan.lost_claims, before.lost_claims) | differing(plan.loops, before.loops)
+        )
         for planned in change.changed:
             assert followed.get(planned.name) != planned
             followed[planned.name] = planned
         for name in change.removed:
             del followed[name]
-        assert followed == cluster.plan.service_ports
+        assert followed == plan.service_ports
     fresh = Cluster(families=BOTH)
     fresh.after(*objects.listed(order))
-    assert facts(cluster.plan) == facts(fresh.plan)
+    assert cluster.plan == fresh.plan
+    cluster.after(*(Listed(kind, ()) for kind in order))
+    assert cluster.plan == ProxyPlan(BOTH)
+
+
+def differing(one: Mapping[ServicePortName, object], other: Mapping[ServicePortName, object]) -> set[object]:
+    return {name for name in one.keys() | other.keys() if one.get(name) != other.get(name)}
 
 
 @given(st.lists(SMALL_EVENTS, max_size=12))
@@ -395,15 +700,24 @@ def test_a_plan_never_leads_astray(events: list[Event]) -> None:
     cluster.after(*events)
     plan = cluster.plan
     for frontend, portal in plan.portals.items():
-        planned = plan.service_ports[portal.listener.service_port]
-        selection = dict(planned.selections)[portal.listener.policy]
-        assert frontend.address == planned.service_port.cluster_ip
-        assert (portal.outcome is Outcome.SERVE) is bool(selection.endpoints)
+        planned = plan.service_ports[portal.owner]
+        (exposure,) = (item for item in planned.service_port.exposures() if item.frontend == frontend)
+        assert portal.source_ranges == exposure.source_ranges
+        for destination, policy in ((portal.outside, exposure.outside), (portal.inside, exposure.inside)):
+            assert destination.listener == ListenerName(portal.owner, policy)
+            selection = dict(planned.selections)[policy]
+            assert destination.outcome is selection.outcome
+            assert (destination.outcome is Outcome.SERVE) is bool(selection.endpoints)
     for name, planned in plan.service_ports.items():
+        every = EVERY_LOCAL_ADDRESS[name.family]
         for _, selection in planned.selections:
-            frontends = {Frontend(item.address, name.protocol, item.port) for item in selection.endpoints}
-            assert not frontends & plan.portals.keys()
-    owning = {portal.listener.service_port for portal in plan.portals.values()}
+            for item in selection.endpoints:
+                assert Frontend(item.address, name.protocol, item.port) not in plan.portals
+                if item.address in cluster.state.node_addresses(name.family):
+                    assert Frontend(every, name.protocol, item.port) not in plan.portals
+    wanted = {exposure.frontend for planned in plan.service_ports.values() for exposure in planned.exposures}
+    assert plan.portals.keys() == wanted
+    owning = {portal.owner for portal in plan.portals.values()}
     assert owning | plan.lost_claims.keys() == plan.service_ports.keys()
 
 
@@ -412,6 +726,4 @@ def test_whatever_happens_there_is_a_plan(events: list[Event]) -> None:
     cluster = Cluster(families=BOTH)
     for event in events:
         cluster.after(event)
-    assert {portal.listener.service_port for portal in cluster.plan.portals.values()} <= (
-        cluster.plan.service_ports.keys()
-    )
+    assert {portal.owner for portal in cluster.plan.portals.values()} <= cluster.plan.service_ports.keys()

@@ -53,9 +53,7 @@ def services() -> st.SearchStrategy[objects.Service]:
     client_ip = st.builds(objects.ClientIPConfig, timeout_seconds=_maybe(_NUMBERS))
     spec: st.SearchStrategy[Any] = st.builds(
         objects.ServiceSpec,
-        type=_maybe(
-            st.sampled_from(["ClusterIP", "NodePort", "LoadBalancer", "LoadBalancer", "ExternalName"])
-        ),
+        type=_maybe(st.sampled_from(["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"])),
         cluster_ip=_maybe(_ADDRESSES | _ANY_TEXT),
         cluster_ips=_maybe_some(_ADDRESSES | _ANY_TEXT),
         ports=_maybe_some(ports),
