@@ -17,15 +17,17 @@ import pytest
 
 from tests.iptables.packet_table import (
     BRIDGED,
-    PACKETS,
-    PORTALS,
     TCP,
     UNNUMBERED,
     UNRELATED_PORT,
+    V4,
+    V6,
     WIRINGS,
     Sender,
     Sent,
     Wiring,
+    packets,
+    portals,
 )
 from tests.support.packet_tracer import Delivered, Ending, Refused
 from userspace_proxy.core.service_port import IPFamily, Protocol
@@ -37,6 +39,7 @@ from userspace_proxy.iptables.variant import BackendChoice, open_backend
 from userspace_proxy.netlink.node_network import read_node_network
 
 SILENCE_SECONDS: Final = 0.4
+PATIENCE_SECONDS: Final = 5.0
 IP_PKTINFO: Final = 8
 REFUSED, UNANSWERED = "refused", "unanswered"
 
@@ -47,16 +50,23 @@ class Answering:
     A UDP answer leaves from the address that the question came to, as the workers' do.
     """
 
-    def __init__(self, node: Namespace, ports: set[tuple[Protocol, int]], address: str = "") -> None:
+    def __init__(
+        self, node: Namespace, ports: set[tuple[Protocol, int]], address: str = "", family: IPFamily = V4
+    ) -> None:
         self._selector = selectors.DefaultSelector()
         self._stop, self._stopped = socket.socketpair()
         self._selector.register(self._stopped, selectors.EVENT_READ, None)
-        for protocol, port in ports:
-            server = node.call(partial(socket.socket, type=socket_type(protocol)))
+        in_order = sorted(ports, key=str)
+        sockets = node.call(lambda: [new_socket(protocol, family) for protocol, _ in in_order])
+        for server, (protocol, port) in zip(sockets, in_order, strict=True):
             server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family is V6:
+                server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             server.bind((address, port))
             if protocol is TCP:
                 server.listen()
+            elif family is V6:
+                server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
             else:
                 server.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
             self._selector.register(server, selectors.EVENT_READ, str(port).encode())
@@ -86,26 +96,42 @@ class Answering:
                     key.fileobj.sendmsg([key.data], ancillary, 0, client)
 
 
-def socket_type(protocol: Protocol) -> socket.SocketKind:
-    return socket.SOCK_STREAM if protocol is TCP else socket.SOCK_DGRAM
+def new_socket(protocol: Protocol, family: IPFamily = V4) -> socket.socket:
+    """A socket in the calling thread's namespace."""
+    return socket.socket(
+        socket.AF_INET if family is V4 else socket.AF_INET6,
+        socket.SOCK_STREAM if protocol is TCP else socket.SOCK_DGRAM,
+    )
 
 
-def ask(sender: Namespace, protocol: Protocol, destination: str, port: int) -> str:
+def ask(
+    sender: Namespace,
+    protocol: Protocol,
+    destination: str,
+    port: int,
+    patience_seconds: float = SILENCE_SECONDS,
+) -> str:
     """The port that answered, or how none did."""
-    with sender.call(lambda: socket.socket(type=socket_type(protocol))) as client:
-        client.settimeout(SILENCE_SECONDS)
-        try:
-            client.connect((destination, port))
-            if protocol is not TCP:
-                client.send(b"which port are you?")
-            return client.recv(100).decode()
-        except ConnectionRefusedError:
-            return REFUSED
-        except TimeoutError:
-            return UNANSWERED
-        except OSError as error:  # what was passed on finds no way, since no router knows the clusterIPs
-            assert error.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH), error
-            return UNANSWERED
+    family = V6 if ":" in destination else V4
+    with sender.call(lambda: new_socket(protocol, family)) as client:
+        return ask_by(client, destination, port, patience_seconds)
+
+
+def ask_by(client: socket.socket, destination: str, port: int, patience_seconds: float) -> str:
+    """The port that answered a new socket, or how none did."""
+    client.settimeout(patience_seconds)
+    try:
+        client.connect((destination, port))
+        if client.type == socket.SOCK_DGRAM:
+            client.send(b"which port are you?")
+        return client.recv(100).decode()
+    except ConnectionRefusedError:
+        return REFUSED
+    except TimeoutError:
+        return UNANSWERED
+    except OSError as error:  # what was passed on finds no way, since no router knows the clusterIPs
+        assert error.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH), error
+        return UNANSWERED
 
 
 def seen_by_client(ending: Ending) -> str:
@@ -126,30 +152,63 @@ def lock_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @contextlib.contextmanager
 def captured(wiring: Wiring, choice: BackendChoice) -> Iterator[dict[Sender, Namespace]]:
     """A node with everything in place; who can send."""
-    pod_wiring = PodWiring.UNNUMBERED if wiring is UNNUMBERED else PodWiring.BRIDGE
-    with NodeNetwork(wiring=pod_wiring) as network, contextlib.ExitStack() as stack:
-        pod, node = network.add_pod("pod"), network.node
-        node.sysctl("net.ipv4.icmp_ratelimit", "0")  # the table has more refusals than a second allows
+    family, addresses = wiring.family, wiring.addresses
+    pod_wiring = PodWiring.BRIDGE if "cni0" in wiring.node.interfaces else PodWiring.UNNUMBERED
+    with (
+        NodeNetwork(wiring=pod_wiring, ipv6=family is V6) as network,
+        contextlib.ExitStack() as stack,
+    ):
+        pod, endpoint, node = network.add_pod("pod"), network.add_pod("endpoint"), network.node
+        gateway = addresses.node
+        network.outside.ip(f"route add {addresses.external_network} via {gateway}")
+        # The table has more refusals than a second allows.
+        node.sysctl("net.ipv4.icmp_ratelimit" if family is V4 else "net.ipv6.icmp.ratelimit", "0")
         ports = {(protocol, UNRELATED_PORT) for protocol in Protocol}
-        stack.callback(Answering(node, ports).close)
-        proxy_ports = {(portal.frontend.protocol, int(portal.proxy_port)) for portal in PORTALS}
-        stack.callback(Answering(node, proxy_ports, wiring.settings.bind_address or "").close)
-        capture = node.call(lambda: Capture(open_backend(choice, IPFamily.IPV4)))
-        node.call(lambda: capture.sync(portal_rules(PORTALS, wiring.settings)))
-        yield {Sender.POD: pod, Sender.OUTSIDE: network.outside, Sender.NODE: node}
+        stack.callback(Answering(node, ports, family=family).close)
+        served = {
+            (portal.frontend.protocol, int(place.proxy_port))
+            for portal in portals(family)
+            for place in (portal.outside, portal.inside)
+            if place.refusal is None
+        }
+        stack.callback(Answering(node, served, wiring.settings.bind_address or "", family).close)
+        capture = node.call(lambda: Capture(open_backend(choice, family)))
+        node.call(lambda: capture.sync(portal_rules(portals(family), wiring.settings)))
+        yield {
+            Sender.POD: pod,
+            Sender.ENDPOINT: endpoint,
+            Sender.OUTSIDE: network.outside,
+            Sender.NODE: node,
+        }
 
 
 @pytest.mark.usefixtures("lock_file")
-@pytest.mark.parametrize("choice", [BackendChoice.NFT, BackendChoice.LEGACY], ids=lambda choice: choice.value)
-@pytest.mark.parametrize("wiring", WIRINGS, ids=lambda wiring: wiring.name)
+@pytest.mark.parametrize(
+    "choice", [BackendChoice.NFT, BackendChoice.PYTHON_IPTABLES], ids=lambda choice: choice.value
+)
+@pytest.mark.parametrize("wiring", WIRINGS, ids=str)
 def test_packets_end_where_they_must(wiring: Wiring, choice: BackendChoice) -> None:
-    with captured(wiring, choice) as senders, ThreadPoolExecutor(len(PACKETS)) as threads:
+    table = packets(wiring)
+    expected = {str(sent): seen_by_client(sent.ending(wiring)) for sent in table}
 
-        def send(sent: Sent) -> str:
-            return ask(senders[sent.sender], sent.protocol, sent.destination, sent.port)
+    def send(sent: Sent) -> str:
+        # Who waits for silence waits long enough, and who waits for an answer as long as it takes.
+        patience = SILENCE_SECONDS if expected[str(sent)] == UNANSWERED else PATIENCE_SECONDS
+        return ask_by(clients[str(sent)], sent.destination, sent.port, patience)
 
-        seen = dict(zip(map(str, PACKETS), threads.map(send, PACKETS), strict=True))
-    assert seen == {str(sent): seen_by_client(sent.ending(wiring)) for sent in PACKETS}
+    with captured(wiring, choice) as senders, contextlib.ExitStack() as stack:
+        clients = {
+            str(sent): stack.enter_context(client)
+            for sender in Sender
+            for sent, client in senders[sender].call(partial(sockets_of, table, sender, wiring.family))
+        }
+        with ThreadPoolExecutor(len(table)) as threads:
+            seen = dict(zip(map(str, table), threads.map(send, table), strict=True))
+    assert seen == expected
+
+
+def sockets_of(table: tuple[Sent, ...], sender: Sender, family: IPFamily) -> list[tuple[Sent, socket.socket]]:
+    return [(sent, new_socket(sent.protocol, family)) for sent in table if sent.sender is sender]
 
 
 def test_unnumbered_interfaces_are_found() -> None:
