@@ -15,7 +15,9 @@ from userspace_proxy.configuration import (
     parse_duration,
     read_configuration,
 )
+from userspace_proxy.core.local_traffic import DetectLocal, DetectLocalMode
 from userspace_proxy.core.port_claims import DEFAULT_PROXY_PORT_RANGE, PortRange
+from userspace_proxy.core.service_port import IPFamily
 from userspace_proxy.errors import UsageError
 
 
@@ -25,6 +27,8 @@ def test_nothing_said_is_an_agent_in_a_cluster_with_a_worker_for_each_core() -> 
         manifests=None,
         kubeconfig=None,
         bind_address=None,
+        nodeport_addresses=(),
+        detect_local=DetectLocal(),
         proxy_port_range=DEFAULT_PROXY_PORT_RANGE,
         udp_timeout_seconds=None,
         workers=len(os.sched_getaffinity(0)),
@@ -40,6 +44,11 @@ def test_everything_said_is_taken(tmp_path: Path) -> None:
         kubeconfig=str(kubeconfig),
         hostname_override="node-1",
         bind_address="10.0.0.1",
+        nodeport_addresses="10.0.0.0/8, 2001:db8::/32",
+        detect_local_mode="BridgeInterface",
+        cluster_cidr="10.244.0.0/16,fd00:244::/48",
+        pod_bridge_interface="cni0",
+        pod_interface_name_prefix="veth",
         proxy_port_range="20000-20999",
         udp_timeout_seconds=0.25,
         workers=3,
@@ -49,6 +58,10 @@ def test_everything_said_is_taken(tmp_path: Path) -> None:
         manifests=None,
         kubeconfig=kubeconfig,
         bind_address="10.0.0.1",
+        nodeport_addresses=("10.0.0.0/8", "2001:db8::/32"),
+        detect_local=DetectLocal(
+            DetectLocalMode.BRIDGE_INTERFACE, ("10.244.0.0/16", "fd00:244::/48"), "cni0", "veth"
+        ),
         proxy_port_range=PortRange(20000, 20999),
         udp_timeout_seconds=0.25,
         workers=3,
@@ -75,6 +88,40 @@ def test_the_hosts_name_is_the_nodes_unless_another_is_said(
     assert read_configuration(hostname_override=override).node_name == "host-1"
 
 
+@pytest.mark.parametrize(
+    ("stated", "ipv4", "ipv6"),
+    [("::", None, None), ("10.0.0.1", "10.0.0.1", None), ("2001:DB8::1", None, "2001:db8::1")],
+)
+def test_a_bind_address_is_for_its_family_alone(stated: str, ipv4: str | None, ipv6: str | None) -> None:
+    configuration = read_configuration(hostname_override="n", bind_address=stated)
+    assert configuration.bind_address_of(IPFamily.IPV4) == ipv4
+    assert configuration.bind_address_of(IPFamily.IPV6) == ipv6
+
+
+def test_node_ports_on_the_primary_address() -> None:
+    configuration = read_configuration(hostname_override="n", nodeport_addresses="primary")
+    assert configuration.nodeport_addresses == ("primary",)
+
+
+@pytest.mark.parametrize(
+    ("flags", "detect"),
+    [
+        ({"cluster_cidr": "10.244.0.0/16"}, DetectLocal(cluster_cidrs=("10.244.0.0/16",))),
+        ({"detect_local_mode": "NodeCIDR"}, DetectLocal(DetectLocalMode.NODE_CIDR)),
+        (
+            {"detect_local_mode": "BridgeInterface", "pod_bridge_interface": "fifteen-letters"},
+            DetectLocal(DetectLocalMode.BRIDGE_INTERFACE, bridge_interface="fifteen-letters"),
+        ),
+        (
+            {"detect_local_mode": "InterfaceNamePrefix", "pod_interface_name_prefix": "cali"},
+            DetectLocal(DetectLocalMode.INTERFACE_NAME_PREFIX, interface_name_prefix="cali"),
+        ),
+    ],
+)
+def test_pods_are_known_as_it_is_said(flags: dict[str, Any], detect: DetectLocal) -> None:
+    assert read_configuration(hostname_override="n", **flags).detect_local == detect
+
+
 @pytest.mark.parametrize("everywhere", ["0.0.0.0", "::"])
 def test_an_unspecified_bind_address_means_all(everywhere: str) -> None:
     assert read_configuration(hostname_override="n", bind_address=everywhere).bind_address is None
@@ -88,7 +135,7 @@ def test_an_unspecified_bind_address_means_all(everywhere: str) -> None:
         pytest.param("0", DEFAULT_PROXY_PORT_RANGE, id="zero"),
         pytest.param("20000-20999", PortRange(20000, 20999), id="first-last"),
         pytest.param("20000+999", PortRange(20000, 20999), id="first+offset"),
-        pytest.param("20000", PortRange(20000, 20000), id="one port"),
+        pytest.param("20000-20003", PortRange(20000, 20003), id="as few as it may be"),
         pytest.param("1-65535", PortRange(1, 65535), id="all ports"),
     ],
 )
@@ -136,7 +183,71 @@ def test_port_ranges_are_written_as_for_kube_proxy(text: str, ports: PortRange) 
             id="IPv6 loopback",
         ),
         pytest.param(
-            {"bind_address": "fd00::1"}, "--bind-address: fd00::1 is not an IPv4 address", id="IPv6"
+            {"bind_address": "224.0.0.1"}, "--bind-address: 224.0.0.1 is a multicast address", id="multicast"
+        ),
+        pytest.param(
+            {"bind_address": "2001:db8::1%eth0"},
+            "--bind-address: 2001:db8::1%eth0 is an address with a zone",
+            id="zone",
+        ),
+        pytest.param(
+            {"proxy_port_range": "20000"}, "--proxy-port-range: '20000' has fewer than 4 ports", id="one port"
+        ),
+        pytest.param(
+            {"proxy_port_range": "20000-20002"},
+            "--proxy-port-range: '20000-20002' has fewer than 4 ports",
+            id="too few ports",
+        ),
+        pytest.param(
+            {"nodeport_addresses": "primary,10.0.0.0/8"},
+            "--nodeport-addresses: 'primary' is not a CIDR such as 10.244.0.0/16",
+            id="primary and more",
+        ),
+        pytest.param(
+            {"nodeport_addresses": "10.0.0.0/33"},
+            "--nodeport-addresses: '10.0.0.0/33' is not a CIDR such as 10.244.0.0/16",
+            id="no CIDR",
+        ),
+        pytest.param(
+            {"cluster_cidr": "10.244.0.0/16,pods"},
+            "--cluster-cidr: 'pods' is not a CIDR such as 10.244.0.0/16",
+            id="cluster CIDR",
+        ),
+        pytest.param(
+            {"cluster_cidr": "fd00::%eth0/64"},
+            "--cluster-cidr: 'fd00::%eth0/64' is not a CIDR such as 10.244.0.0/16",
+            id="cluster CIDR with a zone",
+        ),
+        pytest.param(
+            {"detect_local_mode": "clustercidr"},
+            "--detect-local-mode: 'clustercidr' is none of ClusterCIDR, NodeCIDR, BridgeInterface, "
+            "InterfaceNamePrefix",
+            id="detect-local mode",
+        ),
+        pytest.param(
+            {"detect_local_mode": "BridgeInterface"},
+            "--pod-bridge-interface: is needed with --detect-local-mode BridgeInterface",
+            id="no bridge",
+        ),
+        pytest.param(
+            {"detect_local_mode": "InterfaceNamePrefix"},
+            "--pod-interface-name-prefix: is needed with --detect-local-mode InterfaceNamePrefix",
+            id="no prefix",
+        ),
+        pytest.param(
+            {"pod_bridge_interface": "cni0 -j ACCEPT"},
+            "--pod-bridge-interface: 'cni0 -j ACCEPT' is not a name that an interface can have",
+            id="bridge",
+        ),
+        pytest.param(
+            {"pod_bridge_interface": "sixteen-letters1"},
+            "--pod-bridge-interface: 'sixteen-letters1' is not a name that an interface can have",
+            id="bridge with too long a name",
+        ),
+        pytest.param(
+            {"pod_interface_name_prefix": "fifteen-letters"},
+            "--pod-interface-name-prefix: 'fifteen-letters' is not what an interface's name can begin with",
+            id="prefix of a whole name",
         ),
         pytest.param({"workers": 0}, "--workers: 0 is not within 1-256", id="no worker"),
         pytest.param({"workers": 257}, "--workers: 257 is not within 1-256", id="too many workers"),
@@ -168,7 +279,7 @@ def test_a_wrong_flag_is_named_with_its_value_and_the_reason(flags: dict[str, An
 
 
 @pytest.mark.parametrize(
-    "text", ["a", "1-", "-5", "1-2-3", "1+2+3", "+5", "5-4", "0-10", "1-65536", "65000+600"]
+    "text", ["a", "1-", "-5", "1-2-3", "1+2+3", "+5", "5-4", "0-10", "1-65536", "65000+600", "20000-20002"]
 )
 def test_a_range_that_is_none_is_named(text: str) -> None:
     with pytest.raises(UsageError, match=r"^--proxy-port-range: ") as raised:
@@ -185,9 +296,28 @@ def test_two_sources_are_one_too_many(tmp_path: Path) -> None:
 
 def test_every_wrong_flag_is_named_at_once() -> None:
     with pytest.raises(UsageError) as raised:
-        read_configuration(hostname_override="n", bind_address="::1", proxy_port_range="x", workers=0)
+        read_configuration(
+            hostname_override="n",
+            bind_address="::1",
+            proxy_port_range="x",
+            workers=0,
+            nodeport_addresses="x",
+            cluster_cidr="x",
+            detect_local_mode="x",
+            pod_bridge_interface="/",
+            pod_interface_name_prefix="/",
+        )
     named = [part.partition(":")[0] for part in str(raised.value).split("; ")]
-    assert named == ["--bind-address", "--proxy-port-range", "--workers"]
+    assert named == [
+        "--bind-address",
+        "--proxy-port-range",
+        "--workers",
+        "--nodeport-addresses",
+        "--cluster-cidr",
+        "--detect-local-mode",
+        "--pod-bridge-interface",
+        "--pod-interface-name-prefix",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -211,6 +341,9 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
     workers=st.integers(),
     udp_timeout_seconds=st.floats(),
     iptables_backend=st.text(max_size=5),
+    nodeport_addresses=st.text(alphabet="0123456789abcdef:./%,", max_size=12),
+    cluster_cidr=st.text(max_size=12),
+    pod_bridge_interface=st.text(max_size=16),
 )
 def test_whatever_is_said_is_taken_or_refused_with_a_reason(**flags: Any) -> None:
     try:

@@ -19,7 +19,8 @@ from userspace_proxy.core.service_port import IPFamily
 from userspace_proxy.errors import UsageError
 
 IPTABLES_BACKENDS: Final = ("auto", "nft", "legacy", "python-iptables")
-_INTERFACE: Final = re.compile(r"[a-zA-Z0-9_.@-]{1,14}")
+_INTERFACE: Final = re.compile(r"[a-zA-Z0-9_.@-]{1,15}")
+_INTERFACE_PREFIX: Final = re.compile(r"[a-zA-Z0-9_.@-]{1,14}")
 _MAX_WORKERS: Final = 256
 _MIN_PROXY_PORTS: Final = 4
 _UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
@@ -108,13 +109,17 @@ def read_configuration(
     mode = modes.get(detect_local_mode)
     if mode is None:
         check("--detect-local-mode", f"{detect_local_mode!r} is none of {', '.join(modes)}")
+    bridge, prefix = pod_bridge_interface, pod_interface_name_prefix
+    if bridge and not _INTERFACE.fullmatch(bridge):
+        check("--pod-bridge-interface", f"{bridge!r} is not a name that an interface can have")
+    if prefix and not _INTERFACE_PREFIX.fullmatch(prefix):
+        reason = f"{prefix!r} is not what an interface's name can begin with"
+        check("--pod-interface-name-prefix", reason)
     for needing, flag, name in (
-        (DetectLocalMode.BRIDGE_INTERFACE, "--pod-bridge-interface", pod_bridge_interface),
-        (DetectLocalMode.INTERFACE_NAME_PREFIX, "--pod-interface-name-prefix", pod_interface_name_prefix),
+        (DetectLocalMode.BRIDGE_INTERFACE, "--pod-bridge-interface", bridge),
+        (DetectLocalMode.INTERFACE_NAME_PREFIX, "--pod-interface-name-prefix", prefix),
     ):
-        if name and not _INTERFACE.fullmatch(name):
-            check(flag, f"{name!r} is not a name that an interface can have")
-        elif mode is needing and not name:
+        if mode is needing and not name:
             check(flag, f"is needed with --detect-local-mode {mode.value}")
     if wrong:
         raise UsageError("; ".join(wrong))
@@ -127,8 +132,8 @@ def read_configuration(
         detect_local=DetectLocal(
             mode or DetectLocalMode.CLUSTER_CIDR,
             cluster_cidrs,
-            pod_bridge_interface,
-            pod_interface_name_prefix,
+            bridge,
+            prefix,
         ),
         proxy_port_range=ports,
         udp_timeout_seconds=udp_timeout_seconds,

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.object_strategies import events
 from tests.support.objects import ZONE_LABEL, endpoint_slice, node, service
-from userspace_proxy.core.cluster_state import ClusterState, ObjectId
+from userspace_proxy.core.cluster_state import ClusterState, NodeFacts, ObjectId, read_node
 from userspace_proxy.core.endpoint_selection import NodeIdentity
 from userspace_proxy.core.objects import (
     ApiObject,
@@ -14,6 +15,7 @@ from userspace_proxy.core.objects import (
     Kind,
     Listed,
     Node,
+    NodeSpec,
     ObjectMeta,
     Upserted,
 )
@@ -191,10 +193,13 @@ def test_a_node_has_no_namespace_whatever_its_manifest_says() -> None:
     assert state.node.zone is None
 
 
-def test_a_change_of_zone_may_change_every_service_with_slices() -> None:
+def test_a_change_of_zone_or_address_may_change_every_service_with_slices() -> None:
     state = state_after(node("node-1", zone="a"), endpoint_slice("one", of="web"), service("dns"))
     assert dirtied_by(state, node("node-1", zone="b")) == {WEB}
-    assert dirtied_by(state, node("node-1", zone="b", internal_ips=["10.0.0.1"])) == set()
+    addressed = node("node-1", zone="b", internal_ips=["10.0.0.1"])
+    assert dirtied_by(state, addressed) == {WEB}
+    again = Node(ObjectMeta("node-1", labels={ZONE_LABEL: "b", "more": ""}), None, addressed.status)
+    assert dirtied_by(state, again) == set()
     assert dirtied_by(state, Deleted(Kind.NODE, "", "node-1")) == {WEB}
 
 
@@ -214,6 +219,38 @@ def test_node_addresses_come_by_family_with_the_internal_ones_first() -> None:
     apply(state, own)
     assert state.node_addresses(IPFamily.IPV4) == ("10.0.0.1", "192.0.2.1")
     assert state.node_addresses(IPFamily.IPV6) == ("fd00::1", "2001:db8::1")
+
+
+def test_a_node_address_is_kept_once_and_only_if_others_can_reach_it() -> None:
+    own = node(
+        internal_ips=["10.0.0.2", "127.0.0.1", "10.0.0.1", "10.0.0.2", "fe80::1%eth0", "::ffff:10.0.0.3"]
+    )
+    assert read_node("node-1", own).addresses == ("10.0.0.2", "10.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("spec", "pod_cidrs"),
+    [
+        (None, ()),
+        (NodeSpec(), ()),
+        (NodeSpec(pod_cidr=""), ()),
+        (NodeSpec(pod_cidr="10.244.1.0/24"), ("10.244.1.0/24",)),
+        (
+            NodeSpec(pod_cidr="10.244.1.0/24", pod_cidrs=["10.244.1.0/24", "fd00::/64"]),
+            ("10.244.1.0/24", "fd00::/64"),
+        ),
+    ],
+)
+def test_a_nodes_pods_have_the_addresses_that_it_says(
+    spec: NodeSpec | None, pod_cidrs: tuple[str, ...]
+) -> None:
+    assert read_node("node-1", Node(ObjectMeta("node-1"), spec)) == NodeFacts(
+        NodeIdentity("node-1"), pod_cidrs=pod_cidrs
+    )
+
+
+def test_a_node_that_is_not_known_says_nothing() -> None:
+    assert read_node("node-1", None) == NodeFacts(NodeIdentity("node-1"))
 
 
 def test_services_are_found_by_the_addresses_of_their_endpoints() -> None:

@@ -16,6 +16,7 @@ from userspace_proxy.core.objects import (
     ApiObject,
     ClientIPConfig,
     EndpointSlice,
+    LoadBalancerIngress,
     Node,
     Service,
     ServicePortSpec,
@@ -131,6 +132,32 @@ def test_a_bad_service_port_is_lost_alone(path: Any, value: object, field: str, 
     decoded = decode_both_ways(Service, with_field(SERVICE, path, value))
     assert named(decoded) == [(field, reason)]
     assert [port.name for port in decoded.object.spec.ports] == ["http"]
+
+
+@pytest.mark.parametrize(
+    ("ingress", "problem", "kept"),
+    [
+        ({"ip": 7}, ("ip", "7 is not a string"), [LoadBalancerIngress()]),
+        ({"ip": "203.0.113.1", "ipMode": 7}, ("ipMode", "7 is not a string"), []),
+    ],
+)
+def test_an_ingress_address_whose_mode_is_unreadable_is_lost(
+    ingress: object, problem: tuple[str, str], kept: list[LoadBalancerIngress]
+) -> None:
+    others = {"ip": "203.0.113.2"}
+    status = {"loadBalancer": {"ingress": [ingress, others]}}
+    decoded = decode_both_ways(Service, {**SERVICE, "status": status})
+    field, reason = problem
+    assert named(decoded) == [(f"status.loadBalancer.ingress[0].{field}", reason)]
+    assert decoded.object.status.load_balancer.ingress == [*kept, LoadBalancerIngress("203.0.113.2")]
+
+
+@pytest.mark.parametrize("ranges", ["192.0.2.0/24", 7, {}, ["192.0.2.0/24", 7], [None], False])
+def test_source_ranges_are_left_to_who_fails_closed(ranges: object) -> None:
+    spec = {**SERVICE["spec"], "loadBalancerSourceRanges": ranges}
+    decoded = decode_both_ways(Service, {**SERVICE, "spec": spec})
+    assert not decoded.problems
+    assert decoded.object.spec.load_balancer_source_ranges == ranges
 
 
 @pytest.mark.parametrize(

@@ -482,7 +482,7 @@ def test_an_address_on_two_ports_or_protocols_is_for_two_services() -> None:
 
 
 def test_an_endpoint_that_is_a_node_port_of_this_node_is_a_loop_whichever_comes_last() -> None:
-    items = [
+    items: list[ApiObject] = [
         node(internal_ips=["10.0.0.1"]),
         service("web", at="10.96.0.1"),
         endpoint_slice(of="web", endpoints=["10.0.0.1", "10.0.0.2"], ports=["30080"]),

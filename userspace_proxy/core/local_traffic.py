@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import Final, assert_never
 
 from userspace_proxy.core.ip_addresses import family_of, read_network
 from userspace_proxy.core.service_port import IPFamily
@@ -61,6 +61,8 @@ def local_traffic(
             return (LocalTraffic(in_interface=detect.bridge_interface),)
         case DetectLocalMode.INTERFACE_NAME_PREFIX:
             return (LocalTraffic(in_interface=f"{detect.interface_name_prefix}+"),)
+        case _:
+            assert_never(detect.mode)
 
 
 def nodeport_cidrs(
@@ -72,18 +74,18 @@ def nodeport_cidrs(
     list that has no CIDR of the family leaves that family open, as kube-proxy does.
     """
     if PRIMARY in stated:
-        return tuple(cidrs_of(family, node_addresses[:1]))
-    return tuple(cidrs_of(family, stated)) or None
+        return cidrs_of(family, node_addresses[:1])
+    return cidrs_of(family, stated) or None
 
 
-def cidrs_of(family: IPFamily, texts: Iterable[str]) -> list[str]:
-    """Those of a family, in canonical spelling; what is no CIDR is left out."""
-    found = []
+def cidrs_of(family: IPFamily, texts: Iterable[str]) -> tuple[str, ...]:
+    """Those of a family, each once, in canonical spelling; what is no CIDR is left out."""
+    found: dict[str, None] = {}
     for text in texts:
         try:
             network = read_network(text)
         except ValueError:
             continue
         if family_of(network) is family:
-            found.append(str(network))
-    return found
+            found[str(network)] = None
+    return tuple(found)
