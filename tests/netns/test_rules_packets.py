@@ -92,8 +92,10 @@ class Answering:
                     with connection:
                         connection.sendall(key.data)
                 else:
-                    _, ancillary, _, client = key.fileobj.recvmsg(100, 100)
-                    key.fileobj.sendmsg([key.data], ancillary, 0, client)
+                    _, ((level, kind, info),), _, client = key.fileobj.recvmsg(100, 100)
+                    # By whatever interface leads to the client: it need not be the one that has the address.
+                    anywhere = bytes(4) + info[4:] if level == socket.IPPROTO_IP else info[:16] + bytes(4)
+                    key.fileobj.sendmsg([key.data], [(level, kind, anywhere)], 0, client)
 
 
 def new_socket(protocol: Protocol, family: IPFamily = V4) -> socket.socket:

@@ -38,8 +38,18 @@ def guard_rules(family: IPFamily, refusing_port: ProxyPort, silent_port: ProxyPo
     What is neither redirected nor part of something known was sent to the proxy port itself: dropped.
     What is established without redirection is none of ours (some process chose such a port as its own end)
     and is left to the rules that follow.
+
+    A reset from a global IPv6 address to ::1 would leave by that address's interface and be lost, so what
+    came from ::1 and is refused at a `--bind-address` is reset here.
     """
-    port_unreachable = "icmp-port-unreachable" if family is IPFamily.IPV4 else "icmp6-port-unreachable"
+    is_ipv4 = family is IPFamily.IPV4
+    reset_from_loopback = Rule(
+        target=Reject("tcp-reset"),
+        protocol=Protocol.TCP,
+        source="::1",
+        destination_ports=PortRange(refusing_port, refusing_port),
+        comment="no endpoints",
+    )
     return (
         Rule(
             target=Verdict.DROP,
@@ -47,11 +57,12 @@ def guard_rules(family: IPFamily, refusing_port: ProxyPort, silent_port: ProxyPo
             comment="sent to a proxy port directly",
         ),
         Rule(
-            target=Reject(port_unreachable),
+            target=Reject("icmp-port-unreachable" if is_ipv4 else "icmp6-port-unreachable"),
             protocol=Protocol.UDP,
             destination_ports=PortRange(refusing_port, refusing_port),
             comment="no endpoints",
         ),
+        *(() if is_ipv4 else (reset_from_loopback,)),
         *(
             Rule(
                 target=Verdict.DROP,
