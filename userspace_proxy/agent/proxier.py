@@ -151,7 +151,7 @@ class Proxier:
             opened = await self._open_listeners(wanted.values())
             configs = [self._config_of(planned) for planned in wanted.values()]
             await self._workers.configure([config for config in configs if config.listeners])
-        self._name_conflicts(wanted.keys() | set(change.removed))
+        self._name_conflicts(change.conflicts_changed)
         if change.portals_changed or opened or not self._is_serving:
             self._hand_over_portals()
         if change.health_checks_changed:
