@@ -24,6 +24,7 @@ from userspace_proxy.iptables.variant import (
     detect_variant,
     installed_backends,
     open_backend,
+    why_unavailable,
 )
 
 V4, V6 = IPFamily.IPV4, IPFamily.IPV6
@@ -106,16 +107,34 @@ def test_rules_of_an_earlier_run_are_found_in_every_variant(host: Namespace) -> 
         (BackendChoice.NFT, V4, "nft"),
         (BackendChoice.LEGACY, V4, "legacy (python-iptables)"),
         (BackendChoice.PYTHON_IPTABLES, V4, "legacy (python-iptables)"),
+        (BackendChoice.NFT, V6, "nft"),
         (BackendChoice.LEGACY, V6, "legacy"),
+        (BackendChoice.PYTHON_IPTABLES, V6, "legacy"),
     ],
 )
 def test_what_is_opened(host: Namespace, choice: BackendChoice, family: IPFamily, name: str) -> None:
     assert str(host.call(lambda: open_backend(choice, family))) == name
 
 
-def test_python_iptables_alone_is_for_ipv4(host: Namespace) -> None:
-    with pytest.raises(StartupError, match="IPv4 only"):
-        host.call(lambda: open_backend(BackendChoice.PYTHON_IPTABLES, V6))
+@pytest.mark.parametrize("family", list(IPFamily), ids=lambda family: family.value)
+def test_rules_can_be_had_in_both_families_here(host: Namespace, family: IPFamily) -> None:
+    assert host.call(lambda: why_unavailable(family)) is None
+
+
+def test_a_host_without_ip6tables_says_so(host: Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    find = variant.find_program
+    monkeypatch.setattr(variant, "find_program", lambda name: None if "ip6" in name else find(name))
+    assert host.call(lambda: why_unavailable(V4)) is None
+    why = host.call(lambda: why_unavailable(V6))
+    assert why == "neither ip6tables-nft-restore nor ip6tables-legacy-restore is on this machine"
+    with pytest.raises(StartupError, match="ip6tables-nft-save is not on this machine"):
+        host.call(lambda: open_backend(BackendChoice.NFT, V6))
+
+
+def test_a_kernel_without_ipv6_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(variant, "_IPV6_ADDRESSES", tmp_path / "if_inet6")
+    assert why_unavailable(V6) == "the kernel runs without IPv6"
+    assert why_unavailable(V4) is None
 
 
 def test_without_iptables_it_is_said_what_to_install(

@@ -29,6 +29,9 @@ _KUBELET_HINT = re.compile(r"^:(?:KUBE-IPTABLES-HINT|KUBE-KUBELET-CANARY) ", re.
 _OURS = re.compile(rf"^:(?:{NAMES_OF_OURS}) ", re.MULTILINE)
 _RULE = re.compile(r"^-A ", re.MULTILINE)
 
+_IPV6_ADDRESSES = Path("/proc/thread-self/net/if_inet6")
+"""Where a kernel that runs IPv6, and no other, lists the addresses."""
+
 
 class BackendChoice(Enum):
     """What `--iptables-backend` can say."""
@@ -69,7 +72,7 @@ def why_unavailable(family: IPFamily) -> str | None:
 
     IPv4 there must be. A host without IPv6, or without ip6tables, is served in IPv4 alone.
     """
-    if family is IPFamily.IPV6 and not Path("/proc/thread-self/net/if_inet6").exists():
+    if family is IPFamily.IPV6 and not _IPV6_ADDRESSES.exists():
         return "the kernel runs without IPv6"
     names = [program(variant, family, "restore") for variant in Variant]
     if not any(find_program(name) for name in names):
