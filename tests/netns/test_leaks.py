@@ -15,7 +15,7 @@ from tests.support.loopback import reset
 from tests.support.service_node import ServiceNode
 from tests.support.waiting import wait_until
 
-ROUNDS = 3
+ROUNDS = 2
 
 
 @pytest.fixture(scope="module")
@@ -87,5 +87,5 @@ def work(node: ServiceNode) -> None:
     for client in clients:
         client.close()
     node.set_endpoints(service, [])
-    wait_until(lambda: len(node.rules_of(service)) == 12)
+    node.wait_for_rules(service, is_refused=True)
     node.remove(service)
