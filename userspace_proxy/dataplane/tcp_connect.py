@@ -157,7 +157,9 @@ class _TcpConnect:
         route = self._route
         attempts = self._attempts
         if len(attempts) == MAX_ATTEMPTS_BESIDE:
-            connects.poller.retire(attempts.pop(0).sock)
+            oldest = attempts.pop(0)
+            connects.poller.retire(oldest.sock)
+            self.schedule.closed(oldest.endpoint)
         if self.schedule.made > 1:
             route.counters.retried += 1
         try:
