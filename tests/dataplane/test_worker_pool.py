@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from random import Random
 
@@ -102,6 +103,10 @@ def read(path: str) -> str:
     return Path(path).read_text()
 
 
+def open_descriptors(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
 def children() -> set[int]:
     return {
         int(pid)
@@ -176,6 +181,33 @@ def test_more_listeners_than_one_message_can_carry() -> None:
                 assert await asyncio.to_thread(ask, port) == "pod"
 
     with_pool(1, scenario)
+
+
+def test_clients_cannot_keep_new_listeners_out() -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    async def scenario(fixture: Fixture) -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)  # the worker has inherited the low one
+        with ExitStack() as stack:
+            endpoint = stack.enter_context(greeter("pod"))
+            silent = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            config, port = fixture.config("busy", silent.getsockname())
+            await fixture.pool.configure([config])
+            [pid] = fixture.pool.pids
+            for _ in range(200):
+                stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            while open_descriptors(pid) < 100:  # half of what it is allowed
+                await asyncio.sleep(0.01)
+            made = [fixture.config(f"service-{number}", endpoint) for number in range(40)]
+            await fixture.pool.configure([config for config, _ in made])
+            assert fixture.pool.pids == (pid,)
+            assert fixture.pool.replaced == 0
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, limits[1]))
+    try:
+        with_pool(1, scenario)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_a_worker_has_no_privileges_left() -> None:

@@ -18,6 +18,7 @@ import msgspec
 import uvloop
 
 from userspace_proxy.dataplane.channel import Channel
+from userspace_proxy.dataplane.descriptor_reserve import DescriptorReserve
 from userspace_proxy.dataplane.messages import (
     Acknowledged,
     AgentMessage,
@@ -43,7 +44,7 @@ class WorkerProcess:
         self._worker: Worker | None = None
         self._decoder = msgspec.msgpack.Decoder(AgentMessage)
         self._encoder = msgspec.msgpack.Encoder()
-        self._channel = Channel(loop, sock, self._receive, self._end)
+        self._channel = Channel(loop, sock, self._receive, self._end, DescriptorReserve().released)
 
     def close(self) -> None:
         """Stop serving. Safe to repeat."""
