@@ -10,10 +10,11 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from random import Random
 
+import pytest
 import uvloop
 
 from userspace_proxy.core.port_claims import PortRange, ProxyPortClaims
@@ -108,11 +109,11 @@ def open_descriptors(pid: int) -> int:
 
 
 def children() -> set[int]:
-    return {
-        int(pid)
-        for task in Path("/proc/self/task").iterdir()
-        for pid in (task / "children").read_text().split()
-    }
+    pids: set[int] = set()
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that ended meanwhile
+            pids.update(map(int, (task / "children").read_text().split()))
+    return pids
 
 
 def test_a_connection_goes_by_what_was_acknowledged() -> None:
@@ -126,6 +127,18 @@ def test_a_connection_goes_by_what_was_acknowledged() -> None:
             assert await asyncio.to_thread(ask, port) == "new"
             counters = await fixture.pool.counters()
             assert counters[config.key].opened == 2
+
+    with_pool(1, scenario)
+
+
+def test_workers_import_nothing_from_the_current_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "msgspec.py").write_text("raise SystemExit('anybody may have put this here')")
+    monkeypatch.chdir(tmp_path)
+
+    async def scenario(fixture: Fixture) -> None:
+        assert len(fixture.pool.pids) == 1
 
     with_pool(1, scenario)
 

@@ -23,6 +23,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from random import Random
 from typing import Final, TypeAlias
 
@@ -54,6 +55,7 @@ _Given: TypeAlias = dict[str, frozenset[ListenerKey]]
 _ANSWER_SECONDS: Final = 30.0
 """A worker that says nothing for so long is stuck, and is replaced."""
 _END_SECONDS: Final = 2.0
+_IMPORTED_FROM: Final = Path(__file__).parents[2]
 _MAX_ENDPOINTS_PER_MESSAGE: Final = 10_000
 _MAX_RESTART_DELAY_SECONDS: Final = 5.0
 _STABLE_SECONDS: Final = 10.0
@@ -303,7 +305,13 @@ def _settle(future: asyncio.Future[None]) -> None:
 
 
 def _execute(command: list[str], descriptor: int) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[descriptor], start_new_session=True)
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        pass_fds=[descriptor],
+        start_new_session=True,
+        cwd=_IMPORTED_FROM,  # where `python -m` looks first, as root: not wherever we were started
+    )
 
 
 class _Process:
