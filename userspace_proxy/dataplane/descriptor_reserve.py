@@ -13,16 +13,16 @@ from contextlib import contextmanager
 from typing import Final
 
 RESERVED_DESCRIPTORS: Final = 256
-"""More than one message carries, and what the agent leaves free of the same limit beside all listeners: so a
-worker that has just started has room for every one of them."""
+"""More than one message carries, and no more than the agent, under the same limit, has open beside listeners:
+so a worker that has just started has room for all of those outside the reserve."""
 
 
 class DescriptorReserve:
-    """Withholds up to half of this process's descriptors from whoever opens one outside `released`."""
+    """Withholds a quarter at most of this process's descriptors from whoever opens one outside `released`."""
 
     def __init__(self, size: int = RESERVED_DESCRIPTORS) -> None:
         self._all, self._hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._rest = self._all - min(size, self._all // 2)
+        self._rest = self._all - min(size, self._all // 4)
         self._limit_to(self._rest)
 
     @contextmanager
