@@ -123,6 +123,8 @@ class Channel:
             return
         self._incoming += data
         self._deliver()
+        if len(self._descriptors) > (MAX_DESCRIPTORS_PER_MESSAGE if self._incoming else 0):
+            self.close()  # they belong to no frame; a peer that was broken into may be after all of ours
 
     def _deliver(self) -> None:
         while not self._closed and len(self._incoming) >= _HEADER.size:
