@@ -53,7 +53,12 @@ class Duration(click.ParamType[float]):
     help="How rules are installed; auto follows what the host uses.",
 )
 @click.option(
-    "-v", "--v", "verbosity", type=int, default=0, help="Log verbosity; from 4 on every connection."
+    "-v",
+    "--v",
+    "verbosity",
+    type=int,
+    default=0,
+    help="Log verbosity; from 4 on the agent's debug lines too.",
 )
 def run(
     kubeconfig: str | None,

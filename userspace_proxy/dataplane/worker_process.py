@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import random
 import signal
 import socket
@@ -103,7 +102,7 @@ async def _run(descriptor: int) -> None:
 
 def main() -> None:
     descriptor = int(sys.argv[1])
-    logging.basicConfig(level=os.environ.get("USERSPACE_PROXY_LOG_LEVEL", "INFO"), format="%(message)s")
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     drop_privileges()
     uvloop.run(_run(descriptor))
