@@ -143,6 +143,22 @@ def test_workers_import_nothing_from_the_current_directory(
     with_pool(1, scenario)
 
 
+def test_a_state_that_cannot_be_told_leaves_no_seat_empty() -> None:
+    async def scenario(fixture: Fixture) -> None:
+        with greeter("here") as here:
+            bad, _ = fixture.config("bad", here)
+            fixture.sockets.close_all()
+            told = asyncio.create_task(fixture.pool.configure([bad]))
+            while not fixture.pool.replaced:
+                await asyncio.sleep(0.01)
+            good, port = fixture.config("good", here)
+            await fixture.pool.configure([good], removed=[bad.key])
+            await told
+            assert await asyncio.to_thread(ask, port) == "here"
+
+    with_pool(1, scenario)
+
+
 def test_services_spread_evenly_over_workers() -> None:
     async def scenario(fixture: Fixture) -> None:
         configs = [fixture.config(f"service-{number}")[0] for number in range(300)]

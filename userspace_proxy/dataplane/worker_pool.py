@@ -163,6 +163,8 @@ class WorkerPool:
                 await seat.serve(process)
             except WorkerError as error:
                 logger.warning("Worker lost, a spare takes over: worker=%d %s", seat.number, error)
+            except Exception:  # a seat that nobody takes any more would keep all who configure it waiting
+                logger.exception("Worker cannot be told, a spare tries again: worker=%d", seat.number)
             finally:
                 seat.process = None
                 await process.end()
