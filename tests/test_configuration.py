@@ -88,7 +88,7 @@ def test_an_unspecified_bind_address_means_all(everywhere: str) -> None:
         pytest.param("0", DEFAULT_PROXY_PORT_RANGE, id="zero"),
         pytest.param("20000-20999", PortRange(20000, 20999), id="first-last"),
         pytest.param("20000+999", PortRange(20000, 20999), id="first+offset"),
-        pytest.param("20000", PortRange(20000, 20000), id="one port"),
+        pytest.param("20000-20003", PortRange(20000, 20003), id="the fewest"),
         pytest.param("1-65535", PortRange(1, 65535), id="all ports"),
     ],
 )
@@ -99,6 +99,11 @@ def test_port_ranges_are_written_as_for_kube_proxy(text: str, ports: PortRange) 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        pytest.param(
+            {"hostname_override": "n", "proxy_port_range": "20000"},
+            "--proxy-port-range: '20000' has fewer than 4 ports",
+            id="one proxy port",
+        ),
         pytest.param(
             {"hostname_override": "node_1"},
             "--hostname-override: 'node_1' is not a name that a node can have",

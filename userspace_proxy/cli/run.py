@@ -71,7 +71,10 @@ def run(
     iptables_backend: str,
     verbosity: int,
 ) -> None:
-    """Serve the Services of a cluster on this node, until SIGTERM or Ctrl-C."""
+    """Serve a cluster's Services on this node.
+
+    Runs until SIGTERM or Ctrl-C; the rules stay for the next run.
+    """
     configuration = read_configuration(
         manifests=manifests,
         kubeconfig=kubeconfig,
