@@ -56,7 +56,7 @@ def greeter(name: str) -> Iterator[tuple[str, int]]:
 
 
 def ask(port: int) -> str:
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
         return connection.recv(100).decode()
 
 
@@ -196,6 +196,31 @@ def test_a_change_that_meets_a_dying_worker_is_in_effect_when_it_returns() -> No
             os.kill(fixture.pool.pids[0], signal.SIGKILL)
             await fixture.pool.configure([fixture.config("web", new)[0]])
             assert await asyncio.to_thread(ask, port) == "new"
+
+    with_pool(1, scenario)
+
+
+def test_a_stuck_worker_is_replaced_and_holds_up_nobody_else() -> None:
+    async def scenario(fixture: Fixture) -> None:
+        with greeter("old") as old, greeter("new") as new:
+            made = [fixture.config(f"service-{number}", old) for number in range(2)]
+            await fixture.pool.configure([config for config, _ in made])
+            stuck, _ = fixture.pool.pids
+            os.kill(stuck, signal.SIGSTOP)
+            await fixture.pool.configure([fixture.config(f"service-{number}", new)[0] for number in range(2)])
+            answers = await asyncio.gather(*(asyncio.to_thread(ask, port) for _, port in made))
+            assert answers == ["new", "new"]  # one of them by the successor
+            assert stuck not in fixture.pool.pids
+
+    with_pool(2, scenario)
+
+
+def test_a_worker_that_gets_stuck_in_silence_is_noticed() -> None:
+    async def scenario(fixture: Fixture) -> None:
+        (stuck,) = fixture.pool.pids
+        os.kill(stuck, signal.SIGSTOP)
+        while stuck in fixture.pool.pids:
+            await asyncio.sleep(0.05)
 
     with_pool(1, scenario)
 

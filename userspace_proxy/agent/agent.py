@@ -48,6 +48,7 @@ from userspace_proxy.sources.manifests import ManifestsSource
 logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
+_RETRY_SECONDS: Final = 5.0
 _SETTLE_SECONDS: Final = 0.1
 """Interfaces are made in several steps; one look after the last of them is enough."""
 
@@ -75,6 +76,8 @@ async def run_agent(configuration: Configuration) -> None:
         read_network = partial(blocking, partial(read_node_network, family))
         state = ClusterState(configuration.node_name)
         ports = configuration.proxy_port_range
+        changes = NetworkChanges()  # before the first look, so that nothing between them is missed
+        stack.callback(changes.close)
         network = await read_network()
         _require_local(configuration.bind_address, network)
         sockets = ListeningSockets(
@@ -118,8 +121,6 @@ async def run_agent(configuration: Configuration) -> None:
             udp_timeout_seconds=configuration.udp_timeout_seconds,
             max_descriptors=max_descriptors,
         )
-        changes = NetworkChanges()
-        stack.callback(changes.close)
         await workers.start()
         logger.info(
             "Started: node=%s workers=%d proxy_ports=%s iptables=%s",
@@ -197,6 +198,8 @@ async def _follow_network(
                 network = await read()
             except NodeNetworkError as error:
                 logger.warning("The rules may not fit the node's network: %s", error)
+                changed.set()
+                await asyncio.sleep(_RETRY_SECONDS)
                 continue
             settings = settings_for(settings, network, state.node_addresses(settings.family))
             capture.capture_with(settings)

@@ -105,6 +105,8 @@ class Proxier:
         """
         for capture in self._captures.values():
             self._adopted.update(await capture.adopt())
+        # Until the first commit the old rules stand, and nobody else may listen where they lead.
+        self._sockets.keep_ports((frontend.protocol, port) for frontend, port in self._adopted.items())
         capturing = (capture.run(self._retire_listeners) for capture in self._captures.values())
         await run_together(self._keep_serving(), *capturing)
         raise AssertionError("serving never ends")
@@ -125,6 +127,7 @@ class Proxier:
             change = self._plan.update(self._state, sorted(self._state.take_dirty()))
             wanted = {planned.name: planned for planned in change.changed}
             retried = self._unopened & self._plan.service_ports.keys()
+            self._unopened &= retried
             for name in retried:
                 wanted.setdefault(name, self._plan.service_ports[name])
             if not self._is_serving:
@@ -243,12 +246,14 @@ class Proxier:
 
     async def _retire_listeners(self) -> None:
         """Close the listeners that neither the plan nor a committed rule leads to."""
-        in_rules = {
-            (portal.frontend.protocol, portal.proxy_port)
-            for capture in self._captures.values()
-            for portal in capture.committed.values()
-        }
         async with self._workers_lock:
+            in_rules = {
+                (portal.frontend.protocol, portal.proxy_port)
+                for capture in self._captures.values()
+                for portal in capture.committed.values()
+            }
+            self._adopted.clear()
+            self._sockets.keep_ports(())
             doomed = [
                 name
                 for name in self._sockets
