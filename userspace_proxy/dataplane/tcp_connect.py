@@ -82,9 +82,13 @@ class TcpConnects:
         return self.now() < self._short_until
 
     def descriptors_ran_out(self) -> None:
-        """Let no more clients in for a moment, and say so now and then."""
+        """Let no more clients in for a moment."""
+        self._short_until = self.now() + _SHORT_SECONDS
+        self.say_shortage()
+
+    def say_shortage(self) -> None:
+        """Tell the operator, not more often than every 30 s."""
         now = self.now()
-        self._short_until = now + _SHORT_SECONDS
         if now >= self._silent_until:
             self._silent_until = now + _SAY_AGAIN_SECONDS
             logger.warning(

@@ -96,7 +96,7 @@ class TcpListener:
         except OSError as error:
             if error.errno in _CLIENT_LEFT:
                 return True
-            self._connects.descriptors_ran_out()
+            self._connects.say_shortage()
             self._pause()  # EMFILE, ENFILE, ENOBUFS, ENOMEM; and nothing else may make us spin
             return False
         client.setblocking(False)
