@@ -147,6 +147,11 @@ def test_port_ranges_are_written_as_for_kube_proxy(text: str, ports: PortRange) 
     ("flags", "message"),
     [
         pytest.param(
+            {"hostname_override": "n", "proxy_port_range": "20000"},
+            "--proxy-port-range: '20000' has fewer than 4 ports",
+            id="one proxy port",
+        ),
+        pytest.param(
             {"hostname_override": "node_1"},
             "--hostname-override: 'node_1' is not a name that a node can have",
             id="node name",

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 import uvloop
@@ -13,6 +14,7 @@ import uvloop
 from tests.support.rules_backend import FakeBackend
 from userspace_proxy.agent.portal_capture import PortalCapture, stale_udp_frontends
 from userspace_proxy.core.service_port import Frontend, IPFamily, Port, Protocol, ProxyPort
+from userspace_proxy.errors import RulesError
 from userspace_proxy.iptables.capture import Capture
 from userspace_proxy.iptables.portal_rules import CaptureSettings, Portal, Refusal, portal_rules
 from userspace_proxy.iptables.rules import PortRange, RuleSet, Table, as_installed
@@ -33,6 +35,7 @@ def portals(*given: Portal) -> dict[Frontend, Portal]:
 class Fixture:
     def __init__(self, backend: FakeBackend, rules_thread: ThreadPoolExecutor) -> None:
         self.backend = backend
+        self.deletions_fail = 0
         self.deleted: list[Mapping[Frontend, ProxyPort | None]] = []
         self.committed: asyncio.Queue[None] = asyncio.Queue()
         self.capture = PortalCapture(
@@ -44,6 +47,9 @@ class Fixture:
         )
 
     def _delete(self, family: IPFamily, stale: Mapping[Frontend, ProxyPort | None]) -> int:
+        if self.deletions_fail:
+            self.deletions_fail -= 1
+            raise RulesError("the kernel is busy")
         self.deleted.append(stale)
         return len(stale)
 
@@ -123,6 +129,46 @@ def test_rules_that_somebody_removed_come_back() -> None:
         await fixture.committed.get()
         await fixture.committed.get()
         assert Table.NAT in fixture.backend.commits
+
+    with_capture(scenario)
+
+
+def test_a_node_that_changes_all_the_time_is_verified_too() -> None:
+    async def scenario(fixture: Fixture) -> None:
+        reads = fixture.backend.reads
+        for number in range(200):
+            fixture.capture.want(portals(portal("10.96.0.10", 12000 + number)))
+            await fixture.committed.get()
+            if fixture.backend.reads >= reads + 3:
+                return
+        pytest.fail("the rules were never read back")
+
+    with_capture(scenario)
+
+
+def test_conntrack_entries_that_could_not_be_deleted_are_tried_again() -> None:
+    async def scenario(fixture: Fixture) -> None:
+        fixture.deletions_fail = 1
+        fixture.capture.want(portals(portal("10.96.0.10", 12000)))
+        await fixture.committed.get()
+        assert fixture.deleted == []
+        fixture.capture.want(portals(portal("10.96.0.10", 12000), portal("10.96.0.20", 12001)))
+        await fixture.committed.get()
+        assert [sorted(frontend.address for frontend in stale) for stale in fixture.deleted] == [
+            ["10.96.0.10", "10.96.0.20"]
+        ]
+
+    with_capture(scenario)
+
+
+def test_entries_that_lead_to_another_address_of_the_node_go() -> None:
+    async def scenario(fixture: Fixture) -> None:
+        fixture.capture.want(portals(portal("10.96.0.10", 12000)))
+        await fixture.committed.get()
+        fixture.deleted.clear()
+        fixture.capture.capture_with(replace(SETTINGS, node_address="192.0.2.10"))
+        await fixture.committed.get()
+        assert [list(stale.values()) for stale in fixture.deleted] == [[None]]
 
     with_capture(scenario)
 

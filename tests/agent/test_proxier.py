@@ -233,6 +233,24 @@ def test_the_ports_of_an_earlier_run_are_bound_again() -> None:
     with_proxier(scenario, earlier)
 
 
+def test_nobody_else_gets_a_port_to_which_old_rules_still_lead() -> None:
+    """Else clients of one Service would reach another until the rules are there."""
+    first, last = 12400, 12409
+    earlier = [
+        Portal(Frontend(f"10.96.9.{port - first}", Protocol.TCP, Port(80)), ProxyPort(port), "default/gone")
+        for port in range(first, last)
+    ]
+
+    async def scenario(fixture: Fixture) -> None:
+        fixture.sockets._claims.port_range = ProxyPortRange(first, last)
+        fixture.backend.failures = 3
+        fixture.list_objects(*web("10.244.1.2"))
+        await fixture.until(lambda: bool(fixture.workers.serves))
+        assert fixture.workers.serves[KEY].listeners[0].proxy_port == last
+
+    with_proxier(scenario, portal_rules(earlier, SETTINGS))
+
+
 def test_a_port_that_a_stranger_took_meanwhile_gets_a_new_one() -> None:
     earlier = portal_rules([Portal(WEB, ProxyPort(12346), "default/web")], SETTINGS)
 

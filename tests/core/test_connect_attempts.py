@@ -61,7 +61,7 @@ class Player:
         while isinstance(decision, Endpoint):
             self.tried.append((self.now, decision))
             if len(self.pending) == MAX_ATTEMPTS_BESIDE:
-                del self.pending[0]
+                self.schedule.closed(self.pending.pop(0))
             if decision in self.answering:
                 self.schedule.succeeded(decision, self.now)
                 self.answered_by = decision
@@ -74,7 +74,10 @@ class Player:
         return decision
 
     def fail(self, failed: Endpoint) -> None:
-        self.pending.remove(failed)
+        self.fail_at(self.pending.index(failed))
+
+    def fail_at(self, position: int) -> None:
+        failed = self.pending.pop(position)
         self.outcome = self.carry_out(self.schedule.failed(failed, self.now))
 
     def wait(self) -> None:
@@ -190,6 +193,19 @@ def test_at_most_four_attempts_stand_beside_each_other() -> None:
         player.wait()
         assert len(player.pending) <= MAX_ATTEMPTS_BESIDE
     assert [tried for _, tried in player.tried[-4:]] == player.pending
+
+
+@given(st.integers(1, 3), st.lists(st.integers(0, MAX_ATTEMPTS_BESIDE), max_size=40))
+def test_any_of_the_attempts_beside_each_other_may_fail_first(usable: int, positions: list[int]) -> None:
+    """Fewer endpoints than attempts: several attempts are to one endpoint."""
+    player = Player(usable)
+    for position in positions:
+        if player.outcome is not Verdict.WAIT:
+            break
+        if position < len(player.pending):
+            player.fail_at(position)
+        else:
+            player.wait()
 
 
 def test_waiting_too_little_changes_nothing() -> None:

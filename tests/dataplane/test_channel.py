@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import struct
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -89,6 +91,27 @@ def test_253_descriptors_fit_in_a_frame() -> None:
             os.close(fd)
 
     with_pair(scenario)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [struct.pack("!IH", 0, 0), struct.pack("!IH", 1000, 253) + b"part of 1000 bytes"],
+    ids=["that says it has none", "that never ends"],
+)
+def test_descriptors_are_not_hoarded_for_a_frame(frame: bytes) -> None:
+    async def scenario() -> None:
+        ours, theirs = socket.socketpair()
+        end = End(ours)
+        before = open_descriptors()
+        with theirs, suppress(BrokenPipeError):
+            for number in range(len(frame)):
+                socket.send_fds(theirs, [frame[number : number + 1]], [theirs.fileno()] * 100)
+                await asyncio.sleep(0.001)
+        async with asyncio.timeout(5):
+            await end.closed.wait()
+        assert open_descriptors() == before - 2
+
+    uvloop.run(scenario())
 
 
 def test_both_sides_learn_of_the_end() -> None:

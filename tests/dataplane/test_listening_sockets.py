@@ -66,6 +66,30 @@ def test_a_port_of_a_stranger_is_passed_over() -> None:
         sockets.close_all()
 
 
+def test_a_port_that_is_kept_goes_to_nobody_but_who_prefers_it() -> None:
+    sockets = open_sockets(12050, 12053)
+    sockets.keep_ports([(Protocol.TCP, ProxyPort(12050)), (Protocol.TCP, ProxyPort(12052))])
+    assert {sockets.open(name_of("a"), None), sockets.open(name_of("b"), None)} == {12051, 12053}
+    with pytest.raises(ListenerError):
+        sockets.open(name_of("c"), None)
+    assert sockets.open(name_of("old"), ProxyPort(12052)) == 12052
+    sockets.keep_ports(())
+    assert sockets.open(name_of("c"), None) == 12050
+    sockets.close_all()
+
+
+def test_connections_to_a_reserved_port_are_reset_and_nobody_gets_it() -> None:
+    sockets = open_sockets(12060, 12062)
+    reserved = sockets.reserve_port()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", reserved), timeout=5)
+    assert sockets.open(name_of("a"), reserved) != reserved
+    with pytest.raises(OSError, match="in use"):
+        socket.create_server(("127.0.0.1", reserved))
+    sockets.close_all()
+    socket.create_server(("127.0.0.1", reserved)).close()
+
+
 def test_a_closed_listener_gives_its_port_back() -> None:
     sockets = open_sockets(12030, 12030)
     first, second = name_of("a"), name_of("b")

@@ -7,7 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from random import Random
 
 import pytest
@@ -122,6 +122,47 @@ def test_a_connection_that_carries_no_bulk_now_holds_two_descriptors() -> None:
             assert client.recv(100) == b"small again"
             wait_until(lambda: proxy.pipes.lent == 0)
             assert open_descriptors() - 2 == in_between
+
+
+def test_a_connection_that_rests_after_bulk_keeps_no_pipe_from_others() -> None:
+    data = some_bytes(4, 4 * MEGABYTE)
+    received: queue.Queue[int] = queue.Queue()
+
+    def swallow(sock: socket.socket) -> None:
+        left = len(data)
+        while left:
+            left -= len(sock.recv(left))
+        received.put(left)
+        sock.recv(1)  # the connection rests
+
+    with server(swallow) as endpoint, tcp_proxy(endpoint) as proxy, ExitStack() as stack:
+        for _ in range(8):
+            stack.enter_context(proxy.connect()).sendall(data)
+            received.get(timeout=DEADLINE_SECONDS)
+        wait_until(lambda: proxy.pipes.lent == 0)
+
+
+@pytest.mark.parametrize("size", [3, 4 * MEGABYTE])
+def test_what_comes_around_urgent_data_passes(size: int, pipes: PipePool) -> None:
+    """The urgent byte itself is left out, as it is for everybody who does not ask for it; tcp(7)."""
+    received: queue.Queue[bytes] = queue.Queue()
+
+    def collect(sock: socket.socket) -> None:
+        received.put(receive_exactly(sock, 2 * size))
+
+    data = some_bytes(5, size)
+    with server(collect) as endpoint, tcp_proxy(endpoint, pipes=pipes) as proxy, proxy.connect() as client:
+        client.sendall(data)
+        client.send(b"!", socket.MSG_OOB)
+        client.sendall(data)
+        assert digest(received.get(timeout=DEADLINE_SECONDS)) == digest(data + data)
+
+
+def receive_exactly(sock: socket.socket, size: int) -> bytes:
+    received = bytearray()
+    while len(received) < size and (chunk := sock.recv(size - len(received))):
+        received += chunk
+    return bytes(received)
 
 
 def collect_ending(endings: queue.Queue[str]) -> Conversation:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from random import Random
 
+import pytest
 import uvloop
 
 from userspace_proxy.core.port_claims import PortRange, ProxyPortClaims
@@ -54,7 +56,7 @@ def greeter(name: str) -> Iterator[tuple[str, int]]:
 
 
 def ask(port: int) -> str:
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
         return connection.recv(100).decode()
 
 
@@ -102,12 +104,16 @@ def read(path: str) -> str:
     return Path(path).read_text()
 
 
+def open_descriptors(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
 def children() -> set[int]:
-    return {
-        int(pid)
-        for task in Path("/proc/self/task").iterdir()
-        for pid in (task / "children").read_text().split()
-    }
+    pids: set[int] = set()
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that ended meanwhile
+            pids.update(map(int, (task / "children").read_text().split()))
+    return pids
 
 
 def test_a_connection_goes_by_what_was_acknowledged() -> None:
@@ -121,6 +127,34 @@ def test_a_connection_goes_by_what_was_acknowledged() -> None:
             assert await asyncio.to_thread(ask, port) == "new"
             counters = await fixture.pool.counters()
             assert counters[config.key].opened == 2
+
+    with_pool(1, scenario)
+
+
+def test_workers_import_nothing_from_the_current_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "msgspec.py").write_text("raise SystemExit('anybody may have put this here')")
+    monkeypatch.chdir(tmp_path)
+
+    async def scenario(fixture: Fixture) -> None:
+        assert len(fixture.pool.pids) == 1
+
+    with_pool(1, scenario)
+
+
+def test_a_state_that_cannot_be_told_leaves_no_seat_empty() -> None:
+    async def scenario(fixture: Fixture) -> None:
+        with greeter("here") as here:
+            bad, _ = fixture.config("bad", here)
+            fixture.sockets.close_all()
+            told = asyncio.create_task(fixture.pool.configure([bad]))
+            while not fixture.pool.replaced:
+                await asyncio.sleep(0.01)
+            good, port = fixture.config("good", here)
+            await fixture.pool.configure([good], removed=[bad.key])
+            await told
+            assert await asyncio.to_thread(ask, port) == "here"
 
     with_pool(1, scenario)
 
@@ -166,6 +200,31 @@ def test_a_change_that_meets_a_dying_worker_is_in_effect_when_it_returns() -> No
     with_pool(1, scenario)
 
 
+def test_a_stuck_worker_is_replaced_and_holds_up_nobody_else() -> None:
+    async def scenario(fixture: Fixture) -> None:
+        with greeter("old") as old, greeter("new") as new:
+            made = [fixture.config(f"service-{number}", old) for number in range(2)]
+            await fixture.pool.configure([config for config, _ in made])
+            stuck, _ = fixture.pool.pids
+            os.kill(stuck, signal.SIGSTOP)
+            await fixture.pool.configure([fixture.config(f"service-{number}", new)[0] for number in range(2)])
+            answers = await asyncio.gather(*(asyncio.to_thread(ask, port) for _, port in made))
+            assert answers == ["new", "new"]  # one of them by the successor
+            assert stuck not in fixture.pool.pids
+
+    with_pool(2, scenario)
+
+
+def test_a_worker_that_gets_stuck_in_silence_is_noticed() -> None:
+    async def scenario(fixture: Fixture) -> None:
+        (stuck,) = fixture.pool.pids
+        os.kill(stuck, signal.SIGSTOP)
+        while stuck in fixture.pool.pids:
+            await asyncio.sleep(0.05)
+
+    with_pool(1, scenario)
+
+
 def test_more_listeners_than_one_message_can_carry() -> None:
     async def scenario(fixture: Fixture) -> None:
         with greeter("pod") as endpoint:
@@ -176,6 +235,33 @@ def test_more_listeners_than_one_message_can_carry() -> None:
                 assert await asyncio.to_thread(ask, port) == "pod"
 
     with_pool(1, scenario)
+
+
+def test_clients_cannot_keep_new_listeners_out() -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    async def scenario(fixture: Fixture) -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)  # the worker has inherited the low one
+        with ExitStack() as stack:
+            endpoint = stack.enter_context(greeter("pod"))
+            silent = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            config, port = fixture.config("busy", silent.getsockname())
+            await fixture.pool.configure([config])
+            [pid] = fixture.pool.pids
+            for _ in range(200):
+                stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            while open_descriptors(pid) < 150:  # the rest is reserved
+                await asyncio.sleep(0.01)
+            made = [fixture.config(f"service-{number}", endpoint) for number in range(40)]
+            await fixture.pool.configure([config for config, _ in made])
+            assert fixture.pool.pids == (pid,)
+            assert fixture.pool.replaced == 0
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, limits[1]))
+    try:
+        with_pool(1, scenario)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_a_worker_has_no_privileges_left() -> None:

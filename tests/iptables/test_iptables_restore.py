@@ -9,7 +9,12 @@ import pytest
 from userspace_proxy.core.service_port import IPFamily
 from userspace_proxy.errors import RulesError
 from userspace_proxy.iptables import iptables_restore
-from userspace_proxy.iptables.iptables_restore import IptablesRestore, Variant, restore_input
+from userspace_proxy.iptables.iptables_restore import (
+    HiddenTableError,
+    IptablesRestore,
+    Variant,
+    restore_input,
+)
 from userspace_proxy.iptables.rule_changes import (
     AddHook,
     DeleteChain,
@@ -32,6 +37,7 @@ from userspace_proxy.iptables.rules import (
     Table,
     Verdict,
 )
+from userspace_proxy.iptables.variant import detect_variant, installed_backends
 
 ACCEPT = Rule(target=Verdict.ACCEPT)
 TO_HOST = Rule(target=Jump(PORTALS_HOST.name))
@@ -144,6 +150,19 @@ def test_a_table_that_nft_made_unreadable_is_an_error_and_not_taken_for_empty(
         nft.read()
     programs.write("iptables-nft-save", "echo \"# Table \\`mangle' is incompatible, use 'nft' tool.\"")
     assert nft.read() == InstalledRules()
+
+
+def test_a_variant_with_a_hidden_table_is_not_taken_for_one_without_rules_of_ours(programs: Programs) -> None:
+    programs.write("iptables-nft-save", "echo \"# Table \\`nat' is incompatible, use 'nft' tool.\"")
+    with pytest.raises(HiddenTableError):
+        installed_backends(IPFamily.IPV4)
+    assert detect_variant(IPFamily.IPV4) is Variant.NFT
+
+
+def test_a_variant_that_the_kernel_lacks_has_no_rules_of_ours(programs: Programs) -> None:
+    programs.write("iptables-nft-save", "echo 'Failed to initialize nft: Protocol not supported' >&2; exit 1")
+    programs.write("iptables-legacy-save", "exit 0")
+    assert installed_backends(IPFamily.IPV4) == []
 
 
 def test_comments_of_others_in_any_encoding_are_read_over(programs: Programs, nft: IptablesRestore) -> None:

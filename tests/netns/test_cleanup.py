@@ -75,7 +75,7 @@ def test_rules_of_others_survive_everything(node: ServiceNode) -> None:
     who_greets(node.client, service["greet"], 3)
     assert others(node.rules(counters=True)) == before
     node.set_endpoints(service, [])
-    wait_until(lambda: len(node.rules_of(service)) == 6)
+    node.wait_for_rules(service, is_refused=True)
     assert others(node.rules(counters=True)) == before
     node.remove(service)
     assert others(node.rules(counters=True)) == before

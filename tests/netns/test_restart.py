@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.clients import ask, sockets, udp_client, who_answers, who_greets
-from tests.support.service_node import ServedService, ServiceNode
+from tests.support.clients import ask, expect_refusal, sockets, udp_client, who_answers, who_greets
+from tests.support.service_node import ServedService, ServiceNode, read_proxy_port
 from tests.support.waiting import wait_until
 from userspace_proxy.demo.namespaces import Namespace
 
@@ -40,7 +40,7 @@ def answers(client: socket.socket) -> bool:
 
 
 def test_killed_and_started_again_it_serves_with_the_rules_that_stand(node: ServiceNode) -> None:
-    service = node.serve("greet", "name")
+    service, refused = node.serve("greet", "name"), node.serve("greet", "name", endpoints=[])
     rules = node.rules()
     with udp_client(node.client, service["name"]) as faithful:
         who_answers([faithful])
@@ -52,6 +52,7 @@ def test_killed_and_started_again_it_serves_with_the_rules_that_stand(node: Serv
             wait_until(lambda: answers(faithful), 2)
             assert set(who_greets(node.client, service["greet"], 3)) == EVERYBODY
             assert set(who_greets(node.node, service["greet"], 3)) == EVERYBODY
+            expect_refusal(node.client, refused["greet"], refused["name"])
             assert node.rules() == rules
             assert not node.agent.lines_with("Rules installed")
 
@@ -87,6 +88,28 @@ def test_a_port_that_somebody_took_meanwhile_gets_a_successor_and_its_rule_too(n
         wait_until(lambda: answers(faithful), 2)
     assert node.rules_of(other) == other_rules
     assert len(node.rules()) == count
+
+
+def test_a_stranger_on_the_port_where_clients_are_refused_does_not_get_them(nft_node: ServiceNode) -> None:
+    node = nft_node
+    service = node.serve("greet", "name", endpoints=[])
+    ports = {
+        read_proxy_port(node.rules_of(service), f"default/{service.name}:{name} has no endpoints")
+        for name in service.port_names
+    }
+    node.agent.kill_everything()
+    with ExitStack() as stack:
+        for port in ports:
+            stack.enter_context(stranger(node.node, socket.SOCK_STREAM, port)).listen()
+            stack.enter_context(stranger(node.node, socket.SOCK_DGRAM, port))
+        node.agent.start()
+        wait_until(lambda: not leads_to(node.rules_of(service), ports))
+        expect_refusal(node.client, service["greet"], service["name"])
+        expect_refusal(node.node, service["greet"], service["name"])
+
+
+def leads_to(rules: list[str], ports: set[int]) -> bool:
+    return any(int(rule.replace(":", " ").split()[-1]) in ports for rule in rules)
 
 
 def stranger(where: Namespace, kind: socket.SocketKind, port: int) -> socket.socket:

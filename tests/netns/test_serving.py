@@ -20,7 +20,6 @@ from tests.support.clients import (
 )
 from tests.support.service_node import PROXY_PORTS, ServiceNode
 from tests.support.setups import WITH_API_SERVERS, WITH_MANIFESTS, serving_node
-from tests.support.waiting import wait_until
 from userspace_proxy.demo.namespaces import Namespace
 
 
@@ -55,13 +54,13 @@ def test_without_endpoints_clients_are_refused_at_once(node: ServiceNode, where:
     service = node.serve("greet", "name", endpoints=[])
     expect_refusal(where, service["greet"], service["name"])
     node.set_endpoints(service, node.endpoint_addresses)
-    wait_until(lambda: len(node.rules_of(service)) == 4)
+    node.wait_for_rules(service)
     assert len(set(who_greets(where, service["greet"], 3))) == 3
     with ExitStack() as stack:
         clients = [stack.enter_context(client) for client in udp_clients(where, service["name"], 3)]
         assert len(set(who_answers(clients))) == 3
     node.set_endpoints(service, [])
-    wait_until(lambda: len(node.rules_of(service)) == 6)
+    node.wait_for_rules(service, is_refused=True)
     expect_refusal(where, service["greet"], service["name"])
 
 

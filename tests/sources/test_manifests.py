@@ -136,6 +136,25 @@ def test_a_file_that_never_was_good_is_named_and_the_others_work(tmp_path: Path)
     assert list(sink.problems) == [str(tmp_path / "a.yaml")]
 
 
+def test_a_link_that_leads_nowhere_counts_as_it_last_did(tmp_path: Path) -> None:
+    target = tmp_path / "elsewhere"
+    target.write_text(service("a"))
+    (tmp_path / "a.yaml").symlink_to(target)
+    (tmp_path / "loop.yaml").symlink_to("loop.yaml")
+
+    async def scene(sink: RecordingSink) -> None:
+        await sink.until(lambda: list(sink.problems) == [str(tmp_path / "loop.yaml")])
+        target.unlink()
+        await sink.until(lambda: str(tmp_path / "a.yaml") in sink.problems)
+        assert "cannot be read: No such file or directory" in sink.problem_texts()
+        assert sink.names() == ["default/a"]
+        (tmp_path / "a.yaml").unlink()
+        (tmp_path / "loop.yaml").unlink()
+        await sink.until(lambda: not sink.problems and not sink.names())
+
+    play(tmp_path, scene)
+
+
 def test_a_file_that_is_too_large_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with (tmp_path / "a.yaml").open("w") as file:
         file.truncate(manifests.MAX_FILE_BYTES + 1)

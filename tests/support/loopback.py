@@ -197,7 +197,8 @@ class _Collector(logging.Handler):
         self._records = records
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._records.append(record)
+        if not record.getMessage().startswith("Out of descriptors"):  # tests of that look at the clients
+            self._records.append(record)
 
 
 class LoopThread:

@@ -14,8 +14,10 @@ class FakeBackend:
         self.installed: InstalledRules = as_installed(installed or RuleSet())
         self.commits: list[Table] = []
         self.failures = 0
+        self.reads = 0
 
     def read(self) -> InstalledRules:
+        self.reads += 1
         return self.installed
 
     def commit(self, change: TableChange) -> None:

@@ -32,6 +32,9 @@ PORTS = {"greet": 80, "digest": 81, "reset": 82, "name": 83, "echo": 84}
 UDP = frozenset({"name", "echo"})
 ENDPOINT_PORTS = {name: 8000 + port for name, port in PORTS.items()}
 
+_LEGACY_LOCK = Path("/run/xtables.lock")
+"""Left by whatever uses legacy tables; /run is this test run's own."""
+
 PROXY_PORTS = range(11000, 30000)
 
 
@@ -95,6 +98,7 @@ class ServiceNode:
 
     def close(self) -> None:
         self.network.close()
+        _LEGACY_LOCK.unlink(missing_ok=True)
 
     @property
     def manifests(self) -> ManifestDirectory:
@@ -174,9 +178,9 @@ class ServiceNode:
         return read_proxy_port(self.rules_of(service), f"default/{service.name}:{port_name}")
 
     def wait_for_rules(self, service: ServedService, *, is_refused: bool = False) -> None:
-        """Wait until the Service's rules stand: each port in both chains, and beside them its refusal."""
-        expected = (3 if is_refused else 2) * len(service.port_names)
-        wait_until(lambda: len(self.rules_of(service)) == expected)
+        """Wait until the Service's rules stand: each port in both chains, leading to endpoints or nowhere."""
+        expected = [is_refused] * 2 * len(service.port_names)
+        wait_until(lambda: ["has no endpoints" in rule for rule in self.rules_of(service)] == expected)
 
 
 def read_proxy_port(rules: Sequence[str], service_port: str) -> int:

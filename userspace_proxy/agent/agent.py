@@ -49,6 +49,7 @@ from userspace_proxy.sources.manifests import ManifestsSource
 logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
+_RETRY_SECONDS: Final = 5.0
 _SETTLE_SECONDS: Final = 0.1
 """Interfaces are made in several steps; one look after the last of them is enough."""
 
@@ -68,6 +69,8 @@ async def run_agent(configuration: Configuration) -> None:
         rules_thread = _RulesThread(loop)
         stack.callback(rules_thread.executor.shutdown)
 
+        changes = NetworkChanges()  # before the first look, so that nothing between them is missed
+        stack.callback(changes.close)
         families = await rules_thread.run(_families)
         networks = {family: await rules_thread.run(partial(read_node_network, family)) for family in families}
         _require_local(configuration.bind_address, list(networks.values()))
@@ -131,8 +134,6 @@ async def run_agent(configuration: Configuration) -> None:
             udp_timeout_seconds=configuration.udp_timeout_seconds,
             max_descriptors=max_descriptors,
         )
-        changes = NetworkChanges()
-        stack.callback(changes.close)
         await workers.start()
         logger.info(
             "Started: node=%s families=%s workers=%d proxy_ports=%s",
@@ -222,6 +223,8 @@ async def _follow_node(
                 await fit()
             except NodeNetworkError as error:
                 logger.warning("The rules may not fit the node's network: %s", error)
+                changed.set()
+                await asyncio.sleep(_RETRY_SECONDS)
     finally:
         loop.remove_reader(changes.fileno())
 

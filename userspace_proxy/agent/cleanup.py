@@ -40,14 +40,14 @@ def clean_up(*, force: bool) -> Iterator[str]:
 
 
 def _clean_up_family(family: IPFamily) -> Iterator[str]:
-    removed = 0
+    removed = False
     frontends = set()
     for backend in installed_backends(family):
         capture = Capture(backend)
         frontends |= {f for f in read_portals(capture.read(), family) if f.protocol is Protocol.UDP}
-        removed += capture.remove_everything().rule_count
+        removed |= bool(capture.remove_everything().changes)
     deleted = delete_stale_udp(family, dict.fromkeys(frontends)) if frontends else 0
     if removed or deleted:
-        yield f"{family.value}: removed {removed} rules and {deleted} UDP conntrack entries"
+        yield f"{family.value}: removed every rule and chain of ours, and {deleted} UDP conntrack entries"
     else:
         yield f"{family.value}: nothing of ours was there"

@@ -14,6 +14,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Final, NoReturn, TypeAlias, TypeVar
 
 from userspace_proxy.core.service_port import Frontend, IPFamily, Protocol, ProxyPort
@@ -44,7 +45,10 @@ _SHARE_OF_TIME: Final = 0.1
 
 
 class PortalCapture:
-    """Owns the rules of one family. `capture` and `delete_stale_udp` are called in `rules_thread` alone."""
+    """Owns the rules of one family. `capture` and `delete_stale_udp` are called in `rules_thread` alone.
+
+    A run ends with `on_committed`; the next one waits for it.
+    """
 
     def __init__(
         self,
@@ -60,10 +64,13 @@ class PortalCapture:
         self._delete_stale_udp = delete_stale_udp
         self._rules_thread = rules_thread
         self._verify_seconds = verify_seconds
+        self.has_committed = False
         self._due = asyncio.Event()
         self._wanted: Portals | None = None
         self._committed: Portals = {}
         self._leads_to: frozenset[tuple[Protocol, ProxyPort]] = frozenset()
+        self._committed_addresses = _target_addresses(settings)
+        self._stale_udp: dict[Frontend, ProxyPort | None] = {}
 
     @property
     def family(self) -> IPFamily:
@@ -102,11 +109,14 @@ class PortalCapture:
         """Carry out what is wanted, for ever; `on_committed` is awaited after each commit."""
         clock = asyncio.get_running_loop().time
         failures = 0
+        verify_at = clock() + self._verify_seconds
         while True:
-            verify = not await self._is_due()
+            await self._wait_until_due(verify_at - clock())
             if self._wanted is None:
+                verify_at = clock() + self._verify_seconds
                 continue
             started = clock()
+            verify = started >= verify_at
             try:
                 await self._sync(self._wanted, verify=verify)
             except UserspaceProxyError as error:
@@ -119,18 +129,17 @@ class PortalCapture:
             if failures:
                 logger.info("Rules can be installed again: failures=%d", failures)
                 failures = 0
+            if verify:
+                verify_at = clock() + self._verify_seconds
             await on_committed()
             await asyncio.sleep(min(_MIN_SPACING_SECONDS, (clock() - started) / _SHARE_OF_TIME))
 
-    async def _is_due(self) -> bool:
-        """Wait until something is wanted (true) or all must be read back (false)."""
-        try:
-            async with asyncio.timeout(self._verify_seconds):
+    async def _wait_until_due(self, seconds: float) -> None:
+        """Wait until something is wanted, at most for `seconds`."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
                 await self._due.wait()
-        except TimeoutError:
-            return False
         self._due.clear()
-        return True
 
     async def _sync(self, portals: Portals, *, verify: bool) -> None:
         settings = self._settings
@@ -141,10 +150,15 @@ class PortalCapture:
             logger.warning("Rules of ours were changed by somebody, repaired: rules=%d", synced.rule_count)
         elif synced.changes:
             logger.info("Rules installed: portals=%d changed_rules=%d", len(portals), synced.rule_count)
-        stale = stale_udp_frontends(self._committed, portals)
+        self._stale_udp |= stale_udp_frontends(self._committed, portals)
+        if self._committed_addresses != _target_addresses(settings):
+            # Entries lead to the old address, whatever their port.
+            self._stale_udp |= {f: None for f in portals if f.protocol is Protocol.UDP}
+            self._committed_addresses = _target_addresses(settings)
         self._now_committed(portals)
-        if stale:
-            await self._in_rules_thread(lambda: self._forget_udp(stale))
+        self.has_committed = True
+        if self._stale_udp:
+            await self._forget_udp()
 
     def _now_committed(self, portals: Portals) -> None:
         self._committed = portals
@@ -155,12 +169,15 @@ class PortalCapture:
             if destination.refusal is None
         )
 
-    def _forget_udp(self, stale: Mapping[Frontend, ProxyPort | None]) -> None:
+    async def _forget_udp(self) -> None:
+        """Delete the conntrack entries that lead astray; what fails is tried again at the next sync."""
+        stale = dict(self._stale_udp)
         try:
-            deleted = self._delete_stale_udp(self.family, stale)
+            deleted = await self._in_rules_thread(lambda: self._delete_stale_udp(self.family, stale))
         except UserspaceProxyError as error:
             logger.warning("Stale UDP conntrack entries remain: %s", error)
             return
+        self._stale_udp.clear()
         if deleted:
             logger.info("Stale UDP conntrack entries deleted: entries=%d", deleted)
 
@@ -176,6 +193,11 @@ def _as_committed(frontend: Frontend, ports: AdoptedPorts) -> Portal:
 
 def _destinations(portal: Portal) -> tuple[Destination, Destination]:
     return portal.outside, portal.inside
+
+
+def _target_addresses(settings: CaptureSettings) -> tuple[str | None, str | None]:
+    """The addresses that captured traffic is sent to."""
+    return settings.bind_address, settings.node_address
 
 
 def stale_udp_frontends(before: Portals, after: Portals) -> dict[Frontend, ProxyPort | None]:

@@ -124,6 +124,13 @@ class Proxier:
         """
         for capture in self._captures.values():
             self._adopted.update(await capture.adopt())
+        # Until the first commit the old rules stand, and nobody else may listen where they lead.
+        self._sockets.keep_ports(
+            (frontend.protocol, port)
+            for frontend, adopted in self._adopted.items()
+            for port in (adopted.outside, adopted.inside)
+            if port is not None
+        )
         capturing = (capture.run(self._rules_committed) for capture in self._captures.values())
         await run_together(self._keep_serving(), *capturing)
         raise AssertionError("serving never ends")
@@ -144,6 +151,7 @@ class Proxier:
             change = self._plan.update(self._state, sorted(self._state.take_dirty()))
             wanted = {planned.name: planned for planned in change.changed}
             retried = self._unopened & self._plan.service_ports.keys()
+            self._unopened &= retried
             for name in retried:
                 wanted.setdefault(name, self._plan.service_ports[name])
             if not self._is_serving:
@@ -286,6 +294,9 @@ class Proxier:
         the endpoints that they kept until then.
         """
         async with self._workers_lock:
+            if all(capture.has_committed for capture in self._captures.values()):
+                self._adopted.clear()
+                self._sockets.keep_ports(())
             doomed = [
                 name for name in self._sockets if not self._is_planned(name) and not self._is_led_to(name)
             ]

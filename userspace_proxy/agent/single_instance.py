@@ -53,7 +53,10 @@ class SingleInstance:
 
 
 def running_agent() -> int | None:
-    """The pid of the agent that serves this network namespace, None if there is none, 0 if it is hidden."""
+    """The pid of the agent that serves this network namespace, None if there is none, 0 if it is hidden.
+
+    Raises `AgentRunningError` if somebody else's process has taken the name: that is never to be signalled.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as sock:
         try:
             sock.connect(_NAME)
@@ -61,10 +64,15 @@ def running_agent() -> int | None:
             return None
         except BlockingIOError:
             return 0  # it lives, with its backlog full
-        pid: int = _CREDENTIALS.unpack(
-            sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        )[0]
-        return pid
+        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        pid, uid, _ = _CREDENTIALS.unpack(credentials)
+        if uid not in (0, os.geteuid()):
+            raise AgentRunningError(
+                pid,
+                f"process {pid} of user {uid} holds the agents' name in this network namespace and is none: "
+                "end it first",
+            )
+        return int(pid)
 
 
 def end_running_agent(grace_seconds: float = 10.0) -> int | None:

@@ -72,7 +72,12 @@ class Duration(click.ParamType[float]):
     help="How rules are installed; auto follows what the host uses.",
 )
 @click.option(
-    "-v", "--v", "verbosity", type=int, default=0, help="Log verbosity; from 4 on every connection."
+    "-v",
+    "--v",
+    "verbosity",
+    type=int,
+    default=0,
+    help="Log verbosity; from 4 on the agent's debug lines too.",
 )
 def run(
     kubeconfig: str | None,
@@ -90,7 +95,10 @@ def run(
     iptables_backend: str,
     verbosity: int,
 ) -> None:
-    """Serve the Services of a cluster on this node, until SIGTERM or Ctrl-C."""
+    """Serve a cluster's Services on this node.
+
+    Runs until SIGTERM or Ctrl-C; the rules stay for the next run.
+    """
     configuration = read_configuration(
         manifests=manifests,
         kubeconfig=kubeconfig,

@@ -48,8 +48,8 @@ class ConnectAttempts:
     """The schedule of one connection. Every decision that is an endpoint is an attempt to start now.
 
     Whoever carries the decisions out calls `waited` once `due_at` has come, and keeps no more than
-    MAX_ATTEMPTS_BESIDE attempts: starting one more closes the oldest. Times are seconds of one monotonic
-    clock. `made` counts the attempts.
+    MAX_ATTEMPTS_BESIDE attempts: before starting one more it closes the oldest, and says so (`closed`). Times
+    are seconds of one monotonic clock. `made` counts the attempts.
     """
 
     __slots__ = (
@@ -69,7 +69,7 @@ class ConnectAttempts:
         self._policy = policy
         self._client = client
         self._gives_up_at = now + LIMIT_SECONDS
-        self._pending: list[Endpoint] = []  # oldest first; one endpoint may be in it twice
+        self._pending: list[Endpoint] = []  # one endpoint may be in it twice
         self._tried: list[Endpoint] = []  # in this round
         self._waits = 0
         self.due_at = self._gives_up_at
@@ -93,6 +93,10 @@ class ConnectAttempts:
             return Verdict.GIVE_UP
         self._wait_from(now)
         return Verdict.WAIT
+
+    def closed(self, endpoint: Endpoint) -> None:
+        """A pending attempt had to make room for a new one. Which is the oldest only its owner knows."""
+        self._pending.remove(endpoint)
 
     def postponed(self, endpoint: Endpoint, now: float) -> None:
         """An attempt could not be started for want of something of our own (descriptors): nobody failed."""
@@ -125,8 +129,6 @@ class ConnectAttempts:
             self._balancer.settle(self._client, endpoint, now)
 
     def _try(self, endpoint: Endpoint, now: float) -> Endpoint:
-        if len(self._pending) == MAX_ATTEMPTS_BESIDE:
-            del self._pending[0]
         self._pending.append(endpoint)
         self._tried.append(endpoint)
         self.made += 1

@@ -40,6 +40,11 @@ class ProxyPortClaims:
     _taken: dict[Protocol, set[int]] = field(
         default_factory=lambda: {protocol: set() for protocol in Protocol}
     )
+    _kept: frozenset[tuple[Protocol, ProxyPort]] = frozenset()
+
+    def keep(self, ports: Iterable[tuple[Protocol, ProxyPort]]) -> None:
+        """Hand these out only to who prefers them: rules of an earlier run may still lead there."""
+        self._kept = frozenset(ports)
 
     def candidates(self, protocol: Protocol, preferred: ProxyPort | None, start: int) -> Iterator[ProxyPort]:
         """Ports to try, each once: `preferred` if it is ours to take, then the range from `start` around.
@@ -52,7 +57,7 @@ class ProxyPortClaims:
         size = len(self.port_range)
         for step in range(size):
             port = self.port_range.first + (start + step) % size
-            if port not in taken and port != preferred:
+            if port not in taken and port != preferred and (protocol, port) not in self._kept:
                 yield ProxyPort(port)
 
     def claim(self, protocol: Protocol, port: ProxyPort) -> None:

@@ -8,14 +8,18 @@ no later than the frame they belong to. Source: unix(7), SCM_RIGHTS.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 import struct
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Final, TypeAlias
 
 from userspace_proxy.dataplane.messages import MAX_DESCRIPTORS_PER_MESSAGE
+
+logger = logging.getLogger(__name__)
 
 OnFrame: TypeAlias = Callable[[bytes, list[int]], None]
 
@@ -28,8 +32,9 @@ _DESCRIPTOR_SIZE: Final = struct.calcsize("i")
 class Channel:
     """Owns `sock`. Calls `on_frame(payload, descriptors)` for every frame, and `on_closed()` once at the end.
 
-    The descriptors are the receiver's to close. Frames are sent in order; what the socket does not take at
-    once waits here, so a sender bounds it by awaiting answers.
+    The descriptors are the receiver's to close; `receiving` surrounds every read, to make room for them.
+    Frames are sent in order; what the socket does not take at once waits here, so a sender bounds it by
+    awaiting answers.
     """
 
     def __init__(
@@ -38,11 +43,13 @@ class Channel:
         sock: socket.socket,
         on_frame: OnFrame,
         on_closed: Callable[[], None],
+        receiving: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self._loop = loop
         self._sock = sock
         self._on_frame = on_frame
         self._on_closed = on_closed
+        self._receiving = receiving
         self._outgoing: deque[tuple[memoryview, Sequence[int]]] = deque()
         self._incoming = bytearray()
         self._descriptors: deque[int] = deque()
@@ -96,11 +103,12 @@ class Channel:
 
     def _read(self) -> None:
         try:
-            data, ancillary, _, _ = self._sock.recvmsg(
-                _READ_SIZE,
-                socket.CMSG_SPACE(MAX_DESCRIPTORS_PER_MESSAGE * _DESCRIPTOR_SIZE),
-                socket.MSG_CMSG_CLOEXEC,
-            )
+            with self._receiving():
+                data, ancillary, _, _ = self._sock.recvmsg(
+                    _READ_SIZE,
+                    socket.CMSG_SPACE(MAX_DESCRIPTORS_PER_MESSAGE * _DESCRIPTOR_SIZE),
+                    socket.MSG_CMSG_CLOEXEC,
+                )
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -115,6 +123,8 @@ class Channel:
             return
         self._incoming += data
         self._deliver()
+        if len(self._descriptors) > (MAX_DESCRIPTORS_PER_MESSAGE if self._incoming else 0):
+            self.close()  # they belong to no frame; a peer that was broken into may be after all of ours
 
     def _deliver(self) -> None:
         while not self._closed and len(self._incoming) >= _HEADER.size:
@@ -128,6 +138,10 @@ class Channel:
             payload = bytes(memoryview(self._incoming)[_HEADER.size : end])
             del self._incoming[:end]
             if count > len(self._descriptors):
-                self.close()  # the kernel dropped some: we are at our descriptor limit
+                # The kernel drops what is beyond the limit.
+                logger.error(
+                    "Descriptors ran out in a message: sent=%d came=%d", count, len(self._descriptors)
+                )
+                self.close()
                 return
             self._on_frame(payload, [self._descriptors.popleft() for _ in range(count)])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from random import Random
 from typing import Final
@@ -86,6 +86,10 @@ class ListeningSockets:
             f"no proxy port is free in {self._claims.port_range} for {name.service_port}: "
             "widen --proxy-port-range"
         )
+
+    def keep_ports(self, ports: Iterable[tuple[Protocol, ProxyPort]]) -> None:
+        """Open none of these unless it is preferred; an empty collection ends that."""
+        self._claims.keep(ports)
 
     def reserve_port(self) -> ProxyPort:
         """Keep the first free port of the range from everybody, without listening there.

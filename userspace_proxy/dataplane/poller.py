@@ -26,7 +26,8 @@ WRITABLE: Final = select.EPOLLOUT
 PEER_CLOSED: Final = select.EPOLLRDHUP
 HUNG_UP: Final = select.EPOLLHUP
 FAILED: Final = select.EPOLLERR
-EDGE_BOTH: Final = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
+URGENT: Final = select.EPOLLPRI
+EDGE_BOTH: Final = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLET
 
 _BATCH: Final = 256
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import socket
 from dataclasses import dataclass
 from typing import Final
@@ -24,10 +25,13 @@ from userspace_proxy.dataplane.messages import ServicePortCounters
 from userspace_proxy.dataplane.poller import FAILED, HUNG_UP, WRITABLE, Poller
 from userspace_proxy.dataplane.tcp_relay import TcpRelays, arm_reset
 
+logger = logging.getLogger(__name__)
+
 TICK_SECONDS: Final = 0.025
 """How coarse time is for connects: a wait of 250 ms ends after 250 to 275 ms."""
 
 _SHORT_SECONDS: Final = 0.25
+_SAY_AGAIN_SECONDS: Final = 30.0
 _STREAM: Final = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 
 
@@ -52,6 +56,7 @@ class TcpConnects:
         self._pending: set[_TcpConnect] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._short_until = 0.0
+        self._silent_until = 0.0
 
     def __len__(self) -> int:
         return len(self._pending)
@@ -77,7 +82,19 @@ class TcpConnects:
         return self.now() < self._short_until
 
     def descriptors_ran_out(self) -> None:
+        """Let no more clients in for a moment."""
         self._short_until = self.now() + _SHORT_SECONDS
+        self.say_shortage()
+
+    def say_shortage(self) -> None:
+        """Tell the operator, not more often than every 30 s."""
+        now = self.now()
+        if now >= self._silent_until:
+            self._silent_until = now + _SAY_AGAIN_SECONDS
+            logger.warning(
+                "Out of descriptors or socket memory, new connections wait: raise the limit of open files, "
+                "or close idle connections"
+            )
 
     def discard(self, connect: _TcpConnect) -> None:
         """`connect` is over, one way or the other."""
@@ -157,7 +174,9 @@ class _TcpConnect:
         route = self._route
         attempts = self._attempts
         if len(attempts) == MAX_ATTEMPTS_BESIDE:
-            connects.poller.retire(attempts.pop(0).sock)
+            oldest = attempts.pop(0)
+            connects.poller.retire(oldest.sock)
+            self.schedule.closed(oldest.endpoint)
         if self.schedule.made > 1:
             route.counters.retried += 1
         try:

@@ -96,6 +96,7 @@ class TcpListener:
         except OSError as error:
             if error.errno in _CLIENT_LEFT:
                 return True
+            self._connects.say_shortage()
             self._pause()  # EMFILE, ENFILE, ENOBUFS, ENOMEM; and nothing else may make us spin
             return False
         client.setblocking(False)

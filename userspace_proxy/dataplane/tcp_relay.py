@@ -1,15 +1,16 @@
 """Bytes both ways between a client and its endpoint, until both streams have ended or one side is reset.
 
 Small messages are copied through one buffer that the whole worker shares; a half that fills it twice in a row
-is bulk and borrows a pipe, so that its bytes never leave the kernel (`splice`). What a half may do next is
-`core.relay_state`'s to say.
+is bulk and borrows a pipe while it has bytes to move, so that these never leave the kernel (`splice`). What a
+half may do next is `core.relay_state`'s to say.
 
 Both sockets are registered once, edge-triggered for both directions. The rules that follow from that:
 
 - `readable` says that an edge was seen and the source not yet drained. It outlives a blocked sink: the edge
   will not come again, so the half goes on from `readable` when the sink has room.
 - A short read means drained, and saves the read that would say EAGAIN - unless the source is `ending`: then
-  the end of the stream is still to be read, and nothing more will announce it.
+  the end of the stream is still to be read, and nothing more will announce it. Nor does it where TCP's urgent
+  data came: reads stop short at its mark, and splice(2) there takes it for nothing, or for the end.
 - A share of the loop bounds what a half moves at a time; the rest waits in the loop's own queue.
 
 A source that was reset may still hold bytes that came before the reset, and the other side would have had
@@ -25,7 +26,7 @@ from typing import Final
 
 from userspace_proxy.core.relay_state import Half, HalfEvent, HalfState, RelayPhase, RelayState
 from userspace_proxy.dataplane.messages import ServicePortCounters
-from userspace_proxy.dataplane.poller import FAILED, HUNG_UP, PEER_CLOSED, READABLE, WRITABLE, Poller
+from userspace_proxy.dataplane.poller import FAILED, HUNG_UP, PEER_CLOSED, READABLE, URGENT, WRITABLE, Poller
 from userspace_proxy.dataplane.splice import Pipe, PipePool
 
 BUFFER_BYTES: Final = 1 << 16
@@ -33,7 +34,7 @@ SHARE_BYTES: Final = 2 << 20
 """What a half moves before the others have their turn: about a millisecond's work."""
 
 _FULL_READS_OF_BULK: Final = 2
-_SOURCE_EVENTS: Final = READABLE | PEER_CLOSED | HUNG_UP | FAILED
+_SOURCE_EVENTS: Final = READABLE | URGENT | PEER_CLOSED | HUNG_UP | FAILED
 _ENDING_EVENTS: Final = PEER_CLOSED | HUNG_UP | FAILED
 _LINGER_ZERO: Final = struct.pack("ii", 1, 0)
 
@@ -149,6 +150,8 @@ class _HalfRelay:
     __slots__ = (
         "_ending",
         "_half",
+        "_is_bulk",
+        "_is_urgent",
         "_pipe",
         "_readable",
         "_relay",
@@ -169,6 +172,8 @@ class _HalfRelay:
         self._sink = sink
         self._readable = False
         self._ending = False
+        self._is_bulk = False
+        self._is_urgent = False
         self._remainder = b""
         self._pipe: Pipe | None = None
         self.state = HalfState.FLOWING
@@ -177,6 +182,8 @@ class _HalfRelay:
         self._readable = True
         if events & _ENDING_EVENTS:
             self._ending = True
+        if events & URGENT:
+            self._is_urgent = True
         if self.state is HalfState.FLOWING:
             self._pump()
 
@@ -213,6 +220,11 @@ class _HalfRelay:
         self._give_pipe_back()
 
     def _pump(self) -> None:
+        if self._is_urgent:
+            self._give_pipe_back()
+        elif self._is_bulk and self._pipe is None:
+            self._pipe = self._relays.pipes.take()
+            self._is_bulk = self._pipe is not None
         if self._pipe is None:
             self._copy()
         else:
@@ -247,14 +259,15 @@ class _HalfRelay:
                 self._move(HalfEvent.SINK_FILLED)
                 return
             if received < BUFFER_BYTES:
-                if not self._ending:
+                if not (self._ending or self._is_urgent):
                     self._readable = False
                     return
                 continue
             full_reads += 1
-            if full_reads == _FULL_READS_OF_BULK:
+            if full_reads == _FULL_READS_OF_BULK and not self._is_urgent:
                 self._pipe = self._relays.pipes.take()
                 if self._pipe is not None:
+                    self._is_bulk = True
                     self._splice(self._pipe)
                     return
             if full_reads * BUFFER_BYTES >= SHARE_BYTES:
@@ -269,14 +282,15 @@ class _HalfRelay:
                 received = pipe.fill(source_fd)
             except BlockingIOError:
                 self._readable = False
-                if moved < BUFFER_BYTES:  # bulk no more
-                    self._give_pipe_back()
+                self._is_bulk = moved >= BUFFER_BYTES
+                self._give_pipe_back()  # others may need it before this half has bytes again
                 return
             except OSError:
                 self._relay.reset()
                 return
             if not received:
-                self._end()
+                self._give_pipe_back()
+                self._copy()  # is it the end, or urgent data before more? A read tells.
                 return
             if not self._drain(pipe):
                 if self.state is HalfState.FLOWING:  # else it was reset

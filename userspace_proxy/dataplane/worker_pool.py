@@ -23,6 +23,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from random import Random
 from typing import Final, TypeAlias
 
@@ -51,9 +52,13 @@ ListenerOf: TypeAlias = Callable[[ListenerKey], socket.socket]
 _Given: TypeAlias = dict[str, frozenset[ListenerKey]]
 """The listeners that a process has, by the key of their Service port."""
 
-_ANSWER_SECONDS: Final = 30.0
+_ANSWER_SECONDS: Final = 10.0
 """A worker that says nothing for so long is stuck, and is replaced."""
+_ASK_SECONDS: Final = 2.0
+"""How often a worker that has nothing to do is asked whether it is there."""
+_SETTLE_SECONDS: Final = 2.0
 _END_SECONDS: Final = 2.0
+_IMPORTED_FROM: Final = Path(__file__).parents[2]
 _MAX_ENDPOINTS_PER_MESSAGE: Final = 10_000
 _MAX_RESTART_DELAY_SECONDS: Final = 5.0
 _STABLE_SECONDS: Final = 10.0
@@ -107,7 +112,7 @@ class WorkerPool:
         """Serve `service_ports` as they stand here and no longer those with the keys `removed`.
 
         Returns when the workers that own them have said that it is in effect; a worker that dies meanwhile
-        delays that until its successor serves.
+        delays that until its successor serves, but nobody waits longer than 2 s for one that is stuck.
         """
         concerned: set[_Seat] = set()
         for config in service_ports:
@@ -121,7 +126,10 @@ class WorkerPool:
             if seat is not None:
                 seat.forget(key)
                 concerned.add(seat)
-        await asyncio.gather(*(seat.settled() for seat in concerned))
+        if concerned:
+            _, late = await asyncio.wait([seat.settled() for seat in concerned], timeout=_SETTLE_SECONDS)
+            if late:
+                logger.warning("Worker is late with a change: workers=%d", len(late))
 
     async def counters(self) -> dict[str, ServicePortCounters]:
         """What every Service port has carried. A worker that dies during the question is left out."""
@@ -161,6 +169,8 @@ class WorkerPool:
                 await seat.serve(process)
             except WorkerError as error:
                 logger.warning("Worker lost, a spare takes over: worker=%d %s", seat.number, error)
+            except Exception:  # a seat that nobody takes any more would keep all who configure it waiting
+                logger.exception("Worker cannot be told, a spare tries again: worker=%d", seat.number)
             finally:
                 seat.process = None
                 await process.end()
@@ -211,12 +221,12 @@ class _Seat:
         self._changed.add(key)
         self._wake.set()
 
-    async def settled(self) -> None:
-        """Wait until all that is wanted now is in effect."""
+    def settled(self) -> asyncio.Future[None]:
+        """Done when all that is wanted now is in effect."""
         waiter: asyncio.Future[None] = self._loop.create_future()
         self._waiting.append(waiter)
         self._wake.set()
-        await waiter
+        return waiter
 
     async def counters(self) -> Mapping[str, ServicePortCounters]:
         if self.process is None:
@@ -229,19 +239,24 @@ class _Seat:
         return answer.service_ports
 
     async def serve(self, process: _Process) -> None:
-        """Tell `process` everything, then every change. Ends with `WorkerError` when the process does."""
+        """Tell `process` everything, then every change; ask it for a sign of life when there is none.
+
+        Ends with `WorkerError` when the process does.
+        """
         self.process = process
         given: _Given = {}
         self._changed = set(self._wanted)
         self._wake.set()
         while True:
-            await process.until(self._wake)
+            await process.until(self._wake, _ASK_SECONDS)
             self._wake.clear()
             waiting, self._waiting = self._waiting, []
             changed, self._changed = self._changed, set()
             try:
                 for service_ports, removed in self._batches(changed, given):
                     await self._tell(process, service_ports, removed, given)
+                if not changed:
+                    await self._tell(process, (), (), given)
             except BaseException:
                 self._waiting += waiting  # the successor settles for them
                 raise
@@ -303,7 +318,13 @@ def _settle(future: asyncio.Future[None]) -> None:
 
 
 def _execute(command: list[str], descriptor: int) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[descriptor], start_new_session=True)
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        pass_fds=[descriptor],
+        start_new_session=True,
+        cwd=_IMPORTED_FROM,  # where `python -m` looks first, as root: not wherever we were started
+    )
 
 
 class _Process:
@@ -369,10 +390,12 @@ class _Process:
         finally:
             self._questions.pop(sequence, None)
 
-    async def until(self, event: asyncio.Event) -> None:
-        """Wait for `event`. Raises `WorkerError` if the process ends first."""
+    async def until(self, event: asyncio.Event, seconds: float) -> None:
+        """Wait for `event`, at most for `seconds`. Raises `WorkerError` if the process ends first."""
         self._woken = event
-        await event.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await event.wait()
         if self._died.done():
             raise WorkerError(f"pid={self.pid} ended")
 

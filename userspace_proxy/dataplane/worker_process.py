@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import random
 import signal
 import socket
@@ -18,6 +17,7 @@ import msgspec
 import uvloop
 
 from userspace_proxy.dataplane.channel import Channel
+from userspace_proxy.dataplane.descriptor_reserve import DescriptorReserve
 from userspace_proxy.dataplane.messages import (
     Acknowledged,
     AgentMessage,
@@ -43,7 +43,7 @@ class WorkerProcess:
         self._worker: Worker | None = None
         self._decoder = msgspec.msgpack.Decoder(AgentMessage)
         self._encoder = msgspec.msgpack.Encoder()
-        self._channel = Channel(loop, sock, self._receive, self._end)
+        self._channel = Channel(loop, sock, self._receive, self._end, DescriptorReserve().released)
 
     def close(self) -> None:
         """Stop serving. Safe to repeat."""
@@ -102,7 +102,7 @@ async def _run(descriptor: int) -> None:
 
 def main() -> None:
     descriptor = int(sys.argv[1])
-    logging.basicConfig(level=os.environ.get("USERSPACE_PROXY_LOG_LEVEL", "INFO"), format="%(message)s")
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     drop_privileges()
     uvloop.run(_run(descriptor))

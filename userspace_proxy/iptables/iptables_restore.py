@@ -35,6 +35,10 @@ PROGRAM_SECONDS: Final = 30.0
 _LINE_NUMBER = re.compile(r"line:? (\d+)")
 
 
+class HiddenTableError(RulesError):
+    """The program cannot show a table that we write, so nobody knows what of ours is in it."""
+
+
 class Variant(Enum):
     """The two implementations of iptables, which do not see each other's rules."""
 
@@ -80,11 +84,11 @@ def find_program(name: str) -> str | None:
 
 
 def saved_rules(save_program: str) -> str:
-    """What the program prints. Raises RulesError, also when it could not show all tables of ours."""
+    """What the program prints. Raises RulesError; HiddenTableError when that is not all tables of ours."""
     printed = _run([save_program], "")
     for table in ("filter", "nat"):
         if f"Table `{table}' is incompatible" in printed:
-            raise RulesError(
+            raise HiddenTableError(
                 f"{save_program} cannot show the {table} table: it has rules that nft(8) wrote and iptables "
                 f"does not understand; remove them from there (nft list table ip {table} shows them)"
             )

@@ -9,6 +9,7 @@ Source: https://kubernetes.io/docs/reference/networking/virtual-ips/ and kuberne
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from userspace_proxy.core.service_port import IPFamily
 from userspace_proxy.errors import RulesError, StartupError
 from userspace_proxy.iptables.capture import Backend
 from userspace_proxy.iptables.iptables_restore import (
+    HiddenTableError,
     IptablesRestore,
     Variant,
     find_program,
@@ -81,7 +83,10 @@ def why_unavailable(family: IPFamily) -> str | None:
 
 
 def installed_backends(family: IPFamily) -> list[Backend]:
-    """A backend for each variant in which something of ours is installed, whichever the host uses now."""
+    """A backend for each variant in which something of ours is installed, whichever the host uses now.
+
+    Raises HiddenTableError where that cannot be seen.
+    """
     return [
         IptablesRestore(variant, family)
         for variant in Variant
@@ -100,7 +105,10 @@ def detect_variant(family: IPFamily) -> Variant:
             "no iptables on this machine: install the package iptables "
             "(Debian and Ubuntu: apt-get install iptables; Fedora: dnf install iptables-nft)"
         )
-    saved = {variant: _saved(variant, family) for variant in available}
+    saved = dict.fromkeys(available, "")
+    for variant in available:
+        with suppress(HiddenTableError):
+            saved[variant] = _saved(variant, family)
     for sign in (_KUBELET_HINT, _OURS):
         for variant, text in saved.items():
             if sign.search(text):
@@ -109,11 +117,16 @@ def detect_variant(family: IPFamily) -> Variant:
 
 
 def _saved(variant: Variant, family: IPFamily) -> str:
-    """All rules of a variant; none where it cannot be read or was never used in this namespace."""
+    """All rules of a variant; none where the kernel lacks it or it was never used in this namespace.
+
+    Raises HiddenTableError.
+    """
     if variant is Variant.LEGACY and not _legacy_tables(family):
         return ""
     try:
         return saved_rules(program(variant, family, "save"))
+    except HiddenTableError:
+        raise
     except RulesError:
         return ""
 

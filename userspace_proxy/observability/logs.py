@@ -26,7 +26,7 @@ class OneLineFormatter(logging.Formatter):
 
 
 def configure_logging(verbosity: int) -> None:
-    """Log to standard error: INFO, or DEBUG from `-v 4` on (kube-proxy's level for every connection)."""
+    """Log to standard error: INFO, or DEBUG from `-v 4` on (the level at which kube-proxy tells details)."""
     handler = logging.StreamHandler()
     handler.setFormatter(OneLineFormatter())
     logging.basicConfig(

@@ -178,7 +178,11 @@ async def _load_configuration(kubeconfig: Path | None) -> Configuration:
                 reason = _one_line(error)
             case _:
                 reason = f"it is malformed ({type(error).__name__}: {_one_line(error)})"
-        where = f"the kubeconfig {kubeconfig}" if kubeconfig else "the in-cluster configuration"
+        where = (
+            f"the kubeconfig {kubeconfig}"
+            if kubeconfig
+            else "the in-cluster configuration (give --kubeconfig or --manifests outside a cluster)"
+        )
         raise SourceError(f"cannot use {where}: {reason}") from error
     return configuration
 

@@ -85,7 +85,7 @@ class _Version:
 class _File:
     """A file as last read. `failure` says why its latest version could not be; `manifest` is older then."""
 
-    version: _Version | None = field(compare=False)
+    version: _Version | str | None = field(compare=False)
     manifest: Manifest = field(default_factory=Manifest)
     failure: str = ""
 
@@ -95,7 +95,7 @@ class _Directory:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._seen: dict[str, _Version] | None = None
+        self._seen: dict[str, _Version | str] | None = None
         self._files: dict[str, _File] = {}
         self._failure = ""
 
@@ -118,7 +118,7 @@ class _Directory:
             self._seen = versions
         return self._contents() if is_first or before != (self._failure, self._files) else None
 
-    def _current(self, name: str, version: _Version) -> _File | None:
+    def _current(self, name: str, version: _Version | str) -> _File | None:
         known = self._files.get(name)
         if known is not None and known.version == version:
             return known
@@ -126,6 +126,8 @@ class _Directory:
         if self._seen is not None and self._seen.get(name) != version:
             return known
         manifest = known.manifest if known else Manifest()
+        if isinstance(version, str):
+            return _File(version, manifest, f"cannot be read: {version}")
         if version.size > MAX_FILE_BYTES:
             return _File(version, manifest, f"is larger than {MAX_FILE_BYTES >> 20} MiB")
         try:
@@ -166,17 +168,22 @@ class _Directory:
         return _Contents(tuple(objects), origins, problems)
 
 
-def _versions(directory: Path) -> dict[str, _Version]:
-    """The manifest files in `directory` by name, symlinks followed. Raises OSError if it cannot be listed."""
-    versions = {}
+def _versions(directory: Path) -> dict[str, _Version | str]:
+    """The manifest files in `directory` by name, symlinks followed; why, where the system shows no version.
+
+    Raises OSError if the directory cannot be listed.
+    """
+    versions: dict[str, _Version | str] = {}
     with os.scandir(directory) as entries:
         for entry in entries:
             if entry.name.startswith(".") or Path(entry.name).suffix not in SUFFIXES:
                 continue
             try:
                 status = entry.stat()
-            except OSError:
-                continue  # Deleted meanwhile, or a symlink to nothing.
+            except OSError as error:
+                if entry.is_symlink() or not isinstance(error, FileNotFoundError):  # else deleted meanwhile
+                    versions[entry.name] = error.strerror or str(error)
+                continue
             if stat.S_ISREG(status.st_mode):
                 versions[entry.name] = _Version(status.st_ctime_ns, status.st_size, status.st_ino)
     return versions
