@@ -16,7 +16,14 @@ from userspace_proxy.agent.portal_capture import PortalCapture, stale_udp_fronte
 from userspace_proxy.core.service_port import Frontend, IPFamily, Port, Protocol, ProxyPort
 from userspace_proxy.errors import RulesError
 from userspace_proxy.iptables.capture import Capture
-from userspace_proxy.iptables.portal_rules import CaptureSettings, Portal, Refusal, portal_rules
+from userspace_proxy.iptables.portal_rules import (
+    AdoptedPorts,
+    CaptureSettings,
+    Destination,
+    Portal,
+    Refusal,
+    portal_rules,
+)
 from userspace_proxy.iptables.rules import PortRange, RuleSet, Table, as_installed
 
 SETTINGS = CaptureSettings(IPFamily.IPV4, PortRange(11000, 29999), ProxyPort(11000), ProxyPort(11001))
@@ -25,7 +32,8 @@ SETTINGS = CaptureSettings(IPFamily.IPV4, PortRange(11000, 29999), ProxyPort(110
 def portal(
     address: str, proxy_port: int, protocol: Protocol = Protocol.UDP, refusal: Refusal | None = None
 ) -> Portal:
-    return Portal(Frontend(address, protocol, Port(53)), ProxyPort(proxy_port), "default/dns", refusal)
+    destination = Destination(ProxyPort(proxy_port), refusal)
+    return Portal(Frontend(address, protocol, Port(53)), "default/dns", destination, destination)
 
 
 def portals(*given: Portal) -> dict[Frontend, Portal]:
@@ -79,7 +87,9 @@ def with_capture(scenario: Callable[[Fixture], Awaitable[None]], installed: Rule
 def test_nothing_is_touched_before_something_is_wanted() -> None:
     async def scenario(fixture: Fixture) -> None:
         earlier = portals(portal("10.96.0.10", 12000))
-        assert await fixture.capture.adopt() == {frontend: ProxyPort(12000) for frontend in earlier}
+        assert await fixture.capture.adopt() == dict.fromkeys(
+            earlier, AdoptedPorts(ProxyPort(12000), ProxyPort(12000))
+        )
         for _ in range(10):  # several verification periods
             await asyncio.sleep(0.01)
         assert fixture.backend.commits == []

@@ -20,12 +20,13 @@ from userspace_proxy.core.cluster_state import ClusterState
 from userspace_proxy.core.objects import ApiObject, Deleted, Kind, Listed, Service, Upserted, kind_of
 from userspace_proxy.core.port_claims import PortRange as ProxyPortRange
 from userspace_proxy.core.port_claims import ProxyPortClaims
-from userspace_proxy.core.service_port import Frontend, IPFamily, Port, Protocol, ProxyPort
+from userspace_proxy.core.proxy_plan import HealthCheck
+from userspace_proxy.core.service_port import Frontend, IPFamily, Port, Protocol, ProxyPort, ServiceName
 from userspace_proxy.dataplane.listening_sockets import ListeningSockets
 from userspace_proxy.dataplane.messages import ServicePortConfig
 from userspace_proxy.errors import StartupError
 from userspace_proxy.iptables.capture import Capture
-from userspace_proxy.iptables.portal_rules import CaptureSettings, Portal, Refusal, portal_rules
+from userspace_proxy.iptables.portal_rules import CaptureSettings, Destination, Portal, Refusal, portal_rules
 from userspace_proxy.iptables.rules import PortRange, RuleSet
 
 SETTINGS = CaptureSettings(IPFamily.IPV4, PortRange(11000, 29999), ProxyPort(11000), ProxyPort(11001))
@@ -53,6 +54,7 @@ class FakeWorkers:
 class Fixture:
     def __init__(self, rules_thread: ThreadPoolExecutor, installed: RuleSet, max_descriptors: int) -> None:
         self.workers = FakeWorkers()
+        self.health_checks: dict[ServiceName, HealthCheck] = {}
         self.backend = FakeBackend(installed)
         self.sockets = ListeningSockets(
             ProxyPortClaims(ProxyPortRange(11000, 29999)), {IPFamily.IPV4: "127.0.0.1"}, Random(1)
@@ -69,6 +71,8 @@ class Fixture:
             workers=self.workers,
             captures=[self.capture],
             origin_of=lambda key: "manifests/web.yaml",
+            serve_health_checks=self.health_checks.update,
+            node_changed=lambda: None,
             udp_timeout_seconds=None,
             max_descriptors=max_descriptors,
         )
@@ -113,6 +117,11 @@ def with_proxier(
                 fixture.sockets.close_all()
 
     uvloop.run(run())
+
+
+def led_to(frontend: Frontend, proxy_port: int) -> Portal:
+    destination = Destination(ProxyPort(proxy_port))
+    return Portal(frontend, "default/web", destination, destination)
 
 
 def web(*endpoints: str) -> tuple[Service, ApiObject]:
@@ -164,7 +173,7 @@ def test_a_change_of_endpoints_touches_no_rule() -> None:
 def test_the_last_endpoint_gone_is_refused_and_back_is_served() -> None:
     async def scenario(fixture: Fixture) -> None:
         def refusal() -> Refusal | None:
-            return fixture.capture.committed[WEB].refusal
+            return fixture.capture.committed[WEB].outside.refusal
 
         fixture.list_objects(*web("10.244.1.2"))
         await fixture.until(lambda: WEB in fixture.capture.committed)
@@ -195,13 +204,13 @@ def test_a_service_that_returns_before_its_listener_closed_keeps_it() -> None:
     async def scenario(fixture: Fixture) -> None:
         fixture.list_objects(*web("10.244.1.2"))
         await fixture.until(lambda: WEB in fixture.capture.committed)
-        port = fixture.capture.committed[WEB].proxy_port
+        port = fixture.capture.committed[WEB].outside.proxy_port
         fixture.backend.failures = 1
         fixture.delete(Kind.SERVICE, "web")
         await fixture.until(lambda: fixture.backend.failures == 0)
         fixture.put(web()[0])
         await fixture.until(lambda: fixture.capture.committed.get(WEB) is not None)
-        assert fixture.capture.committed[WEB].proxy_port == port
+        assert fixture.capture.committed[WEB].outside.proxy_port == port
         assert len(fixture.sockets) == 1
 
     with_proxier(scenario)
@@ -211,18 +220,18 @@ def test_a_changed_policy_gets_its_own_listener_and_the_old_one_goes() -> None:
     async def scenario(fixture: Fixture) -> None:
         fixture.list_objects(*web("10.244.1.2"))
         await fixture.until(lambda: WEB in fixture.capture.committed)
-        old = fixture.capture.committed[WEB].proxy_port
+        old = fixture.capture.committed[WEB].outside.proxy_port
         fixture.put(service("web", at="10.96.0.10", internal_traffic_policy="Local"))
-        await fixture.until(lambda: fixture.capture.committed[WEB].proxy_port != old)
+        await fixture.until(lambda: fixture.capture.committed[WEB].outside.proxy_port != old)
         await fixture.until(lambda: len(fixture.sockets) == 1)
-        assert fixture.capture.committed[WEB].refusal is Refusal.DROP
+        assert fixture.capture.committed[WEB].outside.refusal is Refusal.DROP
         assert [listener.policy for listener in fixture.workers.serves[KEY].listeners] == ["Local"]
 
     with_proxier(scenario)
 
 
 def test_the_ports_of_an_earlier_run_are_bound_again() -> None:
-    earlier = portal_rules([Portal(WEB, ProxyPort(12345), "default/web")], SETTINGS)
+    earlier = portal_rules([led_to(WEB, 12345)], SETTINGS)
 
     async def scenario(fixture: Fixture) -> None:
         fixture.list_objects(*web("10.244.1.2"))
@@ -237,7 +246,7 @@ def test_nobody_else_gets_a_port_to_which_old_rules_still_lead() -> None:
     """Else clients of one Service would reach another until the rules are there."""
     first, last = 12400, 12409
     earlier = [
-        Portal(Frontend(f"10.96.9.{port - first}", Protocol.TCP, Port(80)), ProxyPort(port), "default/gone")
+        led_to(Frontend(f"10.96.9.{port - first}", Protocol.TCP, Port(80)), port)
         for port in range(first, last)
     ]
 
@@ -252,12 +261,12 @@ def test_nobody_else_gets_a_port_to_which_old_rules_still_lead() -> None:
 
 
 def test_a_port_that_a_stranger_took_meanwhile_gets_a_new_one() -> None:
-    earlier = portal_rules([Portal(WEB, ProxyPort(12346), "default/web")], SETTINGS)
+    earlier = portal_rules([led_to(WEB, 12346)], SETTINGS)
 
     async def scenario(fixture: Fixture) -> None:
         fixture.list_objects(*web("10.244.1.2"))
         await fixture.until(
-            lambda: fixture.capture.committed.get(WEB, Portal(WEB, ProxyPort(12346), "")).proxy_port != 12346
+            lambda: fixture.capture.committed.get(WEB, led_to(WEB, 12346)).outside.proxy_port != 12346
         )
 
     with socket.create_server(("127.0.0.1", 12346)):

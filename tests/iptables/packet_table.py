@@ -11,6 +11,7 @@ from enum import Enum
 from ipaddress import ip_address
 
 from tests.support.packet_tracer import Delivered, Dropped, Ending, Node, Packet, PassedOn, Refused
+from userspace_proxy.core.local_traffic import LocalTraffic
 from userspace_proxy.core.service_port import (
     EVERY_LOCAL_ADDRESS,
     Frontend,
@@ -22,7 +23,6 @@ from userspace_proxy.core.service_port import (
 from userspace_proxy.iptables.portal_rules import (
     CaptureSettings,
     Destination,
-    LocalTraffic,
     Portal,
     Refusal,
 )

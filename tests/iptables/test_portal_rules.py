@@ -26,11 +26,11 @@ from tests.iptables.packet_table import (
     to,
 )
 from tests.support.packet_tracer import Delivered, Dropped, Packet, PassedOn, trace
+from userspace_proxy.core.local_traffic import LocalTraffic
 from userspace_proxy.core.service_port import Frontend, Port, Protocol, ProxyPort
 from userspace_proxy.iptables.portal_rules import (
     AdoptedPorts,
     CaptureSettings,
-    LocalTraffic,
     Portal,
     PortalRules,
     Refusal,

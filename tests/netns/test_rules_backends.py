@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.iptables.packet_table import ADDRESSES, TCP, V4, V6, portal, portals, to, wirings
-from userspace_proxy.core.service_port import IPFamily, Protocol
+from tests.iptables.packet_table import ADDRESSES, TCP, UDP, V4, V6, portal, portals, to, wirings
+from userspace_proxy.core.service_port import EVERY_LOCAL_ADDRESS, IPFamily, Protocol
 from userspace_proxy.demo.namespaces import Namespace
 from userspace_proxy.errors import RulesError
 from userspace_proxy.iptables import python_iptables
@@ -206,6 +206,23 @@ def test_edits_stay_edits(host: Host) -> None:
         assert host.sync(fewer).rule_count == 1
         assert host.sync(fewer, verify=True).changes == ()
         assert host.sync(host.wanted.rules(host.wanted.many)).rule_count == 1
+
+
+def test_every_way_to_branch_is_read_back(host: Host) -> None:
+    service, external = ADDRESSES[host.family].service, ADDRESSES[host.family].external
+    everywhere = EVERY_LOCAL_ADDRESS[host.family]
+    portals = [
+        *host.wanted.many,
+        *(portal(f"{external}1", TCP, port, 20001) for port in range(1, 65000, 700)),
+        *(portal(f"{external}1", UDP, port, 20001) for port in range(100, 140)),
+        *(portal(f"{service}1", UDP, port, 20001) for port in range(100, 110)),
+        *(portal(everywhere, TCP, port, 20001) for port in range(1, 65536, 399)),
+        *(portal(everywhere, UDP, port, 20001, 20002) for port in range(1, 32000, 900)),
+    ]
+    wanted = host.wanted.rules(portals)
+    host.sync(wanted)
+    assert dict(host.read().chains) == dict(wanted.chains)
+    assert plan_changes(host.read(), wanted) == ()
 
 
 def test_chains_branch_and_shrink_and_are_cleaned_up(host: Host) -> None:

@@ -15,7 +15,7 @@ from userspace_proxy.demo.namespaces import Namespace
 from userspace_proxy.errors import StartupError
 from userspace_proxy.iptables import python_iptables, variant
 from userspace_proxy.iptables.capture import Capture
-from userspace_proxy.iptables.iptables_restore import IptablesRestore, Variant
+from userspace_proxy.iptables.iptables_restore import IptablesRestore, Variant, find_program
 from userspace_proxy.iptables.portal_rules import portal_rules
 from userspace_proxy.iptables.python_iptables import PythonIptables
 from userspace_proxy.iptables.rule_changes import TableChange
@@ -122,7 +122,7 @@ def test_rules_can_be_had_in_both_families_here(host: Namespace, family: IPFamil
 
 
 def test_a_host_without_ip6tables_says_so(host: Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
-    find = variant.find_program
+    find = find_program
     monkeypatch.setattr(variant, "find_program", lambda name: None if "ip6" in name else find(name))
     assert host.call(lambda: why_unavailable(V4)) is None
     why = host.call(lambda: why_unavailable(V6))

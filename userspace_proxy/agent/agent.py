@@ -34,7 +34,7 @@ from userspace_proxy.dataplane.worker_pool import WorkerPool
 from userspace_proxy.errors import StartupError
 from userspace_proxy.iptables.capture import Capture
 from userspace_proxy.iptables.portal_rules import CaptureSettings
-from userspace_proxy.iptables.variant import BackendChoice, family_is_available, open_backend
+from userspace_proxy.iptables.variant import BackendChoice, detect_variant, open_backend, why_unavailable
 from userspace_proxy.netlink.conntrack import delete_stale_udp
 from userspace_proxy.netlink.node_network import (
     NetworkChanges,
@@ -90,11 +90,10 @@ async def run_agent(configuration: Configuration) -> None:
             refusing_port=sockets.reserve_port(),
             silent_port=sockets.reserve_port(),
         )
+        choice = await rules_thread.run(partial(_backend_choice, configuration))
         captures: list[_FittedCapture] = []
         for family in families:
-            backend = await rules_thread.run(
-                partial(open_backend, BackendChoice(configuration.iptables_backend), family)
-            )
+            backend = await rules_thread.run(partial(open_backend, choice, family))
             settings = fit(family, networks[family], state.node_facts, before=None)
             capture = PortalCapture(
                 capture=Capture(backend),
@@ -180,10 +179,19 @@ class _RulesThread:
 
 def _families() -> list[IPFamily]:
     """IPv4, and IPv6 where this host has it."""
-    families = [IPFamily.IPV4]
-    if family_is_available(IPFamily.IPV6):
-        families.append(IPFamily.IPV6)
-    return families
+    why = why_unavailable(IPFamily.IPV6)
+    if why is not None:
+        logger.info("Services are served in IPv4 alone: %s", why)
+        return [IPFamily.IPV4]
+    return [IPFamily.IPV4, IPFamily.IPV6]
+
+
+def _backend_choice(configuration: Configuration) -> BackendChoice:
+    """One for both families: what the host uses for IPv4 decides where nothing else is said."""
+    choice = BackendChoice(configuration.iptables_backend)
+    if choice is BackendChoice.AUTO:
+        return BackendChoice(detect_variant(IPFamily.IPV4).value)
+    return choice
 
 
 def _require_local(bind_address: str | None, networks: Sequence[NodeNetwork]) -> None:

@@ -17,6 +17,7 @@ from enum import Enum
 from ipaddress import ip_network
 from operator import attrgetter
 
+from userspace_proxy.core.local_traffic import LocalTraffic
 from userspace_proxy.core.service_port import (
     EVERY_LOCAL_ADDRESS,
     Frontend,
@@ -83,17 +84,6 @@ class Portal:
     outside: Destination
     inside: Destination
     source_ranges: tuple[str, ...] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class LocalTraffic:
-    """What shows that the node's pods sent a packet: its source network, or the interface it came in by.
-
-    `in_interface` is a name, or the beginning of names with a "+" after it.
-    """
-
-    source: str | None = None
-    in_interface: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,8 +42,8 @@ NODEPORT_CONTAINER = Chain(Table.NAT, "KUBE-NODEPORT-CONTAINER")
 NODEPORT_HOST = Chain(Table.NAT, "KUBE-NODEPORT-HOST")
 PORTALS_GUARD = Chain(Table.FILTER, "KUBE-PORTALS-GUARD")
 
-_DIGEST_LETTERS: Final = 13
-"""Chain names have at most 28 characters; so many letters of base 32 are 65 bits."""
+_DIGEST_LETTERS: Final = 12
+"""Chain names have at most 28 characters; so many letters of base 32 are 60 bits."""
 
 NAMES_OF_OURS: Final = (
     r"KUBE-(?:PORTALS|NODEPORT)-(?:CONTAINER|HOST)|KUBE-PORTALS-GUARD"
