@@ -72,7 +72,7 @@ def serving(
     loop_factory: LoopFactory = uvloop.new_event_loop,
     *,
     max_conversations: int = 100,
-    conversation_seconds: float = DEADLINE_SECONDS,
+    conversation_seconds: float = 3600.0,
 ) -> Iterator[Node]:
     """A node whose ports are closed at the end. Nothing may have gone wrong unseen in its loop."""
     unseen: list[object] = []
