@@ -5,14 +5,14 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.netns.test_rules_packets import REFUSED, UNANSWERED, Answering, ask
-from userspace_proxy.core.service_port import Protocol
+from tests.netns.test_rules_packets import IP_PKTINFO, REFUSED, UNANSWERED, Answering, ask
+from userspace_proxy.core.service_port import IPFamily, Protocol
 from userspace_proxy.demo.namespaces import Namespace
 from userspace_proxy.demo.node_network import NodeNetwork, PodWiring
 
@@ -103,6 +103,100 @@ def test_a_udp_answer_to_redirected_local_traffic_must_leave_from_where_the_ques
         server.sendto(b"from an address that the kernel picks", address)
         with pytest.raises(TimeoutError):
             client.recv(100)
+
+
+NODE_PORT = 30080
+LOOPBACK = {"iptables-nft": "127.0.0.1", "ip6tables-nft": "::1"}
+NODE_ADDRESS = {"iptables-nft": "192.0.2.10", "ip6tables-nft": "2001:db8::a"}
+
+
+@pytest.fixture
+def dual_stack() -> Iterator[Namespace]:
+    """A node with addresses of both families."""
+    with NodeNetwork(ipv6=True) as network:
+        yield network.node
+
+
+def capture_node_port(node: Namespace, program: str, protocol: Protocol, target: str) -> None:
+    match = f"-m addrtype --dst-type LOCAL -p {protocol.value.lower()} --dport {NODE_PORT}"
+    node.run(program, *f"-t nat -A OUTPUT {match} -j {target}".split())
+
+
+@pytest.mark.parametrize("protocol", list(Protocol))
+@pytest.mark.parametrize("program", list(LOOPBACK))
+@pytest.mark.parametrize("to", ["loopback", "node address"])
+def test_node_ports_on_loopback_need_no_route_localnet(
+    dual_stack: Namespace, program: str, protocol: Protocol, to: str
+) -> None:
+    """By REDIRECT, and by DNAT to the one address that listeners are bound to."""
+    family = IPFamily.IPV4 if program == "iptables-nft" else IPFamily.IPV6
+    address = NODE_ADDRESS[program]
+    host = f"[{address}]" if family is IPFamily.IPV6 else address
+    target = f"DNAT --to-destination {host}:{PROXY_PORT}"
+    if to == "loopback":
+        address, target = LOOPBACK[program], f"REDIRECT --to-ports {PROXY_PORT}"
+    capture_node_port(dual_stack, program, protocol, target)
+    assert dual_stack.call(Path("/proc/sys/net/ipv4/conf/all/route_localnet").read_text) == "0\n"
+    with closing(Answering(dual_stack, {(protocol, PROXY_PORT)}, address, family)):
+        for destination in (LOOPBACK[program], NODE_ADDRESS[program]):
+            assert ask(dual_stack, protocol, destination, NODE_PORT) == str(PROXY_PORT)
+
+
+def test_an_answer_that_must_leave_by_the_interface_of_its_address_does_not_reach_loopback(
+    dual_stack: Namespace,
+) -> None:
+    """Why workers give the address that an answer leaves from, and not the interface."""
+    capture_node_port(dual_stack, "iptables-nft", UDP, f"DNAT --to-destination 192.0.2.10:{PROXY_PORT}")
+    with (
+        dual_stack.call(partial(socket.socket, type=socket.SOCK_DGRAM)) as server,
+        dual_stack.call(partial(socket.socket, type=socket.SOCK_DGRAM)) as client,
+    ):
+        server.bind(("192.0.2.10", PROXY_PORT))
+        server.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+        server.settimeout(2)
+        client.settimeout(0.2)
+        client.connect(("127.0.0.1", NODE_PORT))
+        client.send(b"?")
+        _, ((level, kind, info),), _, address = server.recvmsg(10, 100)
+        server.sendmsg([b"by that interface"], [(level, kind, info)], 0, address)
+        with pytest.raises(TimeoutError):
+            client.recv(100)
+        server.sendmsg([b"by any"], [(level, kind, bytes(4) + info[4:])], 0, address)
+        assert client.recv(100) == b"by any"
+
+
+def test_a_closed_port_behind_dnat_resets_what_127_0_0_1_sent_but_not_what_ipv6_loopback_sent(
+    dual_stack: Namespace,
+) -> None:
+    """Why the guard has a rule for ::1, whose REJECT does reach it."""
+    for program, host in (("iptables-nft", "192.0.2.10"), ("ip6tables-nft", "[2001:db8::a]")):
+        capture_node_port(dual_stack, program, TCP, f"DNAT --to-destination {host}:{PROXY_PORT}")
+    assert ask(dual_stack, TCP, "127.0.0.1", NODE_PORT) == REFUSED
+    assert ask(dual_stack, TCP, "::1", NODE_PORT) == UNANSWERED
+    reject = f"-A INPUT -s ::1 -p tcp --dport {PROXY_PORT} -j REJECT --reject-with tcp-reset"
+    dual_stack.run("ip6tables-nft", *reject.split())
+    assert ask(dual_stack, TCP, "::1", NODE_PORT) == REFUSED
+
+
+@pytest.mark.parametrize("variant", ["nft", "legacy"])
+def test_a_chain_s_name_has_at_most_28_characters(bridged: Node, variant: str) -> None:
+    for length, is_fine in ((28, True), (29, False)):
+        made = bridged.node.run(f"iptables-{variant}", "-t", "nat", "-N", "K" * length, check=False)
+        assert (made.returncode == 0) is is_fine
+
+
+def test_rules_that_jump_too_deep_are_refused(bridged: Node) -> None:
+    """Why chains branch to a depth that nobody who chooses addresses can drive further."""
+    for number in range(20):
+        bridged.iptables(f"-t nat -N DEEP{number}")
+    for number in range(14):
+        bridged.iptables(f"-t nat -A DEEP{number} -j DEEP{number + 1}")
+    bridged.iptables("-t nat -A PREROUTING -j DEEP0")
+    deeper = [f"-t nat -A DEEP{number} -j DEEP{number + 1}" for number in range(14, 19)]
+    refused = [
+        rule for rule in deeper if bridged.node.run("iptables-nft", *rule.split(), check=False).returncode
+    ]
+    assert refused
 
 
 def test_the_node_s_own_traffic_needs_a_route_before_any_rule_sees_it(bridged: Node) -> None:
