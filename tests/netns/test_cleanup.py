@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,6 +42,7 @@ COMMIT
 """
 COUNTS_EVERYBODY = "-A INPUT -j KUBE-FIREWALL"
 """A rule that every packet passes: its counters are whoever's."""
+OURS = re.compile(r"(-j |-A |^:)KUBE-(PORTALS|NODEPORT)-")
 
 
 @pytest.fixture(params=["nft", "legacy", "python-iptables"])
@@ -63,7 +65,7 @@ def others(rules: list[str]) -> list[str]:
     return [
         split_counters(rule)[0] if COUNTS_EVERYBODY in rule else rule
         for rule in rules
-        if "-j KUBE-PORTALS-" not in rule and "-A KUBE-PORTALS-" not in rule and ":KUBE-PORTALS-" not in rule
+        if not OURS.search(rule)
     ]
 
 
@@ -91,10 +93,12 @@ def test_rules_of_others_survive_everything(node: ServiceNode) -> None:
 
 
 def test_nothing_is_left(node: ServiceNode) -> None:
-    rules, listening, files = node.rules(), sockets_of(node.node), files_of_the_system()
+    rules = [*node.rules(), *node.rules(family="IPv6")]
+    listening, files = sockets_of(node.node), files_of_the_system()
     node.agent.start()
     service = node.serve("greet", "name")
     who_greets(node.client, service["greet"], 3)
+    assert others(node.rules(family="IPv6")) != node.rules(family="IPv6")
     elsewhere = node.endpoints[0].address, ENDPOINT_PORTS["name"]
     with udp_client(node.client, service["name"]) as client, udp_client(node.node, elsewhere) as stranger:
         who_answers([client, stranger])
@@ -104,13 +108,14 @@ def test_nothing_is_left(node: ServiceNode) -> None:
         assert completed.returncode == 0, completed.stderr
         assert udp_conntrack_entries(node.node, service.cluster_ip) == []
         assert udp_conntrack_entries(node.node, elsewhere[0]) != []  # another's
-    assert node.rules() == rules
+    assert [*node.rules(), *node.rules(family="IPv6")] == rules
     assert [command_line(pid) for pid in node.node.pids()] == []
     assert sockets_of(node.node) == listening
     assert files_of_the_system() == files
     for variant in ("nft", "legacy"):
-        rules = installed_rules(node.node, variant)
-        assert others(rules) == rules
+        for family in ("IPv4", "IPv6"):
+            rules = installed_rules(node.node, variant, family=family)
+            assert others(rules) == rules
 
 
 def files_of_the_system() -> list[str]:

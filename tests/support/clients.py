@@ -15,17 +15,29 @@ Address: TypeAlias = tuple[str, int]
 
 PATIENCE_SECONDS = 5.0
 REFUSAL_SECONDS = 1.0
+SILENCE_SECONDS = 0.4
+REFUSED = "refused"
+SILENT = "silent"
+
+
+def family_of(address: Address) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address[0] else socket.AF_INET
 
 
 def sockets(
-    where: Namespace, count: int, kind: socket.SocketKind = socket.SOCK_STREAM, *, source: str = ""
+    where: Namespace,
+    count: int,
+    kind: socket.SocketKind = socket.SOCK_STREAM,
+    *,
+    source: str = "",
+    family: socket.AddressFamily = socket.AF_INET,
 ) -> list[socket.socket]:
     """Unconnected sockets inside `where`, bound to the address `source` if one is given."""
 
     def make() -> list[socket.socket]:
         made = []
         for _ in range(count):
-            sock = socket.socket(socket.AF_INET, kind)
+            sock = socket.socket(family, kind)
             made.append(sock)
             sock.settimeout(PATIENCE_SECONDS)
             if source:
@@ -37,7 +49,7 @@ def sockets(
 
 def connect(where: Namespace, address: Address, *, source: str = "") -> socket.socket:
     """A TCP connection from inside `where`."""
-    [sock] = sockets(where, 1, source=source)
+    [sock] = sockets(where, 1, source=source, family=family_of(address))
     try:
         sock.connect(address)
     except BaseException:
@@ -67,7 +79,7 @@ def greeting(sock: socket.socket) -> str:
 def who_greets(where: Namespace, address: Address, count: int = 1, *, source: str = "") -> list[str]:
     """Who answers `count` connections, one after the other."""
     names = []
-    for sock in sockets(where, count, source=source):
+    for sock in sockets(where, count, source=source, family=family_of(address)):
         with sock:
             sock.connect(address)
             names.append(greeting(sock))
@@ -80,7 +92,7 @@ def udp_client(where: Namespace, address: Address, *, source: str = "") -> socke
 
 
 def udp_clients(where: Namespace, address: Address, count: int, *, source: str = "") -> list[socket.socket]:
-    made = sockets(where, count, socket.SOCK_DGRAM, source=source)
+    made = sockets(where, count, socket.SOCK_DGRAM, source=source, family=family_of(address))
     for sock in made:
         sock.connect(address)
     return made
@@ -109,7 +121,7 @@ def expect_everybody(where: Namespace, tcp: Address, udp: Address, names: Collec
 
 def expect_refusal(where: Namespace, tcp: Address, udp: Address) -> None:
     """A reset, and an ICMP port unreachable, well before any time-out."""
-    with sockets(where, 1)[0] as client:
+    with sockets(where, 1, family=family_of(tcp))[0] as client:
         client.settimeout(REFUSAL_SECONDS)
         with pytest.raises(ConnectionRefusedError):
             client.connect(tcp)
@@ -117,3 +129,22 @@ def expect_refusal(where: Namespace, tcp: Address, udp: Address) -> None:
         client.settimeout(REFUSAL_SECONDS)
         with pytest.raises(ConnectionRefusedError):
             ask(client)
+
+
+def outcome(where: Namespace, protocol: str, address: Address, *, source: str = "") -> str:
+    """What one new client meets: the name of who answers, or that it is REFUSED or heard by nobody (SILENT)."""
+    kind = socket.SOCK_DGRAM if protocol == "UDP" else socket.SOCK_STREAM
+    with sockets(where, 1, kind, source=source, family=family_of(address))[0] as client:
+        client.settimeout(SILENCE_SECONDS)
+        try:
+            client.connect(address)
+            return who_answers([client])[0] if kind == socket.SOCK_DGRAM else greeting(client)
+        except ConnectionRefusedError:
+            return REFUSED
+        except TimeoutError:
+            return SILENT
+
+
+def outcomes(where: Namespace, protocol: str, address: Address, count: int = 3) -> set[str]:
+    """What `count` new clients meet, one after the other."""
+    return {outcome(where, protocol, address) for _ in range(count)}

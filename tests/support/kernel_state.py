@@ -12,12 +12,15 @@ _COUNTERS = re.compile(r"^\[(\d+):(\d+)\] (.*)$")
 _HANDLE = re.compile(r"# handle (\d+)$")
 
 
-def installed_rules(where: Namespace, variant: str, *, counters: bool = False) -> list[str]:
-    """All tables of a variant, as iptables-save prints them.
+def installed_rules(
+    where: Namespace, variant: str, *, counters: bool = False, family: str = "IPv4"
+) -> list[str]:
+    """All tables of a variant and a family, as iptables-save prints them.
 
     Without its remarks, and without the counters of built-in chains, which count everybody's packets.
     """
-    command = [f"iptables-{variant}-save", *(["-c"] if counters else [])]
+    tool = {"IPv4": "iptables", "IPv6": "ip6tables"}[family]
+    command = [f"{tool}-{variant}-save", *(["-c"] if counters else [])]
     lines = where.run(*command).stdout.splitlines()
     return [_BUILTIN_COUNTERS.sub(r"\1", line) for line in lines if not line.startswith("#")]
 

@@ -9,12 +9,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import msgspec
+
 from tests.support import objects
 from tests.support.agent import Agent
 from tests.support.clients import Address
 from tests.support.cluster_objects import ClusterObjects, ManifestDirectory
 from tests.support.kernel_state import installed_rules
 from tests.support.waiting import wait_until
+from userspace_proxy.core.objects import SliceEndpoint
 from userspace_proxy.demo.namespaces import Namespace
 from userspace_proxy.demo.node_network import NodeNetwork, PodWiring
 from userspace_proxy.demo.pods import start_server
@@ -62,11 +65,12 @@ class ServiceNode:
         folder: Path,
         *flags: str,
         wiring: PodWiring = PodWiring.BRIDGE,
+        ipv6: bool = False,
         second_node_address: bool = False,
         endpoints: int = 3,
         cluster: ClusterObjects | None = None,
     ) -> None:
-        self.network = NodeNetwork(wiring=wiring, second_node_address=second_node_address)
+        self.network = NodeNetwork(wiring=wiring, ipv6=ipv6, second_node_address=second_node_address)
         self.node = self.network.node
         self._variant = "legacy" if {"legacy", "python-iptables"} & {*flags} else "nft"
         self.objects = ManifestDirectory(folder / "manifests") if cluster is None else cluster
@@ -76,7 +80,7 @@ class ServiceNode:
             self.endpoints = [self.network.add_pod(f"web-{number + 1}") for number in range(endpoints)]
             with ThreadPoolExecutor(max(1, endpoints)) as threads:
                 list(threads.map(self.start_servers, self.endpoints))
-            self.objects.apply(objects.node("node-1", internal_ips=[self.node.address]))
+            self.apply_node()
             self.agent = Agent(
                 self.node,
                 folder / "agent.log",
@@ -108,7 +112,17 @@ class ServiceNode:
 
     def start_servers(self, pod: Namespace) -> None:
         """Start every kind of server in a pod; they call themselves like the pod."""
-        start_server(pod, *(f"{flag}={ENDPOINT_PORTS[name]}" for name, flag in SERVER_FLAGS.items()))
+        addresses = ("0.0.0.0", "::") if pod.address_v6 else ("0.0.0.0",)
+        start_server(
+            pod,
+            *(f"--bind={address}" for address in addresses),
+            *(f"{flag}={ENDPOINT_PORTS[name]}" for name, flag in SERVER_FLAGS.items()),
+        )
+
+    def apply_node(self, *, zone: str | None = None, pod_cidrs: Sequence[str] = ()) -> None:
+        """Write this node's Node object."""
+        addresses = [address for address in (self.node.address, self.node.address_v6) if address]
+        self.objects.apply(objects.node("node-1", zone=zone, internal_ips=addresses, pod_cidrs=pod_cidrs))
 
     @property
     def endpoint_addresses(self) -> list[str]:
@@ -154,6 +168,37 @@ class ServiceNode:
             )
         )
 
+    def apply_endpoints(
+        self,
+        of: str,
+        *endpoints: SliceEndpoint,
+        port_names: Sequence[str] = ("greet", "name"),
+        suffix: str = "",
+    ) -> None:
+        """Write the slices of the Service `of`, one for each family; an endpoint has addresses of both."""
+        for family in ("IPv4", "IPv6") if self.network.ipv6 else ("IPv4",):
+            entries = [
+                msgspec.structs.replace(
+                    endpoint,
+                    addresses=[text for text in endpoint.addresses if (":" in text) is (family == "IPv6")],
+                )
+                for endpoint in endpoints
+            ]
+            self.objects.apply(
+                objects.endpoint_slice(
+                    f"{of}-{family.lower()}{suffix}",
+                    of=of,
+                    ports=[_port(name, ENDPOINT_PORTS[name]) for name in port_names],
+                    endpoints=entries,
+                    address_type=family,
+                )
+            )
+
+    def endpoint_on(self, pod: Namespace, node: str | None = None, **conditions: bool) -> SliceEndpoint:
+        """A pod as an endpoint in every family that it has."""
+        addresses = [address for address in (pod.address, pod.address_v6) if address]
+        return objects.endpoint(*addresses, node=node, **conditions)
+
     def remove(self, service: ServedService) -> None:
         """Delete the Service and its slice, and wait until its rules are gone."""
         self.forget(service)
@@ -165,9 +210,9 @@ class ServiceNode:
             objects.service(service.name), objects.endpoint_slice(f"{service.name}-1", of=service.name)
         )
 
-    def rules(self, *, counters: bool = False) -> list[str]:
-        """All rules and chains on the node, in the variant that the agent uses."""
-        return installed_rules(self.node, self._variant, counters=counters)
+    def rules(self, *, counters: bool = False, family: str = "IPv4") -> list[str]:
+        """All rules and chains of a family on the node, in the variant that the agent uses."""
+        return installed_rules(self.node, self._variant, counters=counters, family=family)
 
     def rules_of(self, service: ServedService) -> list[str]:
         """The rules that name the Service."""

@@ -18,6 +18,7 @@ import argparse
 import asyncio
 import contextlib
 import hashlib
+import itertools
 import socket
 import struct
 import sys
@@ -124,18 +125,26 @@ async def serve(arguments: argparse.Namespace) -> None:
         (arguments.echo_udp, lambda datagram: datagram),
         (arguments.dns, lambda datagram: dns_answer(datagram, name, arguments.address)),
     ]
+    addresses: list[str] = arguments.bind or ["0.0.0.0"]
     for ports, serve_stream in streams:
         for port in ports:
-            await asyncio.start_server(_closing(name, serve_stream), arguments.bind, port, backlog=4096)
+            await asyncio.start_server(_closing(name, serve_stream), addresses, port, backlog=4096)
     loop = asyncio.get_running_loop()
     for ports, answer in datagrams:
-        for port in ports:
-            server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            server.setblocking(False)
-            server.bind((arguments.bind, port))
+        for address, port in itertools.product(addresses, ports):
+            server = _datagram_socket(address, port)
             loop.add_reader(server, answer_datagrams, server, answer)
     print("ready", flush=True)
     await asyncio.Event().wait()
+
+
+def _datagram_socket(address: str, port: int) -> socket.socket:
+    server = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+    if server.family == socket.AF_INET6:
+        server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    server.setblocking(False)
+    server.bind((address, port))
+    return server
 
 
 def _closing(
@@ -160,7 +169,7 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--name", required=True, help="what the server calls itself")
-    parser.add_argument("--bind", default="0.0.0.0", help="the address to listen on")
+    parser.add_argument("--bind", action="append", help="an address to listen on (default: 0.0.0.0)")
     parser.add_argument("--address", default="127.0.0.1", help="the address that --dns answers with")
     for flag in ("http", "greet", "digest", "reset", "udp", "echo-udp", "dns"):
         parser.add_argument(f"--{flag}", type=int, action="append", default=[], metavar="PORT")
