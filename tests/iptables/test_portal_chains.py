@@ -173,6 +173,16 @@ def test_one_address_with_many_ports_branches_by_protocol_and_port() -> None:
     ]
 
 
+def test_an_address_with_many_ports_among_others_has_a_chain_for_all_of_them() -> None:
+    portals = [
+        *(portal("10.96.0.1", TCP, port, 20001) for port in range(8000, 8040)),
+        *(portal(f"10.96.0.{host}", TCP, 80, 20001) for host in range(2, 40)),
+    ]
+    rules = portal_rules(portals, WIRING[V4].settings)
+    below = [rule for chain in rules.chains for rule in jumps_in(rules.chains[chain])]
+    assert "-d 10.96.0.1" in [str(rule).partition(" -j ")[0] for rule in below]
+
+
 def test_node_ports_branch_by_port() -> None:
     portals = [portal("0.0.0.0", TCP, port, 20001) for port in range(30000, 30040)]
     rules = portal_rules(portals, WIRING[V4].settings).chains[NODEPORT_CONTAINER]

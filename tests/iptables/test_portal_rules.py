@@ -122,6 +122,12 @@ def test_ranges_are_spelled_as_they_are_read_back() -> None:
     ]
 
 
+def test_a_range_of_all_addresses_is_no_condition() -> None:
+    assert rules_of(portal("198.51.100.1", TCP, 80, 20001, source_ranges=("0.0.0.0/0",)))[0] == (
+        "None None REDIRECT --to-ports 20001"
+    )
+
+
 def test_pods_in_a_source_range_are_those_in_both_networks() -> None:
     ranges = ("10.244.1.128/25", "10.0.0.0/8", "192.0.2.0/24")
     assert rules_of(portal("198.51.100.1", TCP, 80, 20001, 20002, ranges))[:2] == [

@@ -103,6 +103,22 @@ def test_spellings_of_one_rule_are_equal(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("printed", "ours"),
+    [
+        ("10.0.0.1/32", "10.0.0.1"),
+        ("10.0.0.0/31", "10.0.0.0/31"),
+        ("fd00::1/128", "fd00::1"),
+        ("2001:db8::/32", "2001:db8::/32"),
+        ("::ffff:10.0.0.0/104", "::ffff:a00:0/104"),
+        ("::10.0.0.1/128", "::a00:1"),
+    ],
+)
+def test_addresses_are_read_as_we_spell_them(printed: str, ours: str) -> None:
+    rule = parse_rule(f"-s {printed} -d {printed} -j DROP")
+    assert rule == Rule(target=Verdict.DROP, source=ours, destination=ours)
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "! -s 10.0.0.0/8 -j DROP",
