@@ -278,7 +278,7 @@ def test_more_listeners_than_descriptors_is_said_at_the_start() -> None:
 
     async def run() -> None:
         with ThreadPoolExecutor(1) as rules_thread:
-            fixture = Fixture(rules_thread, RuleSet(), max_descriptors=300)
+            fixture = Fixture(rules_thread, RuleSet(), max_descriptors=556)
             fixture.list_objects(*many)
             with pytest.raises(StartupError, match="50 listeners are needed"):
                 await fixture.proxier.run()
@@ -298,7 +298,7 @@ def test_later_what_does_not_fit_is_named_and_tried_again(caplog: pytest.LogCapt
         fixture.list_objects(*many[40:])
         await fixture.until(lambda: len(fixture.capture.committed) == 10)
 
-    with_proxier(scenario, max_descriptors=300)
+    with_proxier(scenario, max_descriptors=556)
     said = [record.message for record in caplog.records if "Listener not opened" in record.message]
     assert len(said) == 6
 

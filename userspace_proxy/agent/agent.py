@@ -7,40 +7,31 @@ import logging
 import random
 import signal
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from functools import partial
 from typing import Final, NoReturn, TypeVar
 
-from userspace_proxy.agent.capture_settings import capture_settings
+from userspace_proxy.agent.fitted_captures import FittedCaptures, RulesThread, read_networks
 from userspace_proxy.agent.host import (
     ephemeral_ports,
     raise_descriptor_limit,
     require_privileges,
     udp_flows_per_worker,
 )
-from userspace_proxy.agent.portal_capture import PortalCapture
 from userspace_proxy.agent.proxier import Proxier
 from userspace_proxy.agent.single_instance import SingleInstance
 from userspace_proxy.agent.supervision import run_together
 from userspace_proxy.configuration import Configuration
 from userspace_proxy.core.cluster_state import ClusterState
 from userspace_proxy.core.port_claims import ProxyPortClaims
-from userspace_proxy.core.service_port import EVERY_LOCAL_ADDRESS, IPFamily
+from userspace_proxy.core.service_port import EVERY_LOCAL_ADDRESS
 from userspace_proxy.dataplane.listening_sockets import ListeningSockets
 from userspace_proxy.dataplane.messages import WorkerLimits
 from userspace_proxy.dataplane.worker_pool import WorkerPool
 from userspace_proxy.errors import StartupError
-from userspace_proxy.iptables.capture import Capture
-from userspace_proxy.iptables.portal_rules import CaptureSettings
-from userspace_proxy.iptables.variant import BackendChoice, detect_variant, open_backend, why_unavailable
-from userspace_proxy.netlink.conntrack import delete_stale_udp
 from userspace_proxy.netlink.node_network import (
     NetworkChanges,
     NodeNetwork,
     NodeNetworkError,
-    read_node_network,
 )
 from userspace_proxy.observability.health_check_node_ports import HealthCheckNodePorts
 from userspace_proxy.sources import Source
@@ -66,44 +57,30 @@ async def run_agent(configuration: Configuration) -> None:
         instance = SingleInstance()
         instance.answer(loop)
         stack.callback(instance.close, loop)
-        rules_thread = _RulesThread(loop)
+        rules_thread = RulesThread(loop)
         stack.callback(rules_thread.executor.shutdown)
-
         changes = NetworkChanges()  # before the first look, so that nothing between them is missed
         stack.callback(changes.close)
-        families = await rules_thread.run(_families)
-        networks = {family: await rules_thread.run(partial(read_node_network, family)) for family in families}
+        networks = await read_networks(rules_thread)
         _require_local(configuration.bind_address, list(networks.values()))
+
+        state = ClusterState(configuration.node_name)
         sockets = ListeningSockets(
             ProxyPortClaims(configuration.proxy_port_range),
             {
                 family: configuration.bind_address_of(family) or EVERY_LOCAL_ADDRESS[family]
-                for family in families
+                for family in networks
             },
             random.SystemRandom(),
         )
         stack.callback(sockets.close_all)
-        state = ClusterState(configuration.node_name)
-        fit = partial(
-            capture_settings,
+        captures = FittedCaptures(
             configuration,
+            rules_thread,
             refusing_port=sockets.reserve_port(),
             silent_port=sockets.reserve_port(),
         )
-        choice = await rules_thread.run(partial(_backend_choice, configuration))
-        captures: list[_FittedCapture] = []
-        for family in families:
-            backend = await rules_thread.run(partial(open_backend, choice, family))
-            settings = fit(family, networks[family], state.node_facts, before=None)
-            capture = PortalCapture(
-                capture=Capture(backend),
-                settings=settings,
-                delete_stale_udp=delete_stale_udp,
-                rules_thread=rules_thread.executor,
-            )
-            captures.append(_FittedCapture(capture, settings))
-            logger.info("Rules are written: family=%s by=%s", family.value, backend)
-
+        await captures.open(networks, state.node_facts)
         workers = WorkerPool(
             loop,
             size=configuration.workers,
@@ -117,16 +94,14 @@ async def run_agent(configuration: Configuration) -> None:
         source = _source_of(configuration)
         node_changed = asyncio.Event()
         health_checks = HealthCheckNodePorts(
-            loop,
-            is_healthy=lambda: True,
-            addresses=lambda: [EVERY_LOCAL_ADDRESS[family] for family in families],
+            loop, is_healthy=lambda: True, addresses=captures.node_port_addresses
         )
         stack.push_async_callback(health_checks.close)
         proxier = Proxier(
             state=state,
             sockets=sockets,
             workers=workers,
-            captures=[fitted.capture for fitted in captures],
+            captures=list(captures),
             origin_of=source.origin_of,
             serve_health_checks=health_checks.serve,
             node_changed=node_changed.set,
@@ -137,61 +112,22 @@ async def run_agent(configuration: Configuration) -> None:
         logger.info(
             "Started: node=%s families=%s workers=%d proxy_ports=%s",
             configuration.node_name,
-            ",".join(family.value for family in families),
+            ",".join(family.value for family in networks),
             configuration.workers,
             configuration.proxy_port_range,
         )
 
-        async def fit_captures() -> None:
-            for fitted in captures:
-                family = fitted.capture.family
-                network = await rules_thread.run(partial(read_node_network, family))
-                fitted.settings = fit(family, network, state.node_facts, before=fitted.settings)
-                fitted.capture.capture_with(fitted.settings)
+        async def refit() -> None:
+            await captures.refit(state.node_facts)
+            health_checks.serve(proxier.health_checks)
 
         await run_together(
             _until_told_to_stop(loop),
             source.run(proxier),
             proxier.run(),
-            _follow_node(changes, node_changed, fit_captures),
+            _follow_node(changes, node_changed, refit),
         )
         logger.info("Stopped: rules stay for the next run, `userspace-proxy cleanup` removes them")
-
-
-@dataclass(slots=True)
-class _FittedCapture:
-    """A capture, and the settings that fitted the node when it was last looked at."""
-
-    capture: PortalCapture
-    settings: CaptureSettings
-
-
-class _RulesThread:
-    """The one thread in which iptables and netlink block."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.executor = ThreadPoolExecutor(1, thread_name_prefix="rules")
-        self._loop = loop
-
-    async def run(self, work: Callable[[], _T]) -> _T:
-        return await self._loop.run_in_executor(self.executor, work)
-
-
-def _families() -> list[IPFamily]:
-    """IPv4, and IPv6 where this host has it."""
-    why = why_unavailable(IPFamily.IPV6)
-    if why is not None:
-        logger.info("Services are served in IPv4 alone: %s", why)
-        return [IPFamily.IPV4]
-    return [IPFamily.IPV4, IPFamily.IPV6]
-
-
-def _backend_choice(configuration: Configuration) -> BackendChoice:
-    """One for both families: what the host uses for IPv4 decides where nothing else is said."""
-    choice = BackendChoice(configuration.iptables_backend)
-    if choice is BackendChoice.AUTO:
-        return BackendChoice(detect_variant(IPFamily.IPV4).value)
-    return choice
 
 
 def _require_local(bind_address: str | None, networks: Sequence[NodeNetwork]) -> None:

@@ -33,7 +33,7 @@ def capture_settings(
         node_address=_node_address(network, stated, before.node_address if before else None),
         local_traffic=local_traffic(configuration.detect_local, family, facts.pod_cidrs),
         nodeport_addresses=nodeport_cidrs(
-            configuration.nodeport_addresses, family, stated or _local_addresses(network)
+            configuration.nodeport_addresses, family, stated or local_addresses(network)
         ),
     )
 
@@ -46,14 +46,14 @@ def _node_address(network: NodeNetwork, stated: tuple[str, ...], before: str | N
     """
     if not network.unnumbered and before is None:
         return None
-    local = _local_addresses(network)
+    local = local_addresses(network)
     here = [address for address in stated if address in local]
     if before in local and not here:
         return before
     return next(iter([*here, *local]), None)
 
 
-def _local_addresses(network: NodeNetwork) -> tuple[str, ...]:
+def local_addresses(network: NodeNetwork) -> tuple[str, ...]:
     """The node's addresses that others can reach."""
     return tuple(
         entry.address

@@ -51,7 +51,7 @@ logger = logging.getLogger(__name__)
 
 _REFUSALS: Final = {Outcome.SERVE: None, Outcome.REFUSE: Refusal.REJECT, Outcome.DROP: Refusal.DROP}
 _OPEN_AT_ONCE: Final = 200
-_RESERVED_DESCRIPTORS: Final = 256
+_RESERVED_DESCRIPTORS: Final = 512
 _RETRY_SECONDS: Final = 5.0
 
 
@@ -102,6 +102,11 @@ class Proxier:
         self._given: dict[ListenerName, tuple[Endpoint, ...]] = {}
         self._outdated: set[ServicePortName] = set()
         self._is_serving = False
+
+    @property
+    def health_checks(self) -> Mapping[ServiceName, HealthCheck]:
+        """What load balancers are to be told now."""
+        return self._plan.health_checks
 
     def observe(self, events: Sequence[Event]) -> None:
         """Fold events in; their effect follows."""

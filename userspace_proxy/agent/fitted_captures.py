@@ -1,0 +1,123 @@
+"""The captures of every family that this node has, fitted to its interfaces, addresses and Node object."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+from userspace_proxy.agent.capture_settings import capture_settings, local_addresses
+from userspace_proxy.agent.portal_capture import PortalCapture
+from userspace_proxy.configuration import Configuration
+from userspace_proxy.core.cluster_state import NodeFacts
+from userspace_proxy.core.service_port import EVERY_LOCAL_ADDRESS, IPFamily, ProxyPort
+from userspace_proxy.iptables.capture import Capture
+from userspace_proxy.iptables.portal_rules import CaptureSettings
+from userspace_proxy.iptables.variant import BackendChoice, detect_variant, open_backend, why_unavailable
+from userspace_proxy.netlink.conntrack import delete_stale_udp
+from userspace_proxy.netlink.node_network import NodeNetwork, read_node_network
+
+logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+
+class RulesThread:
+    """The one thread in which iptables and netlink block."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.executor = ThreadPoolExecutor(1, thread_name_prefix="rules")
+        self._loop = loop
+
+    async def run(self, work: Callable[[], _T]) -> _T:
+        return await self._loop.run_in_executor(self.executor, work)
+
+
+async def read_networks(rules_thread: RulesThread) -> dict[IPFamily, NodeNetwork]:
+    """The node's network in IPv4, and in IPv6 where this host has it. Raises `NodeNetworkError`."""
+    families = [IPFamily.IPV4]
+    why = await rules_thread.run(partial(why_unavailable, IPFamily.IPV6))
+    if why is None:
+        families.append(IPFamily.IPV6)
+    else:
+        logger.info("Services are served in IPv4 alone: %s", why)
+    return {family: await rules_thread.run(partial(read_node_network, family)) for family in families}
+
+
+@dataclass(slots=True)
+class _Fitted:
+    capture: PortalCapture
+    settings: CaptureSettings
+    network: NodeNetwork
+
+
+class FittedCaptures:
+    """Iterates over the captures. `open` makes them, `refit` fits them to a node that has changed."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        rules_thread: RulesThread,
+        *,
+        refusing_port: ProxyPort,
+        silent_port: ProxyPort,
+    ) -> None:
+        self._configuration = configuration
+        self._rules_thread = rules_thread
+        self._fit = partial(
+            capture_settings, configuration, refusing_port=refusing_port, silent_port=silent_port
+        )
+        self._fitted: dict[IPFamily, _Fitted] = {}
+
+    def __iter__(self) -> Iterator[PortalCapture]:
+        return iter([fitted.capture for fitted in self._fitted.values()])
+
+    async def open(self, networks: dict[IPFamily, NodeNetwork], facts: NodeFacts) -> None:
+        """Make a capture for each family. Raises `StartupError`."""
+        choice = await self._rules_thread.run(self._backend_choice)
+        for family, network in networks.items():
+            backend = await self._rules_thread.run(partial(open_backend, choice, family))
+            settings = self._fit(family, network, facts, before=None)
+            capture = PortalCapture(
+                capture=Capture(backend),
+                settings=settings,
+                delete_stale_udp=delete_stale_udp,
+                rules_thread=self._rules_thread.executor,
+            )
+            self._fitted[family] = _Fitted(capture, settings, network)
+            logger.info("Rules are written: family=%s by=%s", family.value, backend)
+
+    async def refit(self, facts: NodeFacts) -> None:
+        """Look at the node again. Raises `NodeNetworkError`; nothing changes then."""
+        for family, fitted in self._fitted.items():
+            fitted.network = await self._rules_thread.run(partial(read_node_network, family))
+            fitted.settings = self._fit(family, fitted.network, facts, before=fitted.settings)
+            fitted.capture.capture_with(fitted.settings)
+
+    def node_port_addresses(self) -> list[str]:
+        """Where ports of the node are to be open: what `--nodeport-addresses` leaves of its addresses."""
+        addresses: list[str] = []
+        for family, fitted in self._fitted.items():
+            cidrs = fitted.settings.nodeport_addresses
+            if cidrs is None:
+                addresses.append(EVERY_LOCAL_ADDRESS[family])
+                continue
+            networks = [ipaddress.ip_network(cidr) for cidr in cidrs]
+            addresses += [
+                address
+                for address in local_addresses(fitted.network)
+                if any(ipaddress.ip_address(address) in network for network in networks)
+            ]
+        return addresses
+
+    def _backend_choice(self) -> BackendChoice:
+        """One for both families: what the host uses for IPv4 decides where nothing else is said."""
+        choice = BackendChoice(self._configuration.iptables_backend)
+        if choice is BackendChoice.AUTO:
+            return BackendChoice(detect_variant(IPFamily.IPV4).value)
+        return choice
