@@ -130,6 +130,19 @@ def test_a_failing_commit_is_tried_until_it_succeeds(caplog: pytest.LogCaptureFi
     assert said == ["Rules cannot be installed, trying until they can: the table is locked by somebody else"]
 
 
+def test_it_is_unhealthy_while_a_change_waits_too_long() -> None:
+    async def scenario(fixture: Fixture) -> None:
+        assert fixture.capture.is_healthy()
+        fixture.backend.failures = 3
+        fixture.capture.want(portals(portal("10.96.0.10", 12000)))
+        while fixture.capture.is_healthy():
+            await asyncio.sleep(0.005)
+        await fixture.committed.get()
+        assert fixture.capture.is_healthy()
+
+    with_capture(scenario)
+
+
 def test_rules_that_somebody_removed_come_back() -> None:
     async def scenario(fixture: Fixture) -> None:
         fixture.capture.want(portals(portal("10.96.0.10", 12000)))

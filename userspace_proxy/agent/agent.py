@@ -94,7 +94,9 @@ async def run_agent(configuration: Configuration) -> None:
         source = _source_of(configuration)
         node_changed = asyncio.Event()
         health_checks = HealthCheckNodePorts(
-            loop, is_healthy=lambda: True, addresses=captures.node_port_addresses
+            loop,
+            is_healthy=lambda: all(capture.is_healthy() for capture in captures),
+            addresses=captures.node_port_addresses,
         )
         stack.push_async_callback(health_checks.close)
         proxier = Proxier(

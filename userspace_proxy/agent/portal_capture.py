@@ -66,6 +66,7 @@ class PortalCapture:
         self._verify_seconds = verify_seconds
         self.has_committed = False
         self._due = asyncio.Event()
+        self._waiting_since: float | None = None
         self._wanted: Portals | None = None
         self._committed: Portals = {}
         self._leads_to: frozenset[tuple[Protocol, ProxyPort]] = frozenset()
@@ -97,13 +98,25 @@ class PortalCapture:
     def want(self, portals: Portals) -> None:
         """Let the rules lead to exactly `portals`. Their listeners must serve already."""
         self._wanted = portals
-        self._due.set()
+        self._mark_due()
 
     def capture_with(self, settings: CaptureSettings) -> None:
         """Capture differently from now on, because the node's interfaces or addresses have changed."""
         if settings != self._settings:
             self._settings = settings
-            self._due.set()
+            self._mark_due()
+
+    def is_healthy(self) -> bool:
+        """Whether no change has waited for the rules longer than two verification periods."""
+        if self._waiting_since is None:
+            return True
+        waiting = asyncio.get_running_loop().time() - self._waiting_since
+        return waiting <= 2 * self._verify_seconds
+
+    def _mark_due(self) -> None:
+        if self._waiting_since is None:
+            self._waiting_since = asyncio.get_running_loop().time()
+        self._due.set()
 
     async def run(self, on_committed: Callable[[], Awaitable[None]]) -> NoReturn:
         """Carry out what is wanted, for ever; `on_committed` is awaited after each commit."""
@@ -126,6 +139,7 @@ class PortalCapture:
                     logger.error("Rules cannot be installed, trying until they can: %s", error)
                 await asyncio.sleep(min(0.1 * 2**failures, _MAX_RETRY_SECONDS))
                 continue
+            self._waiting_since = clock() if self._due.is_set() else None
             if failures:
                 logger.info("Rules can be installed again: failures=%d", failures)
                 failures = 0
