@@ -1,4 +1,4 @@
-"""Portals → rules: which rules capture a frontend's traffic, and which guard the proxy ports.
+"""Portals → rules: which rules capture a frontend's traffic, and what a restart reads out of them.
 
 A portal, as kube-proxy calls it, is a frontend whose traffic is led to a proxy port: a port of the node on
 which a worker listens. nat captures: what comes in from pods and other hosts in KUBE-PORTALS-CONTAINER, what
