@@ -25,7 +25,7 @@ from userspace_proxy.iptables.portal_rules import (
     CaptureSettings,
     Destination,
     Portal,
-    portal_rules,
+    PortalRules,
     read_portals,
 )
 
@@ -45,7 +45,7 @@ _SHARE_OF_TIME: Final = 0.1
 
 
 class PortalCapture:
-    """Owns the rules of one family. `capture` and `delete_stale_udp` are called in `rules_thread` alone.
+    """Owns the rules of one family. `capture`, the rules and `delete_stale_udp` are called in `rules_thread` alone.
 
     A run ends with `on_committed`; the next one waits for it.
     """
@@ -61,6 +61,7 @@ class PortalCapture:
     ) -> None:
         self._capture = capture
         self._settings = settings
+        self._rules = PortalRules()
         self._delete_stale_udp = delete_stale_udp
         self._rules_thread = rules_thread
         self._verify_seconds = verify_seconds
@@ -158,7 +159,7 @@ class PortalCapture:
     async def _sync(self, portals: Portals, *, verify: bool) -> None:
         settings = self._settings
         synced = await self._in_rules_thread(
-            lambda: self._capture.sync(portal_rules(portals.values(), settings), verify=verify)
+            lambda: self._capture.sync(self._rules.rule_set(portals.values(), settings), verify=verify)
         )
         if synced.had_drifted:
             logger.warning("Rules of ours were changed by somebody, repaired: rules=%d", synced.rule_count)

@@ -99,6 +99,7 @@ class Proxier:
         self._workers_lock = asyncio.Lock()
         self._adopted: dict[Frontend, AdoptedPorts] = {}
         self._unopened: set[ServicePortName] = set()
+        self._portals: dict[Frontend, Portal] = {}
         self._given: dict[ListenerName, tuple[Endpoint, ...]] = {}
         self._outdated: set[ServicePortName] = set()
         self._is_serving = False
@@ -261,13 +262,17 @@ class Proxier:
         portals: dict[IPFamily, dict[Frontend, Portal]] = {family: {} for family in self._captures}
         for frontend, planned in self._plan.portals.items():
             if planned.outside.listener in self._sockets and planned.inside.listener in self._sockets:
-                portals[planned.owner.family][frontend] = Portal(
+                portal = Portal(
                     frontend,
                     str(planned.owner),
                     self._destination_of(planned.outside),
                     self._destination_of(planned.inside),
                     planned.source_ranges,
                 )
+                known = self._portals.get(frontend)
+                # The same object where nothing differs, which spares the rules a comparison of all.
+                portals[planned.owner.family][frontend] = known if known == portal else portal
+        self._portals = {frontend: portal for found in portals.values() for frontend, portal in found.items()}
         for family, capture in self._captures.items():
             capture.want(portals[family])
 
