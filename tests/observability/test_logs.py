@@ -19,7 +19,7 @@ def line_of(message: str, *arguments: object, level: int = logging.INFO) -> str:
 
 def test_a_line_has_its_time_with_the_zone_its_level_and_its_message() -> None:
     line = line_of("Skipped: %s", "web", level=logging.WARNING)
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4} WARNING Skipped: web", line)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z WARNING Skipped: web", line)
 
 
 @pytest.mark.parametrize(

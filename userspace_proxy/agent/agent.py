@@ -92,13 +92,21 @@ async def run_agent(configuration: Configuration) -> None:
         )
         stack.push_async_callback(workers.close)
         source = _source_of(configuration)
-        node_changed = asyncio.Event()
         health_checks = HealthCheckNodePorts(
             loop,
             is_healthy=lambda: all(capture.is_healthy() for capture in captures),
             addresses=captures.node_port_addresses,
         )
         stack.push_async_callback(health_checks.close)
+
+        def node_changed() -> None:
+            captures.fit(state.node_facts)
+            health_checks.serve(proxier.health_checks)
+
+        async def network_changed() -> None:
+            await captures.refit(lambda: state.node_facts)
+            health_checks.serve(proxier.health_checks)
+
         proxier = Proxier(
             state=state,
             sockets=sockets,
@@ -106,7 +114,7 @@ async def run_agent(configuration: Configuration) -> None:
             captures=list(captures),
             origin_of=source.origin_of,
             serve_health_checks=health_checks.serve,
-            node_changed=node_changed.set,
+            node_changed=node_changed,
             udp_timeout_seconds=configuration.udp_timeout_seconds,
             max_descriptors=max_descriptors,
         )
@@ -119,15 +127,11 @@ async def run_agent(configuration: Configuration) -> None:
             configuration.proxy_port_range,
         )
 
-        async def refit() -> None:
-            await captures.refit(state.node_facts)
-            health_checks.serve(proxier.health_checks)
-
         await run_together(
             _until_told_to_stop(loop),
             source.run(proxier),
             proxier.run(),
-            _follow_node(changes, node_changed, refit),
+            _follow_network(changes, network_changed),
         )
         logger.info("Stopped: rules stay for the next run, `userspace-proxy cleanup` removes them")
 
@@ -149,11 +153,12 @@ def _source_of(configuration: Configuration) -> Source:
     return ApiServerSource(configuration.kubeconfig, configuration.node_name)
 
 
-async def _follow_node(
-    changes: NetworkChanges, changed: asyncio.Event, fit: Callable[[], Coroutine[object, object, None]]
+async def _follow_network(
+    changes: NetworkChanges, fit: Callable[[], Coroutine[object, object, None]]
 ) -> NoReturn:
-    """Let the rules fit the node's interfaces, addresses and object as these come and go."""
+    """Let the rules fit the node's interfaces and addresses as these come and go."""
     loop = asyncio.get_running_loop()
+    changed = asyncio.Event()
 
     def notice() -> None:
         changes.drain()

@@ -57,7 +57,7 @@ class _Fitted:
 
 
 class FittedCaptures:
-    """Iterates over the captures. `open` makes them, `refit` fits them to a node that has changed."""
+    """Iterates over the captures. `open` makes them, `fit` and `refit` fit them to a node that has changed."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class FittedCaptures:
     ) -> None:
         self._configuration = configuration
         self._rules_thread = rules_thread
-        self._fit = partial(
+        self._settings_for = partial(
             capture_settings, configuration, refusing_port=refusing_port, silent_port=silent_port
         )
         self._fitted: dict[IPFamily, _Fitted] = {}
@@ -82,7 +82,7 @@ class FittedCaptures:
         choice = await self._rules_thread.run(self._backend_choice)
         for family, network in networks.items():
             backend = await self._rules_thread.run(partial(open_backend, choice, family))
-            settings = self._fit(family, network, facts, before=None)
+            settings = self._settings_for(family, network, facts, before=None)
             capture = PortalCapture(
                 capture=Capture(backend),
                 settings=settings,
@@ -92,12 +92,21 @@ class FittedCaptures:
             self._fitted[family] = _Fitted(capture, settings, network)
             logger.info("Rules are written: family=%s by=%s", family.value, backend)
 
-    async def refit(self, facts: NodeFacts) -> None:
-        """Look at the node again. Raises `NodeNetworkError`; nothing changes then."""
+    def fit(self, facts: NodeFacts) -> None:
+        """Fit the captures to what the Node object says, before anything else is made of it."""
         for family, fitted in self._fitted.items():
-            fitted.network = await self._rules_thread.run(partial(read_node_network, family))
-            fitted.settings = self._fit(family, fitted.network, facts, before=fitted.settings)
+            fitted.settings = self._settings_for(family, fitted.network, facts, before=fitted.settings)
             fitted.capture.capture_with(fitted.settings)
+
+    async def refit(self, facts: Callable[[], NodeFacts]) -> None:
+        """Look at the node's network again. Raises `NodeNetworkError`; nothing changes then."""
+        networks = {
+            family: await self._rules_thread.run(partial(read_node_network, family))
+            for family in self._fitted
+        }
+        for family, network in networks.items():
+            self._fitted[family].network = network
+        self.fit(facts())
 
     def node_port_addresses(self) -> list[str]:
         """Where ports of the node are to be open: what `--nodeport-addresses` leaves of its addresses."""

@@ -45,7 +45,7 @@ _SHARE_OF_TIME: Final = 0.1
 
 
 class PortalCapture:
-    """Owns the rules of one family. `capture`, the rules and `delete_stale_udp` are called in `rules_thread` alone.
+    """Owns the rules of one family. `capture` and `delete_stale_udp` are called in `rules_thread` alone.
 
     A run ends with `on_committed`; the next one waits for it.
     """
