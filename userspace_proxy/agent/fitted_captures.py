@@ -57,7 +57,7 @@ class _Fitted:
 
 
 class FittedCaptures:
-    """Iterates over the captures. `open` makes them, `fit` and `refit` fit them to a node that has changed."""
+    """Iterates over the captures. `open` makes them, `fit` and `refit` fit them to a changed node."""
 
     def __init__(
         self,
