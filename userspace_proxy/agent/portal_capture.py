@@ -164,7 +164,12 @@ class PortalCapture:
         if synced.had_drifted:
             logger.warning("Rules of ours were changed by somebody, repaired: rules=%d", synced.rule_count)
         elif synced.changes:
-            logger.info("Rules installed: portals=%d changed_rules=%d", len(portals), synced.rule_count)
+            logger.info(
+                "Rules installed: family=%s portals=%d changed_rules=%d",
+                self.family.value,
+                len(portals),
+                synced.rule_count,
+            )
         self._stale_udp |= stale_udp_frontends(self._committed, portals)
         if self._committed_addresses != _target_addresses(settings):
             # Entries lead to the old address, whatever their port.

@@ -18,10 +18,9 @@ _ESCAPES: Final = {code: f"\\x{code:02x}" for code in (*range(0x20), 0x7F, *rang
 class OneLineFormatter(logging.Formatter):
     """Times are UTC. Escapes control characters, so that nobody's object name can forge or break a line."""
 
-    converter = time.gmtime
-
     def __init__(self) -> None:
         super().__init__("%(asctime)s.%(msecs)03dZ %(levelname)-7s %(message)s", "%Y-%m-%dT%H:%M:%S")
+        self.converter = time.gmtime
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's spelling)
         """The line without a traceback, which `format` puts after it and which needs its own lines."""
