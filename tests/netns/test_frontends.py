@@ -4,72 +4,26 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import pytest
 
-from tests.support import objects
-from tests.support.clients import REFUSED, SILENT, Address, connect, greeting, outcome, outcomes
+from tests.support.clients import REFUSED, SILENT, connect, greeting, outcome, outcomes
+from tests.support.exposed_service import (
+    EVERYBODY,
+    FAMILIES,
+    KINDS,
+    PLACES,
+    PROTOCOLS,
+    ExposedService,
+    place_of,
+    wait_until_met,
+    wire_external_addresses,
+)
 from tests.support.service_node import PORTS, ServiceNode
 from tests.support.waiting import wait_until
 from userspace_proxy.core.objects import LoadBalancerIngress
-from userspace_proxy.demo.namespaces import Namespace
-from userspace_proxy.demo.node_network import NODE_NETWORK, POD_NETWORK, POD_NETWORK_V6
 
-PLACES = ("pod", "node", "outside", "endpoint")
-FAMILIES = ("IPv4", "IPv6")
-PROTOCOLS = ("TCP", "UDP")
-EVERYBODY = {"web-1", "web-2", "web-3"}
-LOOPBACK = {"IPv4": "127.0.0.1", "IPv6": "::1"}
-BRIDGE = {"IPv4": str(POD_NETWORK[1]), "IPv6": str(POD_NETWORK_V6[1])}
-SECOND = {"IPv4": str(NODE_NETWORK[11]), "IPv6": "2001:db8::11"}
 BALANCED_ELSEWHERE = {"IPv4": "198.51.100.1", "IPv6": "2001:db8:51::1"}
-
-
-@dataclass(frozen=True)
-class TestService:
-    """A Service with every kind of frontend; `number` makes its addresses and NodePorts its own."""
-
-    __test__ = False
-    name: str
-    number: int
-
-    def manifest(self, **more: object) -> objects.objects.Service:
-        n = self.number
-        ports = [f"greet:80@{30000 + n}", f"name:83@{30000 + n}/UDP"]
-        return objects.service(
-            self.name,
-            at=[self.address("clusterIP", family) for family in FAMILIES],
-            type="LoadBalancer",
-            ports=ports,
-            ingress=[
-                *(self.address("ingress", family) for family in FAMILIES),
-                *(LoadBalancerIngress(BALANCED_ELSEWHERE[family], "Proxy") for family in FAMILIES),
-            ],
-            external_ips=[self.address("externalIP", family) for family in FAMILIES],
-            **more,
-        )
-
-    def address(self, kind: str, family: str) -> str:
-        n = self.number
-        return {
-            ("clusterIP", "IPv4"): f"10.96.1.{n}",
-            ("clusterIP", "IPv6"): f"fd00:10:96::{n}",
-            ("ingress", "IPv4"): f"203.0.113.{n}",
-            ("ingress", "IPv6"): f"2001:db8:113::{n}",
-            ("externalIP", "IPv4"): f"203.0.113.{100 + n}",
-            ("externalIP", "IPv6"): f"2001:db8:113::1:{n}",
-        }[kind, family]
-
-    def frontend(self, node: ServiceNode, kind: str, family: str, protocol: str) -> Address:
-        own = node.node.address if family == "IPv4" else node.node.address_v6
-        local = {"own": own, "second": SECOND[family], "bridge": BRIDGE[family], "loopback": LOOPBACK[family]}
-        if kind in local:
-            return local[kind], 30000 + self.number
-        return self.address(kind, family), PORTS["greet" if protocol == "TCP" else "name"]
-
-
-KINDS = ("clusterIP", "ingress", "externalIP", "own", "second", "bridge", "loopback")
 TABLE = [
     pytest.param(place, kind, family, protocol, id=f"{place}-{kind}-{family}-{protocol}")
     for place in PLACES
@@ -79,10 +33,10 @@ TABLE = [
     if kind != "loopback" or place == "node"
 ]
 
-SERVING = TestService("serving", 1)
-EMPTY = TestService("empty", 2)
-HAIRPIN = TestService("hairpin", 3)
-CHANGING = TestService("changing", 4)
+SERVING = ExposedService("serving", 1)
+EMPTY = ExposedService("empty", 2)
+HAIRPIN = ExposedService("hairpin", 3)
+CHANGING = ExposedService("changing", 4)
 
 
 @pytest.fixture(scope="module", params=["nft", "python-iptables"])
@@ -90,31 +44,24 @@ def node(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     flags = ("--iptables-backend", request.param)
     folder = tmp_path_factory.mktemp("node")
     with ServiceNode(folder, *flags, ipv6=True, second_node_address=True) as node:
-        node.node.ip(f"addr add {SECOND['IPv6']}/64 dev eth0")
-        node.network.outside.ip(
-            f"route add 203.0.113.0/24 via {node.node.address}",
-            f"route add 2001:db8:113::/64 via {node.node.address_v6}",
-            *(f"addr add {address} dev lo" for address in BALANCED_ELSEWHERE.values()),
-        )
+        wire_external_addresses(node)
+        node.network.outside.ip(*(f"addr add {address} dev lo" for address in BALANCED_ELSEWHERE.values()))
         everybody = [node.endpoint_on(pod, "node-1") for pod in node.endpoints]
         for service in (SERVING, CHANGING):
             node.apply_endpoints(service.name, *everybody)
         node.apply_endpoints(HAIRPIN.name, everybody[0])
         for service in (SERVING, EMPTY, HAIRPIN, CHANGING):
-            node.objects.apply(service.manifest())
+            node.objects.apply(service.manifest(ingress=ingress_of(service)))
         node.agent.start()
         wait_until(lambda: sum("default/serving" in rule for rule in node.rules()) >= 8)
         wait_until(lambda: outcome(node.node, "UDP", ("::1", 30001)) in EVERYBODY)
         yield node
 
 
-def place_of(node: ServiceNode, place: str) -> Namespace:
-    return {
-        "pod": node.client,
-        "node": node.node,
-        "outside": node.network.outside,
-        "endpoint": node.endpoints[0],
-    }[place]
+def ingress_of(service: ExposedService) -> list[str | LoadBalancerIngress]:
+    """Its own addresses, and those of a balancer that sends to NodePorts."""
+    own = [service.address("ingress", family) for family in FAMILIES]
+    return [*own, *(LoadBalancerIngress(address, "Proxy") for address in BALANCED_ELSEWHERE.values())]
 
 
 @pytest.mark.parametrize(("place", "kind", "family", "protocol"), TABLE)
@@ -152,13 +99,15 @@ def test_what_a_balancer_elsewhere_answers_is_not_captured(
 ) -> None:
     address = BALANCED_ELSEWHERE[family], PORTS["greet"]
     family_number = socket.AF_INET6 if family == "IPv6" else socket.AF_INET
-    with node.network.outside.call(lambda: socket.create_server(address, family=family_number)) as balancer:
-        with connect(place_of(node, place), address) as client:
-            balancer.settimeout(2)
-            accepted, _ = balancer.accept()
-            accepted.sendall(b"the balancer\n")
-            accepted.close()
-            assert greeting(client) == "the balancer"
+    with (
+        node.network.outside.call(lambda: socket.create_server(address, family=family_number)) as balancer,
+        connect(place_of(node, place), address) as client,
+    ):
+        balancer.settimeout(2)
+        accepted, _ = balancer.accept()
+        accepted.sendall(b"the balancer\n")
+        accepted.close()
+        assert greeting(client) == "the balancer"
 
 
 def test_endpoints_go_and_come_back_and_lasting_connections_stay(node: ServiceNode) -> None:
@@ -177,10 +126,10 @@ def test_endpoints_go_and_come_back_and_lasting_connections_stay(node: ServiceNo
         for (
             client
         ) in everywhere:  # one by one: a client gets six ICMP errors at once, then one a second; icmp(7)
-            wait_until(lambda client=client: outcome(*client) == REFUSED)
+            wait_until_met(client[0], client[1:], {REFUSED})
         node.apply_endpoints(CHANGING.name, *(node.endpoint_on(pod) for pod in node.endpoints))
         for client in everywhere:
-            wait_until(lambda client=client: outcome(*client) in EVERYBODY)
+            wait_until_met(client[0], client[1:], EVERYBODY)
     for connection in lasting:
         with connection:
             connection.sendall(b"still there")

@@ -18,6 +18,7 @@ REFUSAL_SECONDS = 1.0
 SILENCE_SECONDS = 0.4
 REFUSED = "refused"
 SILENT = "silent"
+RESET = "reset"
 
 
 def family_of(address: Address) -> socket.AddressFamily:
@@ -132,7 +133,7 @@ def expect_refusal(where: Namespace, tcp: Address, udp: Address) -> None:
 
 
 def outcome(where: Namespace, protocol: str, address: Address, *, source: str = "") -> str:
-    """What one new client meets: the name of who answers, or that it is REFUSED or heard by nobody (SILENT)."""
+    """What one new client meets: the name of who answers, REFUSED, or SILENT."""
     kind = socket.SOCK_DGRAM if protocol == "UDP" else socket.SOCK_STREAM
     with sockets(where, 1, kind, source=source, family=family_of(address))[0] as client:
         client.settimeout(SILENCE_SECONDS)
@@ -143,6 +144,8 @@ def outcome(where: Namespace, protocol: str, address: Address, *, source: str = 
             return REFUSED
         except TimeoutError:
             return SILENT
+        except ConnectionResetError:
+            return RESET
 
 
 def outcomes(where: Namespace, protocol: str, address: Address, count: int = 3) -> set[str]:
