@@ -194,10 +194,18 @@ class ServiceNode:
                 )
             )
 
-    def endpoint_on(self, pod: Namespace, node: str | None = None, **conditions: bool) -> SliceEndpoint:
+    def endpoint_on(
+        self,
+        pod: Namespace,
+        node: str | None = None,
+        *,
+        ready: bool | None = None,
+        serving: bool | None = None,
+        terminating: bool | None = None,
+    ) -> SliceEndpoint:
         """A pod as an endpoint in every family that it has."""
         addresses = [address for address in (pod.address, pod.address_v6) if address]
-        return objects.endpoint(*addresses, node=node, **conditions)
+        return objects.endpoint(*addresses, node=node, ready=ready, serving=serving, terminating=terminating)
 
     def remove(self, service: ServedService) -> None:
         """Delete the Service and its slice, and wait until its rules are gone."""
