@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "conformance.md").read_text()
 REASONS = set(re.findall(r"^- (\*\*[^*]+\.\*\*)", PAGE, re.MULTILINE))
 SECTIONS = {
-    title: re.findall(r"^\| (?!Case \|)(.+?) \| (.*) \|$", text, re.MULTILINE)
+    title: re.findall(r"^\| (?!Case \|)(.+?) \| ?(.*?) ?\|$", text, re.MULTILINE)
     for title, text in re.findall(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)
 }
 ANSWERS = [
