@@ -11,13 +11,22 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.nfnetlink.nfctsocket import NFCTAttrTuple, NFCTSocket
 
-from userspace_proxy.core.service_port import Frontend, IPFamily, Port, Protocol, ProxyPort
+from userspace_proxy.core.service_port import (
+    EVERY_LOCAL_ADDRESS,
+    Frontend,
+    IPFamily,
+    Port,
+    Protocol,
+    ProxyPort,
+)
 from userspace_proxy.errors import UserspaceProxyError
+from userspace_proxy.netlink.node_network import read_node_network
 
 FILTERED_DUMPS: Final = 32
 """For up to so many frontends the kernel is asked for each one's entries; for more, once for all of UDP.
@@ -45,27 +54,39 @@ class _Entry(NamedTuple):
 def delete_stale_udp(family: IPFamily, expected: Mapping[Frontend, ProxyPort | None]) -> int:
     """Delete the UDP entries of these frontends that lead elsewhere, and return how many they were.
 
-    A frontend's entries may stay if they lead to its expected proxy port; with None, none may. Frontends of
-    TCP are skipped. Blocks; for a thread without a running event loop. Raises ConntrackError.
+    A frontend's entries may stay if they lead to its expected proxy port; with None, none may. A NodePort's
+    are those to every address of the node. Frontends of TCP are skipped. Blocks; for a thread without a
+    running event loop. Raises ConntrackError or NodeNetworkError.
     """
     frontends = {frontend: port for frontend, port in expected.items() if frontend.protocol is Protocol.UDP}
     if not frontends:
         return 0
     af = socket.AF_INET if family is IPFamily.IPV4 else socket.AF_INET6
+    every = EVERY_LOCAL_ADDRESS[family]
+    local: frozenset[str] = frozenset()
+    if any(frontend.address == every for frontend in frontends):
+        local = frozenset(entry.address for entry in read_node_network(family).addresses)
+
+    def is_stale(entry: _Entry) -> bool:
+        """Whether the entry is of one of the frontends and leads elsewhere than expected."""
+        frontend = Frontend(entry.destination, Protocol.UDP, Port(entry.destination_port))
+        is_local = entry.destination in local or (bool(local) and entry.destination.startswith("127."))
+        if frontend not in frontends and is_local:
+            frontend = replace(frontend, address=every)
+        if frontend not in frontends:
+            return False
+        is_captured = (entry.answered_by, entry.answered_by_port) != (
+            entry.destination,
+            entry.destination_port,
+        )
+        return not (is_captured and entry.answered_by_port == frontends[frontend])
+
     try:
         with NFCTSocket(nfgen_family=af) as conntrack:
             entries = [entry for wanted in _filters(af, frontends) for entry in _dump(conntrack, af, wanted)]
-            return sum(_delete(conntrack, af, entry) for entry in entries if _is_stale(entry, frontends))
+            return sum(_delete(conntrack, af, entry) for entry in entries if is_stale(entry))
     except (NetlinkError, OSError) as error:
         raise ConntrackError(f"the kernel refuses access to its conntrack table: {error}") from error
-
-
-def _is_stale(entry: _Entry, expected: Mapping[Frontend, ProxyPort | None]) -> bool:
-    frontend = Frontend(entry.destination, Protocol.UDP, Port(entry.destination_port))
-    if frontend not in expected:
-        return False
-    is_captured = entry.answered_by != entry.destination
-    return not (is_captured and entry.answered_by_port == expected[frontend])
 
 
 def _filters(af: socket.AddressFamily, frontends: Iterable[Frontend]) -> list[Any]:
@@ -76,8 +97,14 @@ def _filters(af: socket.AddressFamily, frontends: Iterable[Frontend]) -> list[An
     if af == socket.AF_INET6:  # asked for an IPv6 address, Linux (6.18 still) gives all but that one
         ports = {port for _, port in address_ports}
         return [NFCTAttrTuple(family=af, proto=socket.IPPROTO_UDP, dport=port) for port in ports]
+    every = EVERY_LOCAL_ADDRESS[IPFamily.IPV4]
     return [
-        NFCTAttrTuple(family=af, proto=socket.IPPROTO_UDP, daddr=address, dport=port)
+        NFCTAttrTuple(
+            family=af,
+            proto=socket.IPPROTO_UDP,
+            dport=port,
+            **({} if address == every else {"daddr": address}),
+        )
         for address, port in address_ports
     ]
 

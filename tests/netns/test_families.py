@@ -1,0 +1,116 @@
+"""A node with both families: restarts, cleanups and strangers that flush mean either."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.support.agent import userspace_proxy
+from tests.support.clients import REFUSED, SILENT, outcome, udp_client, who_answers
+from tests.support.exposed_service import (
+    EVERYBODY,
+    FAMILIES,
+    KINDS,
+    ExposedService,
+    meet,
+    wait_until_met,
+    wire_external_addresses,
+)
+from tests.support.kernel_state import rule_handles
+from tests.support.service_node import ENDPOINT_PORTS, ServiceNode
+from tests.support.waiting import wait_until
+
+SERVING, LOCAL, EMPTY = ExposedService("serving", 1), ExposedService("local", 2), ExposedService("empty", 3)
+
+
+@pytest.fixture
+def backend() -> str:
+    return "nft"
+
+
+@pytest.fixture
+def node(backend: str, tmp_path: Path) -> Iterator[ServiceNode]:
+    """With Services of every kind, some of whose traffic is refused, limited, or led elsewhere."""
+    flags = ("--iptables-backend", backend, "--detect-local-mode", "NodeCIDR")
+    with ServiceNode(tmp_path, *flags, ipv6=True, second_node_address=True) as node:
+        wire_external_addresses(node)
+        node.apply_node(pod_cidrs=["10.244.1.0/24", "fd00:10:244:1::/64"])
+        node.objects.apply(
+            SERVING.manifest(source_ranges=["192.0.2.1/32", "2001:db8::1/128"]),
+            LOCAL.manifest(external_traffic_policy="Local"),
+            EMPTY.manifest(),
+        )
+        node.apply_endpoints("serving", *map(node.endpoint_on, node.endpoints))
+        nodes = ("node-1", "node-2", "node-2")
+        node.apply_endpoints("local", *map(node.endpoint_on, node.endpoints, nodes))
+        node.agent.start()
+        wait_until_met(node.node, ("UDP", ("::1", LOCAL.node_port)), EVERYBODY)
+        yield node
+
+
+def expect_everything(node: ServiceNode) -> None:
+    outside, pod = node.network.outside, node.client
+    for kind in KINDS:
+        assert meet(node.node, LOCAL.frontends(node, kind)) == [EVERYBODY] * 4
+        if kind != "loopback":
+            assert meet(pod, LOCAL.frontends(node, kind)) == [EVERYBODY] * 4
+    for kind in ("own", "ingress", "externalIP"):
+        assert meet(outside, LOCAL.frontends(node, kind)) == [{"web-1"}] * 4
+        assert meet(outside, SERVING.frontends(node, kind)) == [EVERYBODY] * 4
+    assert meet(pod, SERVING.frontends(node, "ingress"), 1) == [{SILENT}] * 4
+    for protocol, address in EMPTY.frontends(node, "clusterIP"):
+        assert outcome(pod, protocol, address) == REFUSED
+
+
+def both(node: ServiceNode) -> list[str]:
+    return [rule for family in FAMILIES for rule in node.rules(family=family)]
+
+
+@pytest.mark.parametrize("backend", ["nft", "python-iptables"])
+def test_a_restart_adopts_everything_and_rewrites_no_rule(node: ServiceNode) -> None:
+    expect_everything(node)
+    wait_until(lambda: len(both(node)) > 50)
+    rules, handles = both(node), rule_handles(node.node)
+    with ExitStack() as stack:
+        faithful = []
+        for where in (node.client, node.node, node.network.outside):
+            for protocol, address in (*LOCAL.frontends(node, "own"), *LOCAL.frontends(node, "externalIP")):
+                if protocol == "UDP":
+                    faithful.append(stack.enter_context(udp_client(where, address)))
+        who_answers(faithful)
+        node.agent.kill_everything()
+        assert both(node) == rules
+        node.agent.start()
+        assert set(who_answers(faithful)) <= EVERYBODY
+        expect_everything(node)
+    assert both(node) == rules
+    assert rule_handles(node.node) == handles
+    assert not node.agent.lines_with("Rules installed")
+    assert node.agent.stop() == 0
+    node.agent.start()
+    expect_everything(node)
+    assert both(node) == rules
+    completed = userspace_proxy(node.node, "cleanup", "--force")
+    assert completed.returncode == 0, completed.stderr
+    assert not [rule for rule in both(node) if "KUBE-" in rule]
+    for family in FAMILIES:
+        listed = node.node.run("conntrack", "-L", "-f", family.lower(), "-p", "udp").stdout
+        assert f"dport={LOCAL.node_port} " not in listed
+        assert LOCAL.address("externalIP", family) not in listed
+        assert f"dport={ENDPOINT_PORTS['name']} " in listed  # ours to endpoints, who are no frontends
+
+
+def test_chains_that_a_stranger_deletes_come_back(node: ServiceNode) -> None:
+    """In both families and tables; at the latest when rules are verified, every 30 s."""
+    rules = both(node)
+    for tool in ("iptables-nft", "ip6tables-nft"):
+        for table in ("nat", "filter"):
+            node.node.run(tool, "-t", table, "-F")
+            node.node.run(tool, "-t", table, "-X")
+    assert not [rule for rule in both(node) if "KUBE-" in rule]
+    wait_until(lambda: both(node) == rules, 32)
+    expect_everything(node)
+    assert node.agent.lines_with("changed by somebody")
