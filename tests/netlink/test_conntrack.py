@@ -8,7 +8,14 @@ from ipaddress import ip_address
 
 import pytest
 
-from userspace_proxy.core.service_port import Frontend, IPFamily, Port, Protocol, ProxyPort
+from userspace_proxy.core.service_port import (
+    EVERY_LOCAL_ADDRESS,
+    Frontend,
+    IPFamily,
+    Port,
+    Protocol,
+    ProxyPort,
+)
 from userspace_proxy.demo.namespaces import Namespace
 from userspace_proxy.netlink import conntrack
 from userspace_proxy.netlink.conntrack import ConntrackError, delete_stale_udp
@@ -51,8 +58,11 @@ class Flows:
         return Frontend(f"fd00:96::{host:x}", frontend.protocol, frontend.port)
 
     def send(self, *frontends: Frontend) -> None:
+        self.send_to(*map(self.of, frontends))
+
+    def send_to(self, *frontends: Frontend) -> None:
         with self.namespace.call(lambda: socket.socket(self.af, socket.SOCK_DGRAM)) as client:
-            for frontend in map(self.of, frontends):
+            for frontend in frontends:
                 client.sendto(b"x", (frontend.address, frontend.port))
 
     def entries(self) -> list[Frontend]:
@@ -116,6 +126,19 @@ def test_what_is_deleted(
     assert flows.entries() == [CAPTURED, UNCAPTURED, UNTOUCHED]
     assert flows.delete_stale(expected) == 3 - len(stay)
     assert flows.entries() == stay
+
+
+@pytest.mark.usefixtures("way")
+def test_a_node_port_is_at_every_address_of_the_node_and_at_no_other(flows: Flows) -> None:
+    own = flows.of(Frontend("10.96.0.9", Protocol.UDP, Port(30053)))
+    loopback = Frontend("127.0.0.1" if flows.af == socket.AF_INET else "::1", Protocol.UDP, Port(30053))
+    elsewhere = Frontend(flows.of(UNTOUCHED).address, Protocol.UDP, Port(30053))
+    flows.namespace.ip(f"addr add {own.address} dev lo")
+    for frontend in (own, loopback, elsewhere):
+        flows.send_to(frontend)
+    every = Frontend(EVERY_LOCAL_ADDRESS[flows.family], Protocol.UDP, Port(30053))
+    assert flows.namespace.call(lambda: delete_stale_udp(flows.family, {every: PROXY_PORT})) == 2
+    assert flows.entries() == [UNTOUCHED]
 
 
 def test_every_client_of_a_frontend_is_freed(flows: Flows) -> None:

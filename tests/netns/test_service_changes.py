@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -83,7 +84,6 @@ def test_a_policy_that_changes_takes_effect(node: ServiceNode) -> None:
     nodes = (HERE, ELSEWHERE, ELSEWHERE)
     node.apply_endpoints("fickle", *map(node.endpoint_on, node.endpoints, nodes))
     for policy, outside, internal in (
-        ({}, EVERYBODY, EVERYBODY),
         (EXTERNAL, {"web-1"}, EVERYBODY),
         (INTERNAL, EVERYBODY, {"web-1"}),
         (INTERNAL | EXTERNAL, {"web-1"}, {"web-1"}),
@@ -93,6 +93,24 @@ def test_a_policy_that_changes_takes_effect(node: ServiceNode) -> None:
         reaches(node, "outside", service, "ingress", outside)
         reaches(node, "pod", service, "clusterIP", internal)
         reaches(node, "node", service, "loopback", EVERYBODY)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("kind", ["own", "ingress"])
+def test_steady_udp_clients_follow_a_policy_that_changes(node: ServiceNode, family: str, kind: str) -> None:
+    """conntrack knows nothing of policies: what it remembers of each client has to be forgotten."""
+    number = 50 + ["own", "ingress"].index(kind) * 2 + FAMILIES.index(family)
+    service = ExposedService(f"strict-{number}", number)
+    nodes = (HERE, ELSEWHERE, ELSEWHERE)
+    node.objects.apply(service.manifest())
+    node.apply_endpoints(service.name, *map(node.endpoint_on, node.endpoints, nodes))
+    reaches(node, "outside", service, kind, EVERYBODY)
+    address = service.frontend(node, kind, family, "UDP")
+    with ExitStack() as stack:
+        clients = [stack.enter_context(udp_client(node.network.outside, address)) for _ in range(6)]
+        assert set(who_answers(clients)) == EVERYBODY
+        node.objects.apply(service.manifest(**EXTERNAL))
+        wait_until(lambda: {answer(client) for client in clients} == {"web-1"}, 2)
 
 
 def test_those_that_end_serve_while_nobody_else_does(node: ServiceNode) -> None:
