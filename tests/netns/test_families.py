@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from tests.support.agent import userspace_proxy
-from tests.support.clients import REFUSED, SILENT, outcome, udp_client, who_answers
+from tests.support.clients import REFUSED, SILENT, udp_client, who_answers
 from tests.support.exposed_service import (
     EVERYBODY,
     FAMILIES,
     KINDS,
     ExposedService,
-    meet,
+    expect,
     wait_until_met,
     wire_external_addresses,
 )
@@ -54,15 +54,14 @@ def node(backend: str, tmp_path: Path) -> Iterator[ServiceNode]:
 def expect_everything(node: ServiceNode) -> None:
     outside, pod = node.network.outside, node.client
     for kind in KINDS:
-        assert meet(node.node, LOCAL.frontends(node, kind)) == [EVERYBODY] * 4
+        expect(node.node, LOCAL.frontends(node, kind), EVERYBODY)
         if kind != "loopback":
-            assert meet(pod, LOCAL.frontends(node, kind)) == [EVERYBODY] * 4
+            expect(pod, LOCAL.frontends(node, kind), EVERYBODY)
     for kind in ("own", "ingress", "externalIP"):
-        assert meet(outside, LOCAL.frontends(node, kind)) == [{"web-1"}] * 4
-        assert meet(outside, SERVING.frontends(node, kind)) == [EVERYBODY] * 4
-    assert meet(pod, SERVING.frontends(node, "ingress"), 1) == [{SILENT}] * 4
-    for protocol, address in EMPTY.frontends(node, "clusterIP"):
-        assert outcome(pod, protocol, address) == REFUSED
+        expect(outside, LOCAL.frontends(node, kind), {"web-1"})
+        expect(outside, SERVING.frontends(node, kind), EVERYBODY)
+    expect(pod, SERVING.frontends(node, "ingress"), {SILENT})
+    expect(pod, EMPTY.frontends(node, "clusterIP"), {REFUSED})
 
 
 def both(node: ServiceNode) -> list[str]:

@@ -132,11 +132,13 @@ def expect_refusal(where: Namespace, tcp: Address, udp: Address) -> None:
             ask(client)
 
 
-def outcome(where: Namespace, protocol: str, address: Address, *, source: str = "") -> str:
-    """What one new client meets: the name of who answers, REFUSED, or SILENT."""
+def outcome(
+    where: Namespace, protocol: str, address: Address, *, patience_seconds: float = SILENCE_SECONDS
+) -> str:
+    """What one new client meets: the name of who answers, or REFUSED, RESET or SILENT."""
     kind = socket.SOCK_DGRAM if protocol == "UDP" else socket.SOCK_STREAM
-    with sockets(where, 1, kind, source=source, family=family_of(address))[0] as client:
-        client.settimeout(SILENCE_SECONDS)
+    with sockets(where, 1, kind, family=family_of(address))[0] as client:
+        client.settimeout(patience_seconds)
         try:
             client.connect(address)
             return who_answers([client])[0] if kind == socket.SOCK_DGRAM else greeting(client)
@@ -149,5 +151,5 @@ def outcome(where: Namespace, protocol: str, address: Address, *, source: str = 
 
 
 def outcomes(where: Namespace, protocol: str, address: Address, count: int = 3) -> set[str]:
-    """What `count` new clients meet, one after the other."""
-    return {outcome(where, protocol, address) for _ in range(count)}
+    """What `count` new clients, who are patient, meet one after the other."""
+    return {outcome(where, protocol, address, patience_seconds=PATIENCE_SECONDS) for _ in range(count)}

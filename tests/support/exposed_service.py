@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +10,14 @@ from typing import Any
 import msgspec
 
 from tests.support import objects
-from tests.support.clients import Address, outcome
+from tests.support.clients import (
+    PATIENCE_SECONDS,
+    REFUSED,
+    SILENCE_SECONDS,
+    SILENT,
+    Address,
+    outcome,
+)
 from tests.support.service_node import PORTS, ServiceNode
 from tests.support.waiting import wait_until
 from userspace_proxy.core.objects import Service, SliceEndpoint
@@ -102,13 +109,32 @@ def place_of(node: ServiceNode, place: str) -> Namespace:
     }[place]
 
 
-def meet(where: Namespace, frontends: Iterable[tuple[str, Address]], count: int = 3) -> list[set[str]]:
+def meet(
+    where: Namespace,
+    frontends: Iterable[tuple[str, Address]],
+    count: int = 3,
+    *,
+    patience_seconds: float = SILENCE_SECONDS,
+) -> list[set[str]]:
     """What `count` new clients meet at each of these protocols and addresses, all at once."""
-    with ThreadPoolExecutor(8) as threads:
-        clients = [
-            [threads.submit(outcome, where, *frontend) for _ in range(count)] for frontend in frontends
-        ]
-        return [{client.result() for client in group} for group in clients]
+
+    def client(frontend: tuple[str, Address]) -> str:
+        return outcome(where, *frontend, patience_seconds=patience_seconds)
+
+    with ThreadPoolExecutor(12) as threads:
+        met = [[threads.submit(client, frontend) for _ in range(count)] for frontend in frontends]
+        return [{future.result() for future in futures} for futures in met]
+
+
+def expect(where: Namespace, frontends: Sequence[tuple[str, Address]], names: set[str]) -> None:
+    """New clients meet just `names` at each of these protocols and addresses."""
+    if names == {REFUSED}:  # UDP clients hear so six times at once, then once a second; icmp(7)
+        for frontend in frontends:
+            wait_until_met(where, frontend, names)
+    elif names == {SILENT}:
+        assert meet(where, frontends, 1) == [names] * len(frontends)
+    else:
+        assert meet(where, frontends, patience_seconds=PATIENCE_SECONDS) == [names] * len(frontends)
 
 
 def wait_until_met(where: Namespace, frontend: tuple[str, Address], names: Collection[str]) -> None:
