@@ -41,7 +41,7 @@ def portals(*given: Portal) -> dict[Frontend, Portal]:
 
 
 class Fixture:
-    def __init__(self, backend: FakeBackend, rules_thread: ThreadPoolExecutor) -> None:
+    def __init__(self, backend: FakeBackend, rules_thread: ThreadPoolExecutor, **periods: float) -> None:
         self.backend = backend
         self.deletions_fail = 0
         self.deleted: list[Mapping[Frontend, ProxyPort | None]] = []
@@ -51,7 +51,7 @@ class Fixture:
             settings=SETTINGS,
             delete_stale_udp=self._delete,
             rules_thread=rules_thread,
-            verify_seconds=0.05,
+            **{"verify_seconds": 0.05, **periods},
         )
 
     def _delete(self, family: IPFamily, stale: Mapping[Frontend, ProxyPort | None]) -> int:
@@ -68,10 +68,12 @@ class Fixture:
         await self.capture.run(self._tell)
 
 
-def with_capture(scenario: Callable[[Fixture], Awaitable[None]], installed: RuleSet | None = None) -> None:
+def with_capture(
+    scenario: Callable[[Fixture], Awaitable[None]], installed: RuleSet | None = None, **periods: float
+) -> None:
     async def run() -> None:
         with ThreadPoolExecutor(1) as rules_thread:
-            fixture = Fixture(FakeBackend(installed), rules_thread)
+            fixture = Fixture(FakeBackend(installed), rules_thread, **periods)
             job = asyncio.ensure_future(fixture.run())
             try:
                 async with asyncio.timeout(10):
@@ -154,6 +156,19 @@ def test_rules_that_somebody_removed_come_back() -> None:
         assert Table.NAT in fixture.backend.commits
 
     with_capture(scenario)
+
+
+def test_rules_that_somebody_touched_are_read_back_at_once() -> None:
+    async def scenario(fixture: Fixture) -> None:
+        fixture.capture.want(portals(portal("10.96.0.10", 12000)))
+        await fixture.committed.get()
+        fixture.backend.commits.clear()
+        fixture.backend.installed = as_installed(RuleSet())
+        fixture.backend.touched += 1
+        await fixture.committed.get()
+        assert Table.NAT in fixture.backend.commits
+
+    with_capture(scenario, verify_seconds=3600, watch_seconds=0.01)
 
 
 def test_a_node_that_changes_all_the_time_is_verified_too() -> None:

@@ -33,6 +33,7 @@ class FakeTables:
             Chain(table, name): [] for table, names in BUILTINS.items() for name in names
         }
         self.chains.update(deepcopy(dict(lines or {})))
+        self.generation = 0
         self.reads = 0
         self.committed: list[Table] = []
         self.failing: set[Table] = set()
@@ -58,6 +59,9 @@ class FakeTables:
     def read(self) -> InstalledRules:
         self.reads += 1
         return parse_saved_rules(self.save())
+
+    def mark(self) -> int:
+        return self.generation
 
     def commit(self, change: TableChange) -> None:
         if change.table in self.failing:

@@ -111,3 +111,26 @@ def test_what_is_installed_can_be_read_without_changing_anything() -> None:
     capture.sync(ALL)
     assert dict(capture.read().chains) == dict(ALL.chains)
     assert tables.committed == [FILTER, NAT]
+
+
+def test_who_touches_the_tables_is_noticed_without_reading_them() -> None:
+    tables = FakeTables()
+    capture = Capture(tables)
+    assert not capture.was_touched()
+    capture.sync(ALL)
+    reads = tables.reads
+    assert not capture.was_touched()
+    tables.generation += 1
+    assert capture.was_touched()
+    assert tables.reads == reads
+
+
+def test_a_sync_of_touched_tables_reads_them() -> None:
+    tables = FakeTables()
+    capture = Capture(tables)
+    capture.sync(ALL)
+    reads = tables.reads
+    tables.generation += 1
+    assert not capture.sync(ALL).changes
+    assert tables.reads == reads + 1
+    assert not capture.was_touched()

@@ -15,10 +15,14 @@ class FakeBackend:
         self.commits: list[Table] = []
         self.failures = 0
         self.reads = 0
+        self.touched = 0
 
     def read(self) -> InstalledRules:
         self.reads += 1
         return self.installed
+
+    def mark(self) -> int:
+        return self.touched
 
     def commit(self, change: TableChange) -> None:
         if self.failures:

@@ -3,7 +3,8 @@
 Theory of operation. `want` says which portals there should be; `run` carries that out, one commit a table,
 and tells after each commit that it stands. A run that fails is taken again until it succeeds, with back-off;
 what was committed before still works. Runs are spaced by how long they take, so that a node with many rules
-and many changes spends a tenth of its time on them at most. Every `verify_seconds` the rules are read back.
+and many changes spends a tenth of its time on them at most. Every `verify_seconds` the rules are read back,
+and as soon as a look every `watch_seconds` shows that somebody has touched the tables.
 
 iptables blocks, so all of it happens in `rules_thread`, which has one thread for all families.
 """
@@ -58,6 +59,7 @@ class PortalCapture:
         delete_stale_udp: DeleteStaleUdp,
         rules_thread: ThreadPoolExecutor,
         verify_seconds: float = 30.0,
+        watch_seconds: float = 0.5,
     ) -> None:
         self._capture = capture
         self._settings = settings
@@ -65,6 +67,7 @@ class PortalCapture:
         self._delete_stale_udp = delete_stale_udp
         self._rules_thread = rules_thread
         self._verify_seconds = verify_seconds
+        self._watch_seconds = watch_seconds
         self.has_committed = False
         self._due = asyncio.Event()
         self._waiting_since: float | None = None
@@ -125,12 +128,12 @@ class PortalCapture:
         failures = 0
         verify_at = clock() + self._verify_seconds
         while True:
-            await self._wait_until_due(verify_at - clock())
+            is_touched = await self._wait_until_due(verify_at - clock())
             if self._wanted is None:
                 verify_at = clock() + self._verify_seconds
                 continue
             started = clock()
-            verify = started >= verify_at
+            verify = is_touched or started >= verify_at
             try:
                 await self._sync(self._wanted, verify=verify)
             except UserspaceProxyError as error:
@@ -149,12 +152,19 @@ class PortalCapture:
             await on_committed()
             await asyncio.sleep(min(_MIN_SPACING_SECONDS, (clock() - started) / _SHARE_OF_TIME))
 
-    async def _wait_until_due(self, seconds: float) -> None:
-        """Wait until something is wanted, at most for `seconds`."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._due.wait()
+    async def _wait_until_due(self, seconds: float) -> bool:
+        """Wait, `seconds` at most, until something is wanted or (then true) somebody touched the tables."""
+        clock = asyncio.get_running_loop().time
+        until = clock() + seconds
+        is_touched = False
+        while not (self._due.is_set() or is_touched) and clock() < until:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(self._watch_seconds, until - clock())):
+                    await self._due.wait()
+            if not self._due.is_set():
+                is_touched = await self._in_rules_thread(self._capture.was_touched)
         self._due.clear()
+        return is_touched
 
     async def _sync(self, portals: Portals, *, verify: bool) -> None:
         settings = self._settings

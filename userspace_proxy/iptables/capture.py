@@ -8,12 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from userspace_proxy.errors import RulesError
+from userspace_proxy.iptables.change_marks import ChangeMark
 from userspace_proxy.iptables.rule_changes import TableChange, plan_changes, plan_removal
 from userspace_proxy.iptables.rules import InstalledRules, RuleSet, as_installed
 
 
 class Backend(Protocol):
-    """A way to read and write the rules of one family. Both methods block and raise RulesError."""
+    """A way to read and write the rules of one family. All methods block and raise RulesError."""
 
     def read(self) -> InstalledRules:
         """What is installed of ours."""
@@ -21,6 +23,10 @@ class Backend(Protocol):
 
     def commit(self, change: TableChange) -> None:
         """Make the change, whole or not at all."""
+        ...
+
+    def mark(self) -> ChangeMark:
+        """A value that differs from an earlier one when somebody has changed the tables."""
         ...
 
 
@@ -43,6 +49,15 @@ class Capture:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._last_synced: RuleSet | None = None
+        self._mark: ChangeMark | None = None
+
+    def was_touched(self) -> bool:
+        """Whether somebody has changed tables since the last sync, at the price of a system call or two.
+
+        Says no where the kernel does not tell.
+        """
+        mark = self._take_mark()
+        return None not in (mark, self._mark) and mark != self._mark
 
     def read(self) -> InstalledRules:
         """What is installed of ours. Raises RulesError."""
@@ -51,16 +66,22 @@ class Capture:
     def sync(self, wanted: RuleSet, *, verify: bool = False) -> Synced:
         """Install what is wanted, with no commit at all where nothing differs.
 
-        Compares with what the last sync left or, with `verify` and always after an error, with what is read
-        back. Raises RulesError: then filter may be committed and nat not, which is safe, since no traffic
-        is captured that the guard does not expect; call it again.
+        Compares with what the last sync left or, with `verify`, after an error and when somebody has touched
+        the tables, with what is read back. Raises RulesError: then filter may be committed and nat not, which
+        is safe, since no traffic is captured that the guard does not expect; call it again.
         """
         last_synced, self._last_synced = self._last_synced, None
-        installed = self._backend.read() if verify or last_synced is None else as_installed(last_synced)
+        mark = self._take_mark()
+        if verify or last_synced is None or mark != self._mark:
+            installed = self._backend.read()
+        else:
+            installed = as_installed(last_synced)
         changes = plan_changes(installed, wanted)
         had_drifted = last_synced is not None and bool(plan_changes(installed, last_synced))
         self._commit(changes)
         self._last_synced = wanted
+        # The mark from before a repair stays: who changes rules once may do so while they are repaired.
+        self._mark = mark if had_drifted or not changes else self._take_mark()
         return Synced(changes, had_drifted)
 
     def remove_everything(self) -> Synced:
@@ -69,6 +90,12 @@ class Capture:
         changes = plan_removal(self._backend.read())
         self._commit(changes)
         return Synced(changes)
+
+    def _take_mark(self) -> ChangeMark | None:
+        try:
+            return self._backend.mark()
+        except RulesError:
+            return None
 
     def _commit(self, changes: tuple[TableChange, ...]) -> None:
         for change in changes:

@@ -16,6 +16,7 @@ from typing import Final
 
 from userspace_proxy.core.service_port import IPFamily
 from userspace_proxy.errors import RulesError
+from userspace_proxy.iptables.change_marks import ChangeMark, legacy_table_info, nft_generation
 from userspace_proxy.iptables.rule_changes import (
     AddHook,
     DeleteChain,
@@ -51,6 +52,7 @@ class IptablesRestore:
 
     def __init__(self, variant: Variant, family: IPFamily) -> None:
         self.variant = variant
+        self._family = family
         self._save = program(variant, family, "save")
         self._restore = [program(variant, family, "restore"), "--noflush"]
         if variant is Variant.LEGACY:  # the nft variant's transactions need no lock
@@ -70,6 +72,12 @@ class IptablesRestore:
             _run(self._restore, text)
         except RulesError as error:
             raise _with_line(error, text) from error
+
+    def mark(self) -> ChangeMark:
+        """Differs from an earlier one when the tables have changed. Raises RulesError."""
+        if self.variant is Variant.NFT:
+            return nft_generation()
+        return legacy_table_info(self._family)
 
 
 def program(variant: Variant, family: IPFamily, verb: str) -> str:

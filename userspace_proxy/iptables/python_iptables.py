@@ -20,6 +20,7 @@ from typing import Any, Final, assert_never
 
 from userspace_proxy.core.service_port import Protocol
 from userspace_proxy.errors import RulesError, StartupError
+from userspace_proxy.iptables.change_marks import ChangeMark
 from userspace_proxy.iptables.iptables_restore import LOCK_WAIT_SECONDS, IptablesRestore
 from userspace_proxy.iptables.rule_changes import (
     AddHook,
@@ -72,6 +73,10 @@ class PythonIptables:
     def read(self) -> InstalledRules:
         """What is installed of ours. Raises RulesError."""
         return self._restore.read()
+
+    def mark(self) -> ChangeMark:
+        """Differs from an earlier one when the tables have changed. Raises RulesError."""
+        return self._restore.mark()
 
     def commit(self, change: TableChange) -> None:
         """Make the change, whole or, raising RulesError, not at all."""

@@ -1,0 +1,86 @@
+"""Cheap signs that somebody has changed a table: numbers to compare, without reading a rule.
+
+nft keeps a generation number for all tables of a network namespace, which every commit of anybody raises
+(25 µs to ask). Legacy tables have none, but tell how many rules they hold and how many bytes these take
+(getsockopt, 2 ms), which a flush or a deletion changes and a mere reordering does not.
+Source: linux/netfilter/nf_tables.h (NFT_MSG_GETGEN), linux/netfilter_ipv4/ip_tables.h (IPT_SO_GET_INFO).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+import struct
+from typing import Final, TypeAlias
+
+from userspace_proxy.core.service_port import IPFamily
+from userspace_proxy.errors import RulesError
+from userspace_proxy.iptables.rules import Table
+
+ChangeMark: TypeAlias = int | tuple[bytes, ...]
+"""Differs from an earlier one when the tables have changed."""
+
+_HEADER: Final = struct.Struct("=IHHII")
+_GENMSG: Final = struct.Struct("!BBH")
+_ATTRIBUTE: Final = struct.Struct("=HH")
+_NFNETLINK: Final = 12
+_GET_GENERATION: Final = (10 << 8) | 16
+_NEW_GENERATION: Final = (10 << 8) | 15
+_GENERATION_ID: Final = 1
+_REQUEST: Final = 1
+
+_GET_INFO: Final = 64
+_TABLE_NAME_BYTES: Final = 32
+_INFO: Final = struct.Struct("=32s52x")
+
+
+def nft_generation() -> ChangeMark:
+    """The generation of all nft tables in the network namespace of the calling thread. Raises RulesError."""
+    try:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NFNETLINK) as netlink:
+            netlink.settimeout(1.0)
+            length = _HEADER.size + _GENMSG.size
+            netlink.send(
+                _HEADER.pack(length, _GET_GENERATION, _REQUEST, 1, 0) + _GENMSG.pack(socket.AF_UNSPEC, 0, 0)
+            )
+            answer = netlink.recv(4096)
+    except OSError as error:
+        raise RulesError(f"the kernel does not tell nft's generation: {error}") from error
+    kind = _HEADER.unpack_from(answer)[1]
+    offset = _HEADER.size + _GENMSG.size
+    while kind == _NEW_GENERATION and offset + _ATTRIBUTE.size <= len(answer):
+        size, attribute = _ATTRIBUTE.unpack_from(answer, offset)
+        if attribute == _GENERATION_ID:
+            return int.from_bytes(answer[offset + _ATTRIBUTE.size : offset + size], "big")
+        offset += max((size + 3) & ~3, _ATTRIBUTE.size)
+    raise RulesError("the kernel does not tell nft's generation")
+
+
+def legacy_table_info(family: IPFamily) -> ChangeMark:
+    """How much filter and nat hold. Raises RulesError.
+
+    For a host whose legacy tables are in use: asking registers a table that is not there yet.
+    """
+    return tuple(_table_info(family, table) for table in Table)
+
+
+def _table_info(family: IPFamily, table: Table) -> bytes:
+    domain, level = (
+        (socket.AF_INET, socket.IPPROTO_IP)
+        if family is IPFamily.IPV4
+        else (socket.AF_INET6, socket.IPPROTO_IPV6)
+    )
+    # Python's getsockopt cannot pass the table's name in.
+    libc = ctypes.CDLL(None, use_errno=True)
+    info = ctypes.create_string_buffer(
+        _INFO.pack(table.value.encode().ljust(_TABLE_NAME_BYTES, b"\0")), _INFO.size
+    )
+    size = ctypes.c_uint32(_INFO.size)
+    try:
+        with socket.socket(domain, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.IPPROTO_RAW) as raw:
+            if libc.getsockopt(raw.fileno(), level, _GET_INFO, info, ctypes.byref(size)) != 0:
+                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    except OSError as error:
+        raise RulesError(f"the kernel does not tell of the legacy table {table.value}: {error}") from error
+    return info.raw
