@@ -73,6 +73,7 @@ class Fixture:
             origin_of=lambda key: "manifests/web.yaml",
             serve_health_checks=self.health_checks.update,
             node_changed=lambda: None,
+            listening_ports=lambda: {(Protocol.TCP, 30080)},
             udp_timeout_seconds=None,
             max_descriptors=max_descriptors,
         )
@@ -321,4 +322,21 @@ def test_a_claim_that_an_older_service_holds_is_named_with_its_file(
     assert said == [
         "Skipped: manifests/web.yaml: Service default/newer: "
         "10.96.0.10:80/TCP belongs to default/older, which is older"
+    ]
+
+
+def test_a_node_port_on_which_a_process_listens_too_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
+    taken = service("taken", at="10.96.0.10", ports=["80@30080"], type="NodePort")
+    free = service("free", at="10.96.0.11", ports=["80@30081"], type="NodePort")
+
+    async def scenario(fixture: Fixture) -> None:
+        fixture.list_objects(taken, free, endpoint_slice("t-1", of="taken"), endpoint_slice("f-1", of="free"))
+        await fixture.until(lambda: len(fixture.capture.committed) == 4)
+        fixture.put(service("third", at="10.96.0.12"))
+        await fixture.until(lambda: len(fixture.capture.committed) == 5)
+
+    with_proxier(scenario)
+    said = [record.message for record in caplog.records if "listens where" in record.message]
+    assert [message.partition("frontend=")[2] for message in said] == [
+        "0.0.0.0:30080/TCP service_port=default/taken"
     ]

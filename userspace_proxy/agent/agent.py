@@ -28,6 +28,7 @@ from userspace_proxy.dataplane.listening_sockets import ListeningSockets
 from userspace_proxy.dataplane.messages import WorkerLimits
 from userspace_proxy.dataplane.worker_pool import WorkerPool
 from userspace_proxy.errors import StartupError
+from userspace_proxy.netlink.listening_ports import listening_ports
 from userspace_proxy.netlink.node_network import (
     NetworkChanges,
     NodeNetwork,
@@ -115,6 +116,7 @@ async def run_agent(configuration: Configuration) -> None:
             origin_of=source.origin_of,
             serve_health_checks=health_checks.serve,
             node_changed=node_changed,
+            listening_ports=listening_ports,
             udp_timeout_seconds=configuration.udp_timeout_seconds,
             max_descriptors=max_descriptors,
         )

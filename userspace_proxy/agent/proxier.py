@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final, NoReturn, Protocol
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Final, NoReturn
+from typing import Protocol as TypingProtocol
 
 import msgspec
 
@@ -34,8 +35,10 @@ from userspace_proxy.core.proxy_plan import (
     ProxyPlan,
 )
 from userspace_proxy.core.service_port import (
+    EVERY_LOCAL_ADDRESS,
     Frontend,
     IPFamily,
+    Protocol,
     ProxyPort,
     ServiceName,
     ServicePortName,
@@ -55,7 +58,7 @@ _RESERVED_DESCRIPTORS: Final = 512
 _RETRY_SECONDS: Final = 5.0
 
 
-class Workers(Protocol):
+class Workers(TypingProtocol):
     """What serving needs of the worker pool."""
 
     async def configure(
@@ -68,7 +71,8 @@ class Proxier:
 
     `max_descriptors` is what this process may have open; `origin_of` says where an object came from;
     `serve_health_checks` is told all of them whenever one has changed; `node_changed` is called when the Node
-    object says something else about this node.
+    object says something else about this node. `listening_ports` says, in a thread, where processes of the
+    node listen.
     """
 
     def __init__(
@@ -81,6 +85,7 @@ class Proxier:
         origin_of: OriginOf,
         serve_health_checks: Callable[[Mapping[ServiceName, HealthCheck]], None],
         node_changed: Callable[[], None],
+        listening_ports: Callable[[], Collection[tuple[Protocol, int]]],
         udp_timeout_seconds: float | None,
         max_descriptors: int,
     ) -> None:
@@ -93,6 +98,7 @@ class Proxier:
         self._origin_of = origin_of
         self._serve_health_checks = serve_health_checks
         self._node_changed = node_changed
+        self._listening_ports = listening_ports
         self._udp_timeout_seconds = udp_timeout_seconds
         self._max_descriptors = max_descriptors
         self._changed = asyncio.Event()
@@ -100,6 +106,7 @@ class Proxier:
         self._adopted: dict[Frontend, AdoptedPorts] = {}
         self._unopened: set[ServicePortName] = set()
         self._portals: dict[Frontend, Portal] = {}
+        self._looked_at: set[Frontend] = set()
         self._given: dict[ListenerName, tuple[Endpoint, ...]] = {}
         self._outdated: set[ServicePortName] = set()
         self._is_serving = False
@@ -168,6 +175,7 @@ class Proxier:
         self._name_conflicts(change.conflicts_changed)
         if change.portals_changed or opened or not self._is_serving:
             self._hand_over_portals()
+            await self._name_shared_ports()
         if change.health_checks_changed:
             self._serve_health_checks(self._plan.health_checks)
         if not self._is_serving:
@@ -296,6 +304,27 @@ class Proxier:
                 f"Service port {name.key}",
                 [Problem(origin, "Service", service.namespace, service.name, "", text) for text in reasons],
             )
+
+    async def _name_shared_ports(self) -> None:
+        """Warn, once each, of addresses of the node on which a process of its own listens too."""
+        addresses = self._state.node_facts.addresses
+        here = {
+            frontend
+            for frontend in self._portals
+            if frontend.address in EVERY_LOCAL_ADDRESS.values() or frontend.address in addresses
+        }
+        new, self._looked_at = here - self._looked_at, here
+        if not new:
+            return
+        listening = await asyncio.to_thread(self._listening_ports)
+        for frontend in sorted(new, key=str):
+            if (frontend.protocol, frontend.port) in listening:
+                logger.warning(
+                    "A process of this node listens where a Service is reached; the Service gets what is "
+                    "sent there: frontend=%s service_port=%s",
+                    frontend,
+                    self._portals[frontend].comment,
+                )
 
     async def _rules_committed(self) -> None:
         """Do what had to wait for the rules.
