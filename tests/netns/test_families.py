@@ -103,13 +103,13 @@ def test_a_restart_adopts_everything_and_rewrites_no_rule(node: ServiceNode) -> 
 
 
 def test_chains_that_a_stranger_deletes_come_back(node: ServiceNode) -> None:
-    """In both families and tables; at the latest when rules are verified, every 30 s."""
+    """In both families and tables, and soon."""
     rules = both(node)
     for tool in ("iptables-nft", "ip6tables-nft"):
         for table in ("nat", "filter"):
             node.node.run(tool, "-t", table, "-F")
             node.node.run(tool, "-t", table, "-X")
     assert not [rule for rule in both(node) if "KUBE-" in rule]
-    wait_until(lambda: both(node) == rules, 32)
+    wait_until(lambda: both(node) == rules, 5)
     expect_everything(node)
     assert node.agent.lines_with("changed by somebody")
