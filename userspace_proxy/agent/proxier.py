@@ -20,12 +20,13 @@ from typing import Protocol as TypingProtocol
 
 import msgspec
 
+from userspace_proxy.agent.plan_reports import PlanReports
 from userspace_proxy.agent.portal_capture import PortalCapture
 from userspace_proxy.agent.supervision import run_together
-from userspace_proxy.core.cluster_state import ClusterState, ObjectId, OriginOf
+from userspace_proxy.core.cluster_state import ClusterState, OriginOf
 from userspace_proxy.core.endpoint import Endpoint
 from userspace_proxy.core.endpoint_selection import Outcome
-from userspace_proxy.core.objects import Event, Kind
+from userspace_proxy.core.objects import Event
 from userspace_proxy.core.problem import Problem
 from userspace_proxy.core.proxy_plan import (
     HealthCheck,
@@ -35,7 +36,6 @@ from userspace_proxy.core.proxy_plan import (
     ProxyPlan,
 )
 from userspace_proxy.core.service_port import (
-    EVERY_LOCAL_ADDRESS,
     Frontend,
     IPFamily,
     Protocol,
@@ -98,7 +98,7 @@ class Proxier:
         self._origin_of = origin_of
         self._serve_health_checks = serve_health_checks
         self._node_changed = node_changed
-        self._listening_ports = listening_ports
+        self._reports = PlanReports(self._plan, self.ledger, origin_of, listening_ports)
         self._udp_timeout_seconds = udp_timeout_seconds
         self._max_descriptors = max_descriptors
         self._changed = asyncio.Event()
@@ -106,7 +106,6 @@ class Proxier:
         self._adopted: dict[Frontend, AdoptedPorts] = {}
         self._unopened: set[ServicePortName] = set()
         self._portals: dict[Frontend, Portal] = {}
-        self._looked_at: set[Frontend] = set()
         self._given: dict[ListenerName, tuple[Endpoint, ...]] = {}
         self._outdated: set[ServicePortName] = set()
         self._is_serving = False
@@ -172,10 +171,10 @@ class Proxier:
             opened = await self._open_listeners(wanted.values())
             configs = [self._config_of(planned) for planned in wanted.values()]
             await self._workers.configure([config for config in configs if config.listeners])
-        self._name_conflicts(change.conflicts_changed)
+        self._reports.name_conflicts(change.conflicts_changed)
         if change.portals_changed or opened or not self._is_serving:
             self._hand_over_portals()
-            await self._name_shared_ports()
+            await self._reports.name_shared_ports(self._portals, self._state.node_facts.addresses)
         if change.health_checks_changed:
             self._serve_health_checks(self._plan.health_checks)
         if not self._is_serving:
@@ -286,45 +285,6 @@ class Proxier:
 
     def _destination_of(self, planned: PlannedDestination) -> Destination:
         return Destination(self._sockets.port_of(planned.listener), _REFUSALS[planned.outcome])
-
-    def _name_conflicts(self, names: Iterable[ServicePortName]) -> None:
-        """Name what the plan left out of these Service ports because of what others claim."""
-        for name in names:
-            service = name.service
-            origin = self._origin_of(ObjectId(Kind.SERVICE, service.namespace, service.name))
-            reasons = [
-                f"{lost.frontend} belongs to {lost.owner}, which is older"
-                for lost in self._plan.lost_claims.get(name, ())
-            ]
-            reasons += [
-                f"endpoint {loop.endpoint} is the address of a Service: a loop"
-                for loop in self._plan.loops.get(name, ())
-            ]
-            self.ledger.report(
-                f"Service port {name.key}",
-                [Problem(origin, "Service", service.namespace, service.name, "", text) for text in reasons],
-            )
-
-    async def _name_shared_ports(self) -> None:
-        """Warn, once each, of addresses of the node on which a process of its own listens too."""
-        addresses = self._state.node_facts.addresses
-        here = {
-            frontend
-            for frontend in self._portals
-            if frontend.address in EVERY_LOCAL_ADDRESS.values() or frontend.address in addresses
-        }
-        new, self._looked_at = here - self._looked_at, here
-        if not new:
-            return
-        listening = await asyncio.to_thread(self._listening_ports)
-        for frontend in sorted(new, key=str):
-            if (frontend.protocol, frontend.port) in listening:
-                logger.warning(
-                    "A process of this node listens where a Service is reached; the Service gets what is "
-                    "sent there: frontend=%s service_port=%s",
-                    frontend,
-                    self._portals[frontend].comment,
-                )
 
     async def _rules_committed(self) -> None:
         """Do what had to wait for the rules.

@@ -12,28 +12,17 @@ successor's state contains it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import logging
-import os
-import signal
 import socket
-import subprocess
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from random import Random
 from typing import Final, TypeAlias
 
-import msgspec
-
-from userspace_proxy.dataplane.channel import Channel
 from userspace_proxy.dataplane.messages import (
     MAX_DESCRIPTORS_PER_MESSAGE,
-    Acknowledged,
-    AgentMessage,
     Configure,
     Counters,
     ListenerKey,
@@ -42,8 +31,8 @@ from userspace_proxy.dataplane.messages import (
     ServicePortCounters,
     Start,
     WorkerLimits,
-    WorkerMessage,
 )
+from userspace_proxy.dataplane.worker_child import WorkerChild, settle
 from userspace_proxy.errors import WorkerError
 
 logger = logging.getLogger(__name__)
@@ -52,13 +41,9 @@ ListenerOf: TypeAlias = Callable[[ListenerKey], socket.socket]
 _Given: TypeAlias = dict[str, frozenset[ListenerKey]]
 """The listeners that a process has, by the key of their Service port."""
 
-_ANSWER_SECONDS: Final = 10.0
-"""A worker that says nothing for so long is stuck, and is replaced."""
 _ASK_SECONDS: Final = 2.0
 """How often a worker that has nothing to do is asked whether it is there."""
 _SETTLE_SECONDS: Final = 2.0
-_END_SECONDS: Final = 2.0
-_IMPORTED_FROM: Final = Path(__file__).parents[2]
 _MAX_ENDPOINTS_PER_MESSAGE: Final = 10_000
 _MAX_RESTART_DELAY_SECONDS: Final = 5.0
 _STABLE_SECONDS: Final = 10.0
@@ -84,7 +69,7 @@ class WorkerPool:
         self._loop = loop
         self._limits = limits
         self._random = random
-        self._warming: deque[asyncio.Task[_Process]] = deque()
+        self._warming: deque[asyncio.Task[WorkerChild]] = deque()
         self._seats = [_Seat(loop, number, listener_of) for number in range(size)]
         self._seat_of: dict[str, _Seat] = {}
         self._occupations: list[asyncio.Task[None]] = []
@@ -144,15 +129,15 @@ class WorkerPool:
         results = await asyncio.gather(*tasks, return_exceptions=True)
         self._occupations.clear()
         self._warming.clear()
-        warm = [result for result in results if isinstance(result, _Process)]
+        warm = [result for result in results if isinstance(result, WorkerChild)]
         serving = [seat.process for seat in self._seats if seat.process is not None]
         await asyncio.gather(*(process.end() for process in [*warm, *serving]))
 
     def _warm_one(self) -> None:
         self._warming.append(self._loop.create_task(self._spawn()))
 
-    async def _spawn(self) -> _Process:
-        process = await _Process.start(self._loop)
+    async def _spawn(self) -> WorkerChild:
+        process = await WorkerChild.start(self._loop)
         try:
             await process.request(partial(Start, limits=self._limits, seed=self._random.getrandbits(63)))
         except BaseException:
@@ -160,7 +145,7 @@ class WorkerPool:
             raise
         return process
 
-    async def _occupy(self, seat: _Seat, process: _Process) -> None:
+    async def _occupy(self, seat: _Seat, process: WorkerChild) -> None:
         """Keep a seat taken for ever."""
         failures = 0
         while True:
@@ -180,7 +165,7 @@ class WorkerPool:
                 await asyncio.sleep(min(0.1 * 2**failures, _MAX_RESTART_DELAY_SECONDS))
             process = await self._take_warm()
 
-    async def _take_warm(self) -> _Process:
+    async def _take_warm(self) -> WorkerChild:
         for attempt in itertools.count():
             self._warm_one()
             try:
@@ -200,7 +185,7 @@ class _Seat:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, number: int, listener_of: ListenerOf) -> None:
         self.number = number
-        self.process: _Process | None = None
+        self.process: WorkerChild | None = None
         self._loop = loop
         self._listener_of = listener_of
         self._wanted: dict[str, ServicePortConfig] = {}
@@ -238,7 +223,7 @@ class _Seat:
         assert isinstance(answer, Counters)
         return answer.service_ports
 
-    async def serve(self, process: _Process) -> None:
+    async def serve(self, process: WorkerChild) -> None:
         """Tell `process` everything, then every change; ask it for a sign of life when there is none.
 
         Ends with `WorkerError` when the process does.
@@ -261,7 +246,7 @@ class _Seat:
                 self._waiting += waiting  # the successor settles for them
                 raise
             for waiter in waiting:
-                _settle(waiter)
+                settle(waiter)
 
     def _batches(
         self, changed: set[str], given: _Given
@@ -285,7 +270,7 @@ class _Seat:
 
     async def _tell(
         self,
-        process: _Process,
+        process: WorkerChild,
         service_ports: Sequence[ServicePortConfig],
         removed: Sequence[str],
         given: _Given,
@@ -310,136 +295,3 @@ def _new_listeners(config: ServicePortConfig, given: _Given) -> list[ListenerKey
 def listener_keys(config: ServicePortConfig) -> tuple[ListenerKey, ...]:
     """The keys of a Service port's listeners."""
     return tuple(ListenerKey(config.protocol, listener.proxy_port) for listener in config.listeners)
-
-
-def _settle(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
-
-
-def _execute(command: list[str], descriptor: int) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        pass_fds=[descriptor],
-        start_new_session=True,
-        cwd=_IMPORTED_FROM,  # where `python -m` looks first, as root: not wherever we were started
-    )
-
-
-class _Process:
-    """One worker process and the questions that it has not answered yet."""
-
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, popen: subprocess.Popen[bytes], sock: socket.socket
-    ) -> None:
-        self.pid = popen.pid
-        self._loop = loop
-        self._popen = popen
-        self._sequence = itertools.count(1)
-        self._questions: dict[int, asyncio.Future[WorkerMessage]] = {}
-        self._died: asyncio.Future[None] = loop.create_future()
-        self._woken: asyncio.Event | None = None
-        self._encoder = msgspec.msgpack.Encoder()
-        self._decoder = msgspec.msgpack.Decoder(WorkerMessage)
-        self._channel = Channel(loop, sock, self._receive, self._closed)
-
-    @classmethod
-    async def start(cls, loop: asyncio.AbstractEventLoop) -> _Process:
-        """Start a process, in a session of its own: Ctrl-C on a terminal reaches the agent alone."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        command = [sys.executable, "-m", "userspace_proxy.dataplane.worker_process", str(theirs.fileno())]
-        starting = loop.run_in_executor(None, _execute, command, theirs.fileno())
-        try:
-            await asyncio.wait([starting])
-        except asyncio.CancelledError:
-            await asyncio.wait([starting])  # a process that starts all the same must be ended by somebody
-            if starting.exception() is None:
-                await cls(loop, starting.result(), ours).end()
-            raise
-        finally:
-            theirs.close()
-            if starting.exception() is not None:
-                ours.close()
-        try:
-            popen = starting.result()
-        except OSError as error:
-            raise WorkerError(f"a worker process cannot be started: {error}") from error
-        return cls(loop, popen, ours)
-
-    @property
-    def is_alive(self) -> bool:
-        return not self._died.done()
-
-    async def request(
-        self, message: Callable[..., AgentMessage], descriptors: Sequence[int] = ()
-    ) -> Acknowledged | Counters:
-        """Send `message(sequence=…)` and wait for its answer. Raises `WorkerError` if none will come."""
-        if not self.is_alive:
-            raise WorkerError(f"pid={self.pid} ended")
-        sequence = next(self._sequence)
-        answer: asyncio.Future[WorkerMessage] = self._loop.create_future()
-        self._questions[sequence] = answer
-        self._channel.send(self._encoder.encode(message(sequence=sequence)), descriptors)
-        try:
-            async with asyncio.timeout(_ANSWER_SECONDS):
-                return await answer
-        except TimeoutError as error:
-            self.kill()
-            raise WorkerError(f"pid={self.pid} did not answer within {_ANSWER_SECONDS:g} s") from error
-        finally:
-            self._questions.pop(sequence, None)
-
-    async def until(self, event: asyncio.Event, seconds: float) -> None:
-        """Wait for `event`, at most for `seconds`. Raises `WorkerError` if the process ends first."""
-        self._woken = event
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await event.wait()
-        if self._died.done():
-            raise WorkerError(f"pid={self.pid} ended")
-
-    def kill(self) -> None:
-        if self._popen.poll() is None:
-            self._popen.send_signal(signal.SIGKILL)
-
-    async def end(self) -> None:
-        """Let the process end, make sure that it did, and reap it. Safe to repeat."""
-        self._channel.close()
-        if self._popen.poll() is not None:
-            return
-        gone: asyncio.Future[None] = self._loop.create_future()
-        pidfd = os.pidfd_open(self.pid)
-        self._loop.add_reader(pidfd, _settle, gone)
-        try:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_END_SECONDS):
-                    await asyncio.shield(gone)
-            if not gone.done():
-                self.kill()
-                await gone
-        finally:
-            self._loop.remove_reader(pidfd)
-            os.close(pidfd)
-            self._popen.poll()
-
-    def _receive(self, payload: bytes, descriptors: list[int]) -> None:
-        for descriptor in descriptors:  # a worker has none to send
-            os.close(descriptor)
-        try:
-            message: WorkerMessage = self._decoder.decode(payload)
-        except msgspec.DecodeError:
-            logger.error("Worker speaks nonsense, it is ended: pid=%d", self.pid)
-            self.kill()
-            return
-        question = self._questions.get(message.sequence)
-        if question is not None and not question.done():
-            question.set_result(message)
-
-    def _closed(self) -> None:
-        _settle(self._died)
-        if self._woken is not None:
-            self._woken.set()
-        for question in self._questions.values():
-            if not question.done():
-                question.set_exception(WorkerError(f"pid={self.pid} ended"))
