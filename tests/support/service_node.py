@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -54,6 +55,10 @@ class ServedService:
         return self.cluster_ip, PORTS[port_name]
 
 
+DEFAULT_BACKEND = os.environ.get("USERSPACE_PROXY_TEST_BACKEND", "")
+"""The `--iptables-backend` of agents for which a test does not choose one: to try the whole suite with it."""
+
+
 class ServiceNode:
     """A node that serves what `objects` hold: those of `cluster`, or a directory of manifests in `folder`.
 
@@ -72,6 +77,8 @@ class ServiceNode:
     ) -> None:
         self.network = NodeNetwork(wiring=wiring, ipv6=ipv6, second_node_address=second_node_address)
         self.node = self.network.node
+        if DEFAULT_BACKEND and "--iptables-backend" not in flags:
+            flags = ("--iptables-backend", DEFAULT_BACKEND, *flags)
         self._variant = "legacy" if {"legacy", "python-iptables"} & {*flags} else "nft"
         self.objects = ManifestDirectory(folder / "manifests") if cluster is None else cluster
         self._numbers = iter(range(10, 255))
