@@ -111,6 +111,41 @@ def test_what_an_earlier_run_left_is_adopted_without_a_commit() -> None:
     with_capture(scenario, portal_rules([portal("10.96.0.10", 12000)], SETTINGS))
 
 
+def test_rules_that_cannot_be_read_at_the_start_are_asked_for_again() -> None:
+    async def scenario(fixture: Fixture) -> None:
+        fixture.backend.unreadable = 2
+        assert set(await fixture.capture.adopt()) == set(portals(portal("10.96.0.10", 12000)))
+
+    with_capture(scenario, portal_rules([portal("10.96.0.10", 12000)], SETTINGS))
+
+
+def test_a_port_is_led_to_from_the_beginning_of_the_sync_that_may_install_it() -> None:
+    async def scenario(fixture: Fixture) -> None:
+        fixture.backend.failures = 2
+        fixture.capture.want(portals(portal("10.96.0.10", 12000)))
+        while fixture.backend.failures == 2:
+            await asyncio.sleep(0.002)
+        assert fixture.capture.leads_to(Protocol.UDP, ProxyPort(12000))
+        fixture.capture.want({})
+        await fixture.committed.get()
+        while fixture.capture.leads_to(Protocol.UDP, ProxyPort(12000)):
+            await fixture.committed.get()
+
+    with_capture(scenario)
+
+
+def test_it_is_unhealthy_while_repairs_fail() -> None:
+    async def scenario(fixture: Fixture) -> None:
+        fixture.capture.want(portals(portal("10.96.0.10", 12000)))
+        await fixture.committed.get()
+        assert fixture.capture.is_healthy()
+        fixture.backend.unreadable = 3
+        while fixture.capture.is_healthy():
+            await asyncio.sleep(0.005)
+
+    with_capture(scenario)
+
+
 def test_filter_is_committed_before_nat() -> None:
     async def scenario(fixture: Fixture) -> None:
         fixture.capture.want(portals(portal("10.96.0.10", 12000)))

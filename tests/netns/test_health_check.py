@@ -29,7 +29,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceNode]:
 
 
 def get(where: Namespace, address: str, port: int = PORT, path: str = "/") -> http.client.HTTPResponse | None:
-    """The answer, with its body read; None if nobody listens."""
+    """The answer, with its body read; None if nobody listens, or not for long enough to answer."""
     connection = http.client.HTTPConnection(address, port, timeout=2)
     try:
         connection.sock = where.call(lambda: socket.create_connection((address, port), 2))
@@ -37,7 +37,7 @@ def get(where: Namespace, address: str, port: int = PORT, path: str = "/") -> ht
         response = connection.getresponse()
         response.text = response.read().decode()  # type: ignore[attr-defined]
         return response
-    except ConnectionRefusedError:
+    except ConnectionError:
         return None
     finally:
         connection.close()

@@ -16,9 +16,13 @@ class FakeBackend:
         self.failures = 0
         self.reads = 0
         self.touched = 0
+        self.unreadable = 0
 
     def read(self) -> InstalledRules:
         self.reads += 1
+        if self.unreadable:
+            self.unreadable -= 1
+            raise RulesError("the kernel is busy")
         return self.installed
 
     def mark(self) -> int:

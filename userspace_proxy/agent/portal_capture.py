@@ -19,7 +19,7 @@ from contextlib import suppress
 from typing import Final, NoReturn, TypeAlias, TypeVar
 
 from userspace_proxy.core.service_port import Frontend, IPFamily, Protocol, ProxyPort
-from userspace_proxy.errors import UserspaceProxyError
+from userspace_proxy.errors import RulesError, UserspaceProxyError
 from userspace_proxy.iptables.capture import Capture
 from userspace_proxy.iptables.portal_rules import (
     AdoptedPorts,
@@ -74,6 +74,7 @@ class PortalCapture:
         self._wanted: Portals | None = None
         self._committed: Portals = {}
         self._leads_to: frozenset[tuple[Protocol, ProxyPort]] = frozenset()
+        self._may_lead_to: frozenset[tuple[Protocol, ProxyPort]] = frozenset()
         self._committed_addresses = _target_addresses(settings)
         self._stale_udp: dict[Frontend, ProxyPort | None] = {}
 
@@ -87,12 +88,24 @@ class PortalCapture:
         return self._committed
 
     def leads_to(self, protocol: Protocol, port: ProxyPort) -> bool:
-        """Whether an installed rule leads to the proxy port."""
-        return (protocol, port) in self._leads_to
+        """Whether a rule leads to the proxy port, or may lead there once a sync under way is done."""
+        return (protocol, port) in self._leads_to or (protocol, port) in self._may_lead_to
 
     async def adopt(self) -> dict[Frontend, AdoptedPorts]:
-        """Where the rules of an earlier run lead. They stay as they are until the first `want`."""
-        installed = await self._in_rules_thread(self._capture.read)
+        """Where the rules of an earlier run lead. They stay as they are until the first `want`.
+
+        Asks until the kernel answers: not to know would mean to write over what serves.
+        """
+        failures = 0
+        while True:
+            try:
+                installed = await self._in_rules_thread(self._capture.read)
+                break
+            except RulesError as error:
+                failures += 1
+                if failures == 1:
+                    logger.error("Rules cannot be read, trying until they can: %s", error)
+                await asyncio.sleep(min(0.1 * 2**failures, _MAX_RETRY_SECONDS))
         adopted = read_portals(installed, self.family)
         self._now_committed({frontend: _as_committed(frontend, ports) for frontend, ports in adopted.items()})
         if adopted:
@@ -137,7 +150,7 @@ class PortalCapture:
             try:
                 await self._sync(self._wanted, verify=verify)
             except UserspaceProxyError as error:
-                self._due.set()
+                self._mark_due()
                 failures += 1
                 if failures == 1:
                     logger.error("Rules cannot be installed, trying until they can: %s", error)
@@ -168,6 +181,8 @@ class PortalCapture:
 
     async def _sync(self, portals: Portals, *, verify: bool) -> None:
         settings = self._settings
+        # A sync that fails may have taken effect all the same, so this stays until one succeeds.
+        self._may_lead_to |= _served_ports(portals)
         synced = await self._in_rules_thread(
             lambda: self._capture.sync(self._rules.rule_set(portals.values(), settings), verify=verify)
         )
@@ -192,12 +207,7 @@ class PortalCapture:
 
     def _now_committed(self, portals: Portals) -> None:
         self._committed = portals
-        self._leads_to = frozenset(
-            (frontend.protocol, destination.proxy_port)
-            for frontend, portal in portals.items()
-            for destination in _destinations(portal)
-            if destination.refusal is None
-        )
+        self._leads_to, self._may_lead_to = _served_ports(portals), frozenset()
 
     async def _forget_udp(self) -> None:
         """Delete the conntrack entries that lead astray; what fails is tried again at the next sync."""
@@ -219,6 +229,15 @@ def _as_committed(frontend: Frontend, ports: AdoptedPorts) -> Portal:
     """What an earlier run's rules amount to; a class that they refuse leads where the other does."""
     outside = ports.outside or ports.inside or ProxyPort(0)
     return Portal(frontend, "", Destination(outside), Destination(ports.inside or outside))
+
+
+def _served_ports(portals: Portals) -> frozenset[tuple[Protocol, ProxyPort]]:
+    return frozenset(
+        (frontend.protocol, destination.proxy_port)
+        for frontend, portal in portals.items()
+        for destination in _destinations(portal)
+        if destination.refusal is None
+    )
 
 
 def _destinations(portal: Portal) -> tuple[Destination, Destination]:

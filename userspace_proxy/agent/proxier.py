@@ -303,7 +303,11 @@ class Proxier:
             for name in doomed:
                 doomed_of[name.service_port].add(self._sockets.port_of(name))
             planned = self._plan.service_ports
-            removed = [service_port.key for service_port in doomed_of.keys() - planned.keys()]
+            removed = [
+                service_port.key
+                for service_port in doomed_of.keys() - planned.keys()
+                if len(doomed_of[service_port]) == len(self._sockets.listeners_of(service_port))
+            ]
             reduced = []
             for service_port in (self._outdated | doomed_of.keys()) & planned.keys():
                 self._outdated.discard(service_port)
@@ -314,7 +318,8 @@ class Proxier:
             self._outdated &= planned.keys()
             if reduced or removed:
                 await self._workers.configure(reduced, removed)
-            for name in doomed:
+            closing = planned.keys() | {name for name in doomed_of if name.key in removed}
+            for name in [name for name in doomed if name.service_port in closing]:
                 self._sockets.close(name)
                 self._given.pop(name, None)
 
