@@ -81,7 +81,7 @@ def portals(planned: ProxyPlan) -> dict[str, str]:
 def test_an_example_is_served_as_it_says(pattern: str, expected: dict[str, str]) -> None:
     planned, problems = plan(sorted(EXAMPLES.glob(pattern)))
     assert problems == []
-    assert (planned.lost_claims, planned.loops) == ({}, {})
+    assert (planned.lost_claims, planned.undialled) == ({}, {})
     assert portals(planned) == expected
 
 

@@ -13,6 +13,7 @@ from tests.support.objects import endpoint, endpoint_slice, node, service
 from userspace_proxy.core.cluster_state import ClusterState
 from userspace_proxy.core.endpoint import Endpoint
 from userspace_proxy.core.endpoint_selection import Outcome
+from userspace_proxy.core.frontend_claims import Precedence
 from userspace_proxy.core.objects import (
     ApiObject,
     Deleted,
@@ -24,15 +25,18 @@ from userspace_proxy.core.objects import (
     Upserted,
     kind_of,
 )
+from userspace_proxy.core.port_claims import PortRange
 from userspace_proxy.core.proxy_plan import (
     HealthCheck,
     ListenerName,
     LostClaim,
-    OwnFrontendAsEndpoint,
+    LostHealthCheck,
     PlanChange,
     PlannedPortal,
     PlannedServicePort,
     ProxyPlan,
+    UndialledEndpoint,
+    WhyUndialled,
 )
 from userspace_proxy.core.service_port import (
     EVERY_LOCAL_ADDRESS,
@@ -50,6 +54,7 @@ BOTH = frozenset(IPFamily)
 IPV4 = frozenset({IPFamily.IPV4})
 PROXY_NAME = "service.kubernetes.io/service-proxy-name"
 HEADLESS = "service.kubernetes.io/headless"
+PROXY_PORTS = PortRange(11000, 29999)
 HERE, THERE = endpoint("10.244.1.2", node="node-1"), endpoint("10.244.2.2", node="node-2")
 
 
@@ -57,7 +62,7 @@ class Cluster:
     """A cluster and the plan for its node-1, which follows each change."""
 
     def __init__(self, *items: ApiObject, families: frozenset[IPFamily] = IPV4) -> None:
-        self.state = ClusterState("node-1")
+        self.state = ClusterState("node-1", PROXY_PORTS)
         self.plan = ProxyPlan(families)
         self.put(*items)
 
@@ -84,8 +89,12 @@ class Cluster:
         ((_, selection),) = self.plan.service_ports[port_of(name, protocol)].selections
         return [str(item) for item in selection.endpoints]
 
+    def readdress(self, *addresses: str) -> PlanChange:
+        self.state.readdress(frozenset(addresses))
+        return self.after()
+
     def conflicts(self) -> set[ServicePortName]:
-        return self.plan.lost_claims.keys() | self.plan.loops.keys()
+        return self.plan.lost_claims.keys() | self.plan.undialled.keys()
 
 
 def described(portal: PlannedPortal) -> str:
@@ -217,7 +226,7 @@ def test_of_two_services_at_one_address_the_older_has_it() -> None:
     assert change.conflicts_changed == {port_of("young")}
     assert cluster.portals == {"10.96.0.10:80/TCP": "default/old Cluster refuse"}
     frontend = Frontend("10.96.0.10", Protocol.TCP, Port(80))
-    lost = LostClaim(frontend, port_of("young"), port_of("old"))
+    lost = LostClaim(frontend, port_of("young"), port_of("old"), Precedence.OLDER)
     assert cluster.plan.lost_claims == {port_of("young"): (lost,)}
 
 
@@ -259,11 +268,11 @@ def test_an_endpoint_that_is_a_frontend_is_left_out_and_named() -> None:
     change = cluster.put(service("dns", at="10.96.0.53", ports=["53"]))
     assert changed(change) == {port_of("web"), port_of("dns")}
     assert cluster.endpoints() == ["10.244.1.2:53"]
-    loop = OwnFrontendAsEndpoint(port_of("web"), Endpoint("10.96.0.53", Port(53)))
-    assert cluster.plan.loops == {port_of("web"): (loop,)}
+    loop = UndialledEndpoint(Endpoint("10.96.0.53", Port(53)), WhyUndialled.OWN_FRONTEND)
+    assert cluster.plan.undialled == {port_of("web"): (loop,)}
     cluster.delete(Kind.SERVICE, "dns")
     assert cluster.endpoints() == ["10.244.1.2:53", "10.96.0.53:53"]
-    assert cluster.plan.loops == {}
+    assert cluster.plan.undialled == {}
 
 
 def test_a_service_whose_only_endpoint_is_itself_is_refused() -> None:
@@ -271,7 +280,7 @@ def test_a_service_whose_only_endpoint_is_itself_is_refused() -> None:
     cluster.put(endpoint_slice(endpoints=["10.96.0.10"], ports=["80"]))
     assert cluster.portals == {"10.96.0.10:80/TCP": "default/web Cluster refuse"}
     cluster.delete(Kind.SERVICE, "web")
-    assert cluster.plan.loops == {}
+    assert cluster.plan.undialled == {}
 
 
 @pytest.mark.parametrize("ports", [["81"], ["80/UDP"]], ids=["another port", "another protocol"])
@@ -283,7 +292,7 @@ def test_an_endpoint_on_a_frontends_address_alone_is_no_loop(ports: list[str]) -
     )
     protocol = Protocol.UDP if ports == ["80/UDP"] else Protocol.TCP
     assert len(cluster.endpoints("web", protocol)) == 1
-    assert cluster.plan.loops == {}
+    assert cluster.plan.undialled == {}
 
 
 def test_slices_that_disagree_about_an_endpoint_are_settled_the_same_way_in_any_order() -> None:
@@ -451,7 +460,7 @@ def test_a_node_port_that_two_claim_is_the_olders_and_the_youngers_once_it_is_fr
     assert cluster.portals == own | {"0.0.0.0:30080/TCP": "default/old Cluster refuse"}
     frontend = Frontend("0.0.0.0", Protocol.TCP, Port(30080))
     assert cluster.plan.lost_claims == {
-        port_of("young"): (LostClaim(frontend, port_of("young"), port_of("old")),)
+        port_of("young"): (LostClaim(frontend, port_of("young"), port_of("old"), Precedence.OLDER),)
     }
     change = cluster.put(service("old", at="10.96.0.1", created=OLD))
     assert change.conflicts_changed == {port_of("young")} and change.portals_changed
@@ -488,17 +497,93 @@ def test_an_endpoint_that_is_a_node_port_of_this_node_is_a_loop_whichever_comes_
         endpoint_slice(of="web", endpoints=["10.0.0.1", "10.0.0.2"], ports=["30080"]),
         service("db", at="10.96.0.2", type="NodePort", ports=["80@30080"]),
     ]
-    loop = OwnFrontendAsEndpoint(port_of("web"), Endpoint("10.0.0.1", Port(30080)))
+    loop = UndialledEndpoint(Endpoint("10.0.0.1", Port(30080)), WhyUndialled.OWN_FRONTEND)
     for last in items:
         cluster = Cluster(*(item for item in items if item is not last))
-        assert cluster.plan.loops == {}
+        assert cluster.plan.undialled == {}
         change = cluster.put(last)
-        assert cluster.plan.loops == {port_of("web"): (loop,)}
+        assert cluster.plan.undialled == {port_of("web"): (loop,)}
         assert change.conflicts_changed == {port_of("web")}
         assert cluster.endpoints() == ["10.0.0.2:30080"]
     cluster.put(service("db", at="10.96.0.2"))
-    assert cluster.plan.loops == {}
+    assert cluster.plan.undialled == {}
     assert cluster.endpoints() == ["10.0.0.1:30080", "10.0.0.2:30080"]
+
+
+def test_an_address_of_the_node_is_a_loop_at_a_node_port_though_the_node_object_does_not_state_it() -> None:
+    cluster = Cluster(
+        service("web", at="10.96.0.1"),
+        endpoint_slice(of="web", endpoints=["172.16.0.1", "10.0.0.2"], ports=["30080"]),
+        service("db", at="10.96.0.2", type="NodePort", ports=["80@30080"]),
+    )
+    assert cluster.endpoints() == ["10.0.0.2:30080", "172.16.0.1:30080"]
+    change = cluster.readdress("172.16.0.1")
+    assert changed(change) == change.conflicts_changed == {port_of("web")}
+    assert cluster.endpoints() == ["10.0.0.2:30080"]
+    assert cluster.readdress("172.16.0.1", "172.16.0.9") == PlanChange()
+    cluster.put(service("db", at="10.96.0.2"))
+    assert cluster.plan.undialled == {}
+    cluster.put(service("db", at="10.96.0.2", type="NodePort", ports=["80@30080"]))
+    assert cluster.endpoints() == ["10.0.0.2:30080"]
+    cluster.readdress()
+    assert cluster.endpoints() == ["10.0.0.2:30080", "172.16.0.1:30080"]
+
+
+def test_an_endpoint_of_this_node_at_a_proxy_port_is_left_out_and_named() -> None:
+    """Our own guard would drop what is sent there; another node's we cannot know."""
+    cluster = Cluster(service(), endpoint_slice(endpoints=["10.0.0.1", "10.0.0.2"], ports=["12000"]))
+    assert cluster.plan.undialled == {}
+    change = cluster.readdress("10.0.0.1")
+    assert change.conflicts_changed == {port_of("web")}
+    left_out = UndialledEndpoint(Endpoint("10.0.0.1", Port(12000)), WhyUndialled.PROXY_PORT)
+    assert cluster.plan.undialled == {port_of("web"): (left_out,)}
+    assert cluster.endpoints() == ["10.0.0.2:12000"]
+    cluster.put(endpoint_slice(endpoints=["10.0.0.1"], ports=["10999"]))
+    assert cluster.endpoints() == ["10.0.0.1:10999"]
+
+
+def test_without_proxy_ports_of_its_own_a_node_takes_anything() -> None:
+    state, plan = ClusterState("node-1"), ProxyPlan(IPV4)
+    state.readdress(frozenset({"10.0.0.1"}))
+    for item in (service(), endpoint_slice(endpoints=["10.0.0.1"], ports=["12000"])):
+        state.apply(Upserted(item), lambda key: "test")
+    plan.update(state, state.take_dirty())
+    assert plan.undialled == {}
+
+
+def test_a_clusterip_is_its_services_though_an_older_one_has_it_as_an_external_ip() -> None:
+    thief = service("thief", at="10.96.0.9", external_ips=["10.96.0.10"], created=OLD)
+    cluster = Cluster(thief, service("web", at="10.96.0.10", created=YOUNG))
+    assert cluster.portals == {
+        "10.96.0.9:80/TCP": "default/thief Cluster refuse",
+        "10.96.0.10:80/TCP": "default/web Cluster refuse",
+    }
+    ((lost,),) = cluster.plan.lost_claims.values()
+    assert (lost.loser, lost.owner, lost.precedence) == (
+        port_of("thief"),
+        port_of("web"),
+        Precedence.CLUSTER_IP,
+    )
+
+
+def test_a_health_check_port_that_is_a_node_port_is_the_node_ports_until_that_goes() -> None:
+    web, number = ServiceName("default", "web"), Port(32000)
+    cluster = Cluster(load_balanced(), endpoint_slice(endpoints=[HERE]))
+    assert cluster.plan.health_checks == {web: HealthCheck(number, 1)}
+    change = cluster.put(service("db", at="10.96.0.2", type="NodePort", ports=["80@32000"]))
+    assert change.health_checks_changed and change.conflicts_changed == {web}
+    assert cluster.plan.health_checks == {}
+    assert cluster.plan.lost_health_checks == {web: LostHealthCheck(number, port_of("db"))}
+    assert cluster.put(endpoint_slice(endpoints=[HERE, THERE])).conflicts_changed == set()
+    change = cluster.delete(Kind.SERVICE, "db")
+    assert change.health_checks_changed and change.conflicts_changed == {web}
+    assert cluster.plan.health_checks == {web: HealthCheck(number, 1)}
+    assert cluster.plan.lost_health_checks == {}
+
+
+def test_a_health_check_port_is_tcp() -> None:
+    udp = service("dns", at="10.96.0.2", type="NodePort", ports=["53@32000/UDP"])
+    assert Cluster(load_balanced(), udp).plan.lost_health_checks == {}
 
 
 @pytest.mark.parametrize(
@@ -562,7 +647,7 @@ SERVICE_NAMES = st.sampled_from(["web", "web", "dns", "db"])
 PORTS = st.sampled_from(
     [["80"]] * 2
     + [["80@30080"]] * 3
-    + [["80", "80@30080/UDP"], ["80", "a:81@30080"], ["a:80", "b:81/UDP"], ["30080"], ["0"], []]
+    + [["80", "80@30080/UDP"], ["80", "a:81@30080"], ["a:80", "b:81/UDP"], ["30080"], ["12000"], ["0"], []]
 )
 NODES = st.sampled_from(["node-1", "node-2"])
 GOING = {"ready": False, "serving": True, "terminating": True}
@@ -580,7 +665,7 @@ SMALL_SERVICES = st.builds(
     external_ips=st.sampled_from([[], [], ["203.0.113.1"], ["10.96.0.2", "2001:db8::1"]]),
     ingress=st.sampled_from([[], ["203.0.113.1"], ["203.0.113.1", "2001:db8::1"], ["203.0.113.2"]]),
     source_ranges=st.sampled_from([None, None, ["192.0.2.0/24"], ["nowhere"]]),
-    health_check_node_port=st.sampled_from([None, 32000]),
+    health_check_node_port=st.sampled_from([None, 32000, 30080]),
     labels=st.sampled_from([None] * 7 + [{PROXY_NAME: "other"}]),
     affinity=st.sampled_from([None, "ClientIP"]),
     created=st.sampled_from([OLD, YOUNG]),
@@ -613,6 +698,7 @@ def listings(kind: Kind, items: st.SearchStrategy[ApiObject]) -> st.SearchStrate
     return st.lists(items, min_size=1, max_size=5).map(lambda listed: Listed(kind, tuple(listed)))
 
 
+LOCAL_ADDRESSES = st.sampled_from([frozenset[str](), frozenset({"10.0.0.1"}), frozenset({"fd00::2"})])
 SMALL_EVENTS: st.SearchStrategy[Event] = st.one_of(
     st.builds(Upserted, SMALL_SERVICES),
     st.builds(Upserted, SMALL_SLICES),
@@ -658,16 +744,17 @@ class Objects:
 @settings(max_examples=300)
 @given(
     BEGINNINGS.map(list),
-    st.lists(st.lists(SMALL_EVENTS, max_size=4), max_size=6),
+    st.lists(st.tuples(LOCAL_ADDRESSES, st.lists(SMALL_EVENTS, max_size=4)), max_size=6),
     st.permutations(list(Kind)),
 )
 def test_a_plan_that_followed_every_change_is_the_plan_made_of_the_last_state_alone(
-    beginning: list[Event], batches: list[list[Event]], order: list[Kind]
+    beginning: list[Event], batches: list[tuple[frozenset[str], list[Event]]], order: list[Kind]
 ) -> None:
     cluster, objects = Cluster(families=BOTH), Objects()
     followed: dict[ServicePortName, PlannedServicePort] = {}
-    for batch in [beginning, *batches]:
+    for addresses, batch in [(frozenset[str](), beginning), *batches]:
         before = deepcopy(cluster.plan)
+        cluster.state.readdress(addresses)
         change = cluster.after(*batch)
         for event in batch:
             objects.apply(event)
@@ -675,7 +762,9 @@ def test_a_plan_that_followed_every_change_is_the_plan_made_of_the_last_state_al
         assert change.portals_changed is (plan.portals != before.portals)
         assert change.health_checks_changed is (plan.health_checks != before.health_checks)
         assert change.conflicts_changed == (
-            differing(plan.lost_claims, before.lost_claims) | differing(plan.loops, before.loops)
+            differing(plan.lost_claims, before.lost_claims)
+            | differing(plan.undialled, before.undialled)
+            | differing(plan.lost_health_checks, before.lost_health_checks)
         )
         for planned in change.changed:
             assert followed.get(planned.name) != planned
@@ -684,13 +773,14 @@ def test_a_plan_that_followed_every_change_is_the_plan_made_of_the_last_state_al
             del followed[name]
         assert followed == plan.service_ports
     fresh = Cluster(families=BOTH)
+    fresh.state.readdress(addresses)
     fresh.after(*objects.listed(order))
     assert cluster.plan == fresh.plan
     cluster.after(*(Listed(kind, ()) for kind in order))
     assert cluster.plan == ProxyPlan(BOTH)
 
 
-def differing(one: Mapping[ServicePortName, object], other: Mapping[ServicePortName, object]) -> set[object]:
+def differing(one: Mapping[Any, object], other: Mapping[Any, object]) -> set[object]:
     return {name for name in one.keys() | other.keys() if one.get(name) != other.get(name)}
 
 
@@ -713,8 +803,9 @@ def test_a_plan_never_leads_astray(events: list[Event]) -> None:
         for _, selection in planned.selections:
             for item in selection.endpoints:
                 assert Frontend(item.address, name.protocol, item.port) not in plan.portals
-                if item.address in cluster.state.node_addresses(name.family):
+                if item.address in cluster.state.own_addresses:
                     assert Frontend(every, name.protocol, item.port) not in plan.portals
+                    assert item.port not in PROXY_PORTS
     wanted = {exposure.frontend for planned in plan.service_ports.values() for exposure in planned.exposures}
     assert plan.portals.keys() == wanted
     owning = {portal.owner for portal in plan.portals.values()}

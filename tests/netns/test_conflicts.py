@@ -11,6 +11,7 @@ from tests.support import objects
 from tests.support.clients import REFUSED, Address, connect, greeting, outcome, outcomes
 from tests.support.exposed_service import (
     FAMILIES,
+    LOCAL,
     PROTOCOLS,
     ExposedService,
     wait_until_met,
@@ -77,6 +78,8 @@ def test_a_service_that_is_its_own_endpoint_is_no_loop(node: ServiceNode) -> Non
         (other.address("clusterIP", "IPv4"), "greet:80"),
         (other.address("ingress", "IPv4"), "greet:80"),
         (node.node.address, f"greet:{other.node_port}"),
+        # an address that the Node object does not state
+        (LOCAL["second", "IPv4"], f"greet:{other.node_port}"),
     ]
     clusterip = service.frontend(node, "clusterIP", "IPv4", "TCP")
     for address, port in loops:
@@ -91,8 +94,32 @@ def test_a_service_that_is_its_own_endpoint_is_no_loop(node: ServiceNode) -> Non
         assert outcomes(node.client, "TCP", clusterip, 4) == {"web-2"}
         node.objects.delete(objects.endpoint_slice("loop-2", of="loop"))
         wait_until_met(node.client, ("TCP", clusterip), {REFUSED})
+    # An address becomes the node's own while it is an endpoint's, and ceases to be.
+    node.objects.apply(
+        objects.endpoint_slice(
+            "loop-1", of="loop", ports=[f"greet:{other.node_port}"], endpoints=["198.18.0.7"]
+        )
+    )
+    wait_until(lambda: node.agent.lines_with("Mended", "default/loop"))
+    node.node.ip("addr add 198.18.0.7/32 dev lo")
+    wait_until(lambda: node.agent.lines_with("default/loop", "198.18.0.7", "a loop"))
+    node.node.ip("addr del 198.18.0.7/32 dev lo")
     # When the other one goes its address is nobody's, and so an endpoint like others.
     assert outcome(node.node, "TCP", ("127.0.0.1", other.node_port)) == "web-1"
+
+
+def test_an_endpoint_on_this_node_at_a_proxy_port_is_named_and_the_others_serve(node: ServiceNode) -> None:
+    service = ExposedService("guarded", 22)
+    node.objects.apply(
+        service.manifest(),
+        objects.endpoint_slice("one", of="guarded", ports=["greet:12345"], endpoints=[node.node.address]),
+        objects.endpoint_slice(
+            "two", of="guarded", ports=["greet:8080"], endpoints=[node.endpoints[1].address]
+        ),
+    )
+    clusterip = ("TCP", service.frontend(node, "clusterIP", "IPv4", "TCP"))
+    wait_until_met(node.client, clusterip, {"web-2"})
+    assert node.agent.lines_with("default/guarded", f"{node.node.address}:12345", "--proxy-port-range")
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

@@ -65,7 +65,7 @@ async def run_agent(configuration: Configuration) -> None:
         networks = await read_networks(rules_thread)
         _require_local(configuration.bind_address, list(networks.values()))
 
-        state = ClusterState(configuration.node_name)
+        state = ClusterState(configuration.node_name, configuration.proxy_port_range)
         sockets = ListeningSockets(
             ProxyPortClaims(configuration.proxy_port_range),
             {
@@ -82,6 +82,7 @@ async def run_agent(configuration: Configuration) -> None:
             silent_port=sockets.reserve_port(),
         )
         await captures.open(networks, state.node_facts)
+        state.readdress(captures.node_addresses())
         workers = WorkerPool(
             loop,
             size=configuration.workers,
@@ -106,6 +107,8 @@ async def run_agent(configuration: Configuration) -> None:
 
         async def network_changed() -> None:
             await captures.refit(lambda: state.node_facts)
+            state.readdress(captures.node_addresses())
+            proxier.observe(())  # to have planned again what that touches
             health_checks.serve(proxier.health_checks)
 
         proxier = Proxier(

@@ -108,6 +108,12 @@ class FittedCaptures:
             self._fitted[family].network = network
         self.fit(facts())
 
+    def node_addresses(self) -> frozenset[str]:
+        """Every address that an interface of this node has."""
+        return frozenset(
+            entry.address for fitted in self._fitted.values() for entry in fitted.network.addresses
+        )
+
     def node_port_addresses(self) -> list[str]:
         """Where ports of the node are to be open: what `--nodeport-addresses` leaves of its addresses."""
         addresses: list[str] = []

@@ -1,16 +1,23 @@
-"""Says what people must know of a plan: who lost an address to whom, which endpoints loop, what is shared."""
+"""Says what people must know of a plan: who lost what to whom, what is left out, what is shared."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import assert_never
 
 from userspace_proxy.core.cluster_state import ObjectId, OriginOf
 from userspace_proxy.core.objects import Kind
 from userspace_proxy.core.problem import Problem
-from userspace_proxy.core.proxy_plan import ProxyPlan
-from userspace_proxy.core.service_port import EVERY_LOCAL_ADDRESS, Frontend, Protocol, ServicePortName
+from userspace_proxy.core.proxy_plan import ProxyPlan, UndialledEndpoint, WhyUndialled
+from userspace_proxy.core.service_port import (
+    EVERY_LOCAL_ADDRESS,
+    Frontend,
+    Protocol,
+    ServiceName,
+    ServicePortName,
+)
 from userspace_proxy.iptables.portal_rules import Portal
 from userspace_proxy.observability.problem_ledger import ProblemLedger
 
@@ -33,22 +40,42 @@ class PlanReports:
         self._listening_ports = listening_ports
         self._looked_at: set[Frontend] = set()
 
-    def name_conflicts(self, names: Iterable[ServicePortName]) -> None:
-        """Name what the plan left out of these Service ports because of what others claim."""
+    def name_conflicts(self, names: Iterable[ServicePortName | ServiceName]) -> None:
+        """Name what the plan left out of these because of what others claim, or where this node listens."""
         for name in names:
-            service = name.service
+            match name:
+                case ServicePortName(service=service):
+                    scope, field, reasons = f"Service port {name.key}", "", list(self._port_reasons(name))
+                case ServiceName():
+                    service, scope, field = (
+                        name,
+                        f"Health check of Service {name}",
+                        "spec.healthCheckNodePort",
+                    )
+                    reasons = list(self._health_check_reasons(name))
+                case _:
+                    assert_never(name)
             origin = self._origin_of(ObjectId(Kind.SERVICE, service.namespace, service.name))
-            reasons = [
-                f"{lost.frontend} belongs to {lost.owner}, which is older"
-                for lost in self._plan.lost_claims.get(name, ())
-            ]
-            reasons += [
-                f"endpoint {loop.endpoint} is the address of a Service: a loop"
-                for loop in self._plan.loops.get(name, ())
-            ]
             self._ledger.report(
-                f"Service port {name.key}",
-                [Problem(origin, "Service", service.namespace, service.name, "", text) for text in reasons],
+                scope,
+                [
+                    Problem(origin, "Service", service.namespace, service.name, field, text)
+                    for text in reasons
+                ],
+            )
+
+    def _port_reasons(self, name: ServicePortName) -> Iterator[str]:
+        for lost in self._plan.lost_claims.get(name, ()):
+            yield f"{lost.frontend} belongs to {lost.owner}, {lost.precedence.value}"
+        for undialled in self._plan.undialled.get(name, ()):
+            yield _why_left_out(undialled)
+
+    def _health_check_reasons(self, name: ServiceName) -> Iterator[str]:
+        lost = self._plan.lost_health_checks.get(name)
+        if lost is not None:
+            yield (
+                f"{lost.port} is the nodePort of {lost.owner}, which gets what is sent there: "
+                "health checks are not answered; give one of them another port"
             )
 
     async def name_shared_ports(
@@ -72,3 +99,20 @@ class PlanReports:
                     frontend,
                     portals[frontend].comment,
                 )
+
+
+def _why_left_out(undialled: UndialledEndpoint) -> str:
+    match undialled.why:
+        case WhyUndialled.OWN_FRONTEND:
+            return (
+                f"endpoint {undialled.endpoint} is left out, because it is the address of a Service, "
+                "and so a loop: let it listen on another port"
+            )
+        case WhyUndialled.PROXY_PORT:
+            return (
+                f"endpoint {undialled.endpoint} is left out, because it is on this node at a proxy port, "
+                "where only redirected traffic is let in: let it listen on another port, "
+                "or give the proxy another --proxy-port-range"
+            )
+        case _:
+            assert_never(undialled.why)

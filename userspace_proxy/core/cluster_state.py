@@ -26,6 +26,7 @@ from userspace_proxy.core.objects import (
     Upserted,
     kind_of,
 )
+from userspace_proxy.core.port_claims import PortRange
 from userspace_proxy.core.problem import Problem
 from userspace_proxy.core.service_checks import read_service
 from userspace_proxy.core.service_port import IPFamily, ServiceName, ServicePort
@@ -55,8 +56,10 @@ Findings: TypeAlias = dict[ObjectId, tuple[Problem, ...]]
 
 @dataclass(slots=True)
 class _Entry:
-    raw: ApiObject
+    """What came of an object. The object itself is not kept: it is several times as large."""
+
     checked: tuple[ServicePort, ...] | CheckedSlice | None
+    problems: tuple[Problem, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +102,20 @@ def read_node(name: str, node: Node | None) -> NodeFacts:
 
 @dataclass(slots=True)
 class ClusterState:
-    """Feed it with `apply`; after that, plan again what `take_dirty` names."""
+    """Feed it with `apply`; after that, plan again what `take_dirty` names.
+
+    On `proxy_ports` this node takes redirected traffic only; none of them if that is None. `own_addresses`
+    are all by which the node is reached: those of its interfaces, and those that its object states.
+    """
 
     node_name: str
+    proxy_ports: PortRange | None = None
     _entries: dict[ObjectId, _Entry] = field(default_factory=dict)
     _slices: dict[ServiceName, dict[ObjectId, CheckedSlice]] = field(default_factory=dict)
     _dirty: set[ServiceName] = field(default_factory=set)
     _listed: set[Kind] = field(default_factory=set)
+    _local_addresses: frozenset[str] = frozenset()
+    own_addresses: frozenset[str] = field(default=frozenset(), init=False)
     node_facts: NodeFacts = field(init=False)
 
     def __post_init__(self) -> None:
@@ -144,6 +154,11 @@ class ClusterState:
         dirty, self._dirty = self._dirty, set()
         return dirty
 
+    def readdress(self, addresses: frozenset[str]) -> None:
+        """From now on the interfaces of this node have exactly `addresses` (IPs in canonical spelling)."""
+        self._local_addresses = addresses
+        self._dirty.update(self.services_with_endpoint_on(self._unite_addresses()))
+
     def apply(self, event: Event, origin_of: OriginOf) -> Findings:
         """Fold one event in."""
         match event:
@@ -165,29 +180,35 @@ class ClusterState:
 
     def _put(self, key: ObjectId, item: ApiObject, origin_of: OriginOf) -> Findings:
         known = self._entries.get(key)
-        if known is not None and known.raw == item:
-            return {}
-        origin = origin_of(key)
-        problems: tuple[Problem, ...] = ()
-        checked: tuple[ServicePort, ...] | CheckedSlice | None = None
+        entry: _Entry
         match item:
             case Service():
-                checked, problems = read_service(item, origin)
-                self._dirty.add(ServiceName(key.namespace, key.name))
+                entry = _Entry(*read_service(item, origin_of(key)))
             case EndpointSlice():
-                self._drop_slice(key, known)
-                checked, problems = read_endpoint_slice(item, origin)
-                if checked is not None:
-                    self._slices.setdefault(checked.service, {})[key] = checked
-                    self._dirty.add(checked.service)
+                entry = _Entry(*read_endpoint_slice(item, origin_of(key)))
             case Node():
                 if key.name != self.node_name:
                     return {}
                 self._replace_node(item)
+                entry = _Entry(None, ())
             case _:
                 assert_never(item)
-        self._entries[key] = _Entry(item, checked)
-        return {key: problems}
+        if known == entry:
+            return {}
+        self._entries[key] = entry
+        if known is None or known.checked != entry.checked:
+            match entry.checked:
+                case CheckedSlice() | None:
+                    self._drop_slice(key, known)
+                    self._keep_slice(key, entry.checked)
+                case _:
+                    self._dirty.add(ServiceName(key.namespace, key.name))
+        return {key: entry.problems}
+
+    def _keep_slice(self, key: ObjectId, checked: CheckedSlice | None) -> None:
+        if checked is not None:
+            self._slices.setdefault(checked.service, {})[key] = checked
+            self._dirty.add(checked.service)
 
     def _remove(self, key: ObjectId) -> tuple[Problem, ...]:
         known = self._entries.pop(key)
@@ -214,8 +235,17 @@ class ClusterState:
 
     def _replace_node(self, node: Node | None) -> None:
         before, self.node_facts = self.node_facts, read_node(self.node_name, node)
+        self._unite_addresses()
         if self.node_facts != before:
             self._dirty.update(self._slices)  # hints and addresses may now choose differently
+
+    def _unite_addresses(self) -> frozenset[str]:
+        """Bring `own_addresses` up to date. Returns those that came or went."""
+        before, self.own_addresses = (
+            self.own_addresses,
+            self._local_addresses.union(self.node_facts.addresses),
+        )
+        return before ^ self.own_addresses
 
 
 def id_of(item: ApiObject) -> ObjectId:

@@ -1,13 +1,12 @@
-"""Who holds which proxy port, and which Service port an address belongs to."""
+"""Who holds which proxy port."""
 
 from __future__ import annotations
 
-from bisect import insort
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from userspace_proxy.core.service_port import Frontend, Protocol, ProxyPort, ServicePortName
+from userspace_proxy.core.service_port import Protocol, ProxyPort
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,55 +64,3 @@ class ProxyPortClaims:
 
     def release(self, protocol: Protocol, port: ProxyPort) -> None:
         self._taken[protocol].discard(port)
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class _Claim:
-    created: str
-    key: str
-    owner: ServicePortName = field(compare=False)
-
-
-@dataclass(slots=True)
-class FrontendClaims:
-    """Which Service port captures an address. Of several that claim one, the oldest has it.
-
-    Creation times compare as text (RFC 3339, UTC); equal ones are told apart by name, so that the answer does
-    not depend on the order in which the objects arrived.
-    """
-
-    _claims: dict[Frontend, list[_Claim]] = field(default_factory=dict)
-    _held: dict[ServicePortName, tuple[_Claim, tuple[Frontend, ...]]] = field(default_factory=dict)
-
-    def __contains__(self, frontend: Frontend) -> bool:
-        return frontend in self._claims
-
-    def owner_of(self, frontend: Frontend) -> ServicePortName | None:
-        claims = self._claims.get(frontend)
-        return claims[0].owner if claims else None
-
-    def claimants_of(self, frontend: Frontend) -> tuple[ServicePortName, ...]:
-        return tuple(claim.owner for claim in self._claims.get(frontend, ()))
-
-    def replace(self, owner: ServicePortName, created: str, frontends: Iterable[Frontend]) -> set[Frontend]:
-        """Let `owner` claim exactly `frontends`. Returns the frontends whose claims changed."""
-        claim = _Claim(created, owner.key, owner)
-        wanted = tuple(dict.fromkeys(frontends))
-        held = self._held.pop(owner, None)
-        if held == (claim, wanted):
-            self._held[owner] = held
-            return set()
-        changed: set[Frontend] = set(wanted)
-        if held is not None:
-            old_claim, old_frontends = held
-            changed.update(old_frontends)
-            for frontend in old_frontends:
-                claims = self._claims[frontend]
-                claims.remove(old_claim)
-                if not claims:
-                    del self._claims[frontend]
-        for frontend in wanted:
-            insort(self._claims.setdefault(frontend, []), claim)
-        if wanted:
-            self._held[owner] = (claim, wanted)
-        return changed

@@ -6,26 +6,29 @@ says what differs. It decides neither proxy ports nor the order of work; that is
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import TypeVar
 
 from userspace_proxy.core.cluster_state import ClusterState
 from userspace_proxy.core.endpoint import Endpoint
 from userspace_proxy.core.endpoint_selection import Outcome, Selection, candidates_of, select_endpoints
-from userspace_proxy.core.port_claims import FrontendClaims
+from userspace_proxy.core.frontend_claims import FrontendClaim, FrontendClaims, Precedence
 from userspace_proxy.core.service_port import (
     EVERY_LOCAL_ADDRESS,
     Exposure,
     Frontend,
     IPFamily,
     Port,
+    Protocol,
     ServiceName,
     ServicePort,
     ServicePortName,
     TrafficPolicy,
 )
 
+_Key = TypeVar("_Key")
 _T = TypeVar("_T")
 
 
@@ -81,32 +84,50 @@ class HealthCheck:
 
 @dataclass(frozen=True, slots=True)
 class LostClaim:
-    """A frontend that a Service port wants and an older one has."""
+    """A frontend that a Service port wants and another one has, and why that one."""
 
     frontend: Frontend
     loser: ServicePortName
     owner: ServicePortName
+    precedence: Precedence
 
 
 @dataclass(frozen=True, slots=True)
-class OwnFrontendAsEndpoint:
-    """An endpoint that is a Service's own address: dialling it would come back to us for ever."""
+class LostHealthCheck:
+    """A healthCheckNodePort that is a NodePort too: what is sent there goes to `owner`."""
 
-    service_port: ServicePortName
+    port: Port
+    owner: ServicePortName
+
+
+class WhyUndialled(Enum):
+    """Why an endpoint is left out that its slice calls good."""
+
+    OWN_FRONTEND = "own frontend"
+    """It is an address that we capture: the connection would come back to us for ever."""
+    PROXY_PORT = "proxy port"
+    """It is on this node at a proxy port, where the guard lets in nothing but redirected traffic."""
+
+
+@dataclass(frozen=True, slots=True)
+class UndialledEndpoint:
+    """An endpoint of a Service port that is never dialled."""
+
     endpoint: Endpoint
+    why: WhyUndialled
 
 
 @dataclass(frozen=True, slots=True)
 class PlanChange:
     """What differs after an update.
 
-    `conflicts_changed`: whose lost claims or loops are others than before. `portals_changed`: some frontend
-    appeared, went, or leads elsewhere.
+    `conflicts_changed`: whose lost claims or undialled endpoints are others than before, and the Services
+    whose lost health check is. `portals_changed`: some frontend appeared, went, or leads elsewhere.
     """
 
     changed: tuple[PlannedServicePort, ...] = ()
     removed: tuple[ServicePortName, ...] = ()
-    conflicts_changed: frozenset[ServicePortName] = frozenset()
+    conflicts_changed: frozenset[ServicePortName | ServiceName] = frozenset()
     portals_changed: bool = False
     health_checks_changed: bool = False
 
@@ -120,7 +141,8 @@ class ProxyPlan:
     portals: dict[Frontend, PlannedPortal] = field(default_factory=dict)
     health_checks: dict[ServiceName, HealthCheck] = field(default_factory=dict)
     lost_claims: dict[ServicePortName, tuple[LostClaim, ...]] = field(default_factory=dict)
-    loops: dict[ServicePortName, tuple[OwnFrontendAsEndpoint, ...]] = field(default_factory=dict)
+    undialled: dict[ServicePortName, tuple[UndialledEndpoint, ...]] = field(default_factory=dict)
+    lost_health_checks: dict[ServiceName, LostHealthCheck] = field(default_factory=dict)
     _names: dict[ServiceName, tuple[ServicePortName, ...]] = field(default_factory=dict)
     _claims: FrontendClaims = field(default_factory=FrontendClaims)
 
@@ -141,11 +163,13 @@ class ProxyPlan:
         changed = [planned for port in wanted.values() if (planned := self._plan(port, state)) is not None]
         for planned in changed:
             contested.update(exposure.frontend for exposure in planned.exposures)
-        rechecked = [service for service in dirty if self._check_health(service, state)]
+        lost_checks = dict(self.lost_health_checks)
+        rechecked = [name for name in self._to_recheck(dirty, contested) if self._check_health(name, state)]
+        conflicting = {name for name, before in conflicts.items() if self._conflicts_of(name) != before}
         return PlanChange(
             tuple(changed),
             tuple(removed),
-            frozenset(name for name, before in conflicts.items() if self._conflicts_of(name) != before),
+            frozenset((*conflicting, *_differing(lost_checks, self.lost_health_checks))),
             portals_changed=self._lead(contested),
             health_checks_changed=bool(rechecked),
         )
@@ -165,8 +189,7 @@ class ProxyPlan:
         ports = [port for port in state.service_ports(service) if port.name.family in self.families]
         for port in ports:
             wanted[port.name] = port
-            frontends = [exposure.frontend for exposure in port.exposures()]
-            touched |= self._claims.replace(port.name, port.created, frontends)
+            touched |= self._claims.replace(port.name, port.created, _claims_of(port))
         names = tuple(port.name for port in ports)
         gone = [name for name in self._names.get(service, ()) if name not in names]
         for name in gone:
@@ -180,19 +203,18 @@ class ProxyPlan:
     def _forget(self, name: ServicePortName) -> None:
         del self.service_ports[name]
         self.lost_claims.pop(name, None)
-        self.loops.pop(name, None)
+        self.undialled.pop(name, None)
 
     def _conflicts_of(self, name: ServicePortName) -> tuple[object, ...]:
-        return self.lost_claims.get(name), self.loops.get(name)
+        return self.lost_claims.get(name), self.undialled.get(name)
 
     def _neighbours(self, state: ClusterState, contested: Iterable[Frontend]) -> set[ServicePortName]:
         """Service ports that claim, or have as an endpoint, a frontend that changed hands."""
         addresses = {frontend.address for frontend in contested}
         if not addresses:
             return set()
-        for family, every in EVERY_LOCAL_ADDRESS.items():
-            if every in addresses:
-                addresses.update(state.node_addresses(family))
+        if not addresses.isdisjoint(EVERY_LOCAL_ADDRESS.values()):
+            addresses |= state.own_addresses
         names = {
             name
             for service in state.services_with_endpoint_on(addresses)
@@ -207,17 +229,17 @@ class ProxyPlan:
         name = port.name
         exposures = port.exposures()
         candidates = candidates_of(name, state.slices_of(name.service))
-        loops = tuple(
-            OwnFrontendAsEndpoint(name, candidate.endpoint)
+        undialled = tuple(
+            UndialledEndpoint(candidate.endpoint, why)
             for candidate in candidates
-            if self._is_own_frontend(candidate.endpoint, name, state)
+            if (why := self._why_undialled(candidate.endpoint, name, state)) is not None
         )
-        _put(self.loops, name, loops)
-        if loops:
-            own = {loop.endpoint for loop in loops}
-            candidates = tuple(candidate for candidate in candidates if candidate.endpoint not in own)
+        _put(self.undialled, name, undialled)
+        if undialled:
+            left_out = {each.endpoint for each in undialled}
+            candidates = tuple(candidate for candidate in candidates if candidate.endpoint not in left_out)
         lost = tuple(
-            LostClaim(exposure.frontend, name, owner)
+            LostClaim(exposure.frontend, name, owner, self._claims.precedence_over(name, exposure.frontend))
             for exposure in exposures
             if (owner := self._claims.owner_of(exposure.frontend)) is not None and owner != name
         )
@@ -234,27 +256,46 @@ class ProxyPlan:
         self.service_ports[name] = planned
         return planned
 
-    def _is_own_frontend(self, endpoint: Endpoint, name: ServicePortName, state: ClusterState) -> bool:
-        """Whether dialling the endpoint would come back to us: it is an address that we capture."""
+    def _why_undialled(
+        self, endpoint: Endpoint, name: ServicePortName, state: ClusterState
+    ) -> WhyUndialled | None:
+        """Why dialling the endpoint would not lead there, or None if it would."""
         if Frontend(endpoint.address, name.protocol, endpoint.port) in self._claims:
-            return True
-        node_port = Frontend(EVERY_LOCAL_ADDRESS[name.family], name.protocol, endpoint.port)
-        return node_port in self._claims and endpoint.address in state.node_addresses(name.family)
+            return WhyUndialled.OWN_FRONTEND
+        if endpoint.address not in state.own_addresses:
+            return None
+        if _node_port(name.family, name.protocol, endpoint.port) in self._claims:
+            return WhyUndialled.OWN_FRONTEND
+        if state.proxy_ports is not None and endpoint.port in state.proxy_ports:
+            return WhyUndialled.PROXY_PORT
+        return None
+
+    def _to_recheck(self, dirty: Iterable[ServiceName], contested: Iterable[Frontend]) -> set[ServiceName]:
+        """`dirty`, and the Services whose healthCheckNodePort may have become or ceased to be a NodePort."""
+        numbers = {item.port for item in contested if item.address in EVERY_LOCAL_ADDRESS.values()}
+        wanted: dict[ServiceName, HealthCheck | LostHealthCheck] = {
+            **self.health_checks,
+            **self.lost_health_checks,
+        }
+        return {*dirty, *(service for service, check in wanted.items() if check.port in numbers)}
 
     def _check_health(self, service: ServiceName, state: ClusterState) -> bool:
-        """Bring one Service's health check up to date. Returns whether it changed."""
+        """Bring one Service's health check up to date. Returns whether what is to be answered changed."""
         ports = [self.service_ports[name].service_port for name in self._names.get(service, ())]
         number = ports[0].health_check_node_port if ports else None
-        check = None
+        check = lost = None
         if number is not None:
-            families = {port.name.family for port in ports}
-            check = HealthCheck(number, max(_ready_here(state, service, family) for family in families))
+            node_ports = (_node_port(family, Protocol.TCP, number) for family in IPFamily)
+            owner = next(filter(None, map(self._claims.owner_of, node_ports)), None)
+            if owner is not None:
+                lost = LostHealthCheck(number, owner)
+            else:
+                families = {port.name.family for port in ports}
+                check = HealthCheck(number, max(_ready_here(state, service, family) for family in families))
+        _put(self.lost_health_checks, service, lost)
         if self.health_checks.get(service) == check:
             return False
-        if check is None:
-            del self.health_checks[service]
-        else:
-            self.health_checks[service] = check
+        _put(self.health_checks, service, check)
         return True
 
     def _lead(self, frontends: Iterable[Frontend]) -> bool:
@@ -293,9 +334,22 @@ def _ready_here(state: ClusterState, service: ServiceName, family: IPFamily) -> 
     return len(addresses)
 
 
-def _put(table: dict[ServicePortName, tuple[_T, ...]], name: ServicePortName, values: tuple[_T, ...]) -> None:
-    """Keep `values`, or no entry at all where there are none."""
-    if values:
-        table[name] = values
+def _claims_of(port: ServicePort) -> Iterator[FrontendClaim]:
+    for exposure in port.exposures():
+        yield FrontendClaim(exposure.frontend, exposure.frontend.address == port.cluster_ip)
+
+
+def _node_port(family: IPFamily, protocol: Protocol, port: Port) -> Frontend:
+    return Frontend(EVERY_LOCAL_ADDRESS[family], protocol, port)
+
+
+def _put(table: dict[_Key, _T], key: _Key, value: _T | None) -> None:
+    """Keep `value`, or no entry at all where there is none."""
+    if value:
+        table[key] = value
     else:
-        table.pop(name, None)
+        table.pop(key, None)
+
+
+def _differing(one: Mapping[_Key, _T], other: Mapping[_Key, _T]) -> set[_Key]:
+    return {key for key in one.keys() | other.keys() if one.get(key) != other.get(key)}
