@@ -86,6 +86,15 @@ def test_once_an_address_was_needed_it_stays_while_it_is_there() -> None:
     assert settings(network(IPV4), facts("10.0.0.1"), moved).node_address == "10.0.0.1"
 
 
+@pytest.mark.parametrize(
+    ("stated", "node_ip"), [(["192.0.2.7", "10.0.0.1"], "192.0.2.7"), (["2001:db8::1"], "10.0.0.1")]
+)
+def test_the_node_is_known_by_the_first_address_that_its_object_states(
+    stated: list[str], node_ip: str
+) -> None:
+    assert settings(network(IPV4), facts(*stated)).node_ip == node_ip
+
+
 def test_pods_are_known_by_the_nodes_own_cidrs_if_that_is_the_mode() -> None:
     known = facts(pod_cidrs=("10.244.1.0/24", "fd00:244:1::/64"))
     sources = [

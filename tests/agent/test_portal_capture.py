@@ -13,6 +13,7 @@ import uvloop
 
 from tests.support.rules_backend import FakeBackend
 from userspace_proxy.agent.portal_capture import PortalCapture, stale_udp_frontends
+from userspace_proxy.core.port_claims import PortRange
 from userspace_proxy.core.service_port import Frontend, IPFamily, Port, Protocol, ProxyPort
 from userspace_proxy.errors import RulesError
 from userspace_proxy.iptables.capture import Capture
@@ -21,10 +22,10 @@ from userspace_proxy.iptables.portal_rules import (
     CaptureSettings,
     Destination,
     Portal,
+    PortalRules,
     Refusal,
-    portal_rules,
 )
-from userspace_proxy.iptables.rules import PortRange, RuleSet, Table, as_installed
+from userspace_proxy.iptables.rules import RuleSet, Table, as_installed
 
 SETTINGS = CaptureSettings(IPFamily.IPV4, PortRange(11000, 29999), ProxyPort(11000), ProxyPort(11001))
 
@@ -97,7 +98,7 @@ def test_nothing_is_touched_before_something_is_wanted() -> None:
         assert fixture.backend.commits == []
         assert fixture.capture.committed.keys() == earlier.keys()
 
-    with_capture(scenario, portal_rules([portal("10.96.0.10", 12000)], SETTINGS))
+    with_capture(scenario, PortalRules().rule_set([portal("10.96.0.10", 12000)], SETTINGS))
 
 
 def test_what_an_earlier_run_left_is_adopted_without_a_commit() -> None:
@@ -108,7 +109,7 @@ def test_what_an_earlier_run_left_is_adopted_without_a_commit() -> None:
         assert fixture.backend.commits == []
         assert fixture.deleted == []
 
-    with_capture(scenario, portal_rules([portal("10.96.0.10", 12000)], SETTINGS))
+    with_capture(scenario, PortalRules().rule_set([portal("10.96.0.10", 12000)], SETTINGS))
 
 
 def test_rules_that_cannot_be_read_at_the_start_are_asked_for_again() -> None:
@@ -116,7 +117,7 @@ def test_rules_that_cannot_be_read_at_the_start_are_asked_for_again() -> None:
         fixture.backend.unreadable = 2
         assert set(await fixture.capture.adopt()) == set(portals(portal("10.96.0.10", 12000)))
 
-    with_capture(scenario, portal_rules([portal("10.96.0.10", 12000)], SETTINGS))
+    with_capture(scenario, PortalRules().rule_set([portal("10.96.0.10", 12000)], SETTINGS))
 
 
 def test_a_port_is_led_to_from_the_beginning_of_the_sync_that_may_install_it() -> None:

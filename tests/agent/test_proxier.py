@@ -18,16 +18,15 @@ from userspace_proxy.agent.portal_capture import PortalCapture
 from userspace_proxy.agent.proxier import Proxier
 from userspace_proxy.core.cluster_state import ClusterState
 from userspace_proxy.core.objects import ApiObject, Deleted, Kind, Listed, Service, Upserted, kind_of
-from userspace_proxy.core.port_claims import PortRange as ProxyPortRange
-from userspace_proxy.core.port_claims import ProxyPortClaims
+from userspace_proxy.core.port_claims import PortRange, ProxyPortClaims
 from userspace_proxy.core.proxy_plan import HealthCheck
 from userspace_proxy.core.service_port import Frontend, IPFamily, Port, Protocol, ProxyPort, ServiceName
 from userspace_proxy.dataplane.listening_sockets import ListeningSockets
 from userspace_proxy.dataplane.messages import ServicePortConfig
 from userspace_proxy.errors import StartupError
 from userspace_proxy.iptables.capture import Capture
-from userspace_proxy.iptables.portal_rules import CaptureSettings, Destination, Portal, Refusal, portal_rules
-from userspace_proxy.iptables.rules import PortRange, RuleSet
+from userspace_proxy.iptables.portal_rules import CaptureSettings, Destination, Portal, PortalRules, Refusal
+from userspace_proxy.iptables.rules import RuleSet
 
 SETTINGS = CaptureSettings(IPFamily.IPV4, PortRange(11000, 29999), ProxyPort(11000), ProxyPort(11001))
 WEB = Frontend("10.96.0.10", Protocol.TCP, Port(80))
@@ -57,7 +56,7 @@ class Fixture:
         self.health_checks: dict[ServiceName, HealthCheck] = {}
         self.backend = FakeBackend(installed)
         self.sockets = ListeningSockets(
-            ProxyPortClaims(ProxyPortRange(11000, 29999)), {IPFamily.IPV4: "127.0.0.1"}, Random(1)
+            ProxyPortClaims(PortRange(11000, 29999)), {IPFamily.IPV4: "127.0.0.1"}, Random(1)
         )
         self.capture = PortalCapture(
             capture=Capture(self.backend),
@@ -232,7 +231,7 @@ def test_a_changed_policy_gets_its_own_listener_and_the_old_one_goes() -> None:
 
 
 def test_the_ports_of_an_earlier_run_are_bound_again() -> None:
-    earlier = portal_rules([led_to(WEB, 12345)], SETTINGS)
+    earlier = PortalRules().rule_set([led_to(WEB, 12345)], SETTINGS)
 
     async def scenario(fixture: Fixture) -> None:
         fixture.list_objects(*web("10.244.1.2"))
@@ -252,17 +251,17 @@ def test_nobody_else_gets_a_port_to_which_old_rules_still_lead() -> None:
     ]
 
     async def scenario(fixture: Fixture) -> None:
-        fixture.sockets._claims.port_range = ProxyPortRange(first, last)
+        fixture.sockets._claims.port_range = PortRange(first, last)
         fixture.backend.failures = 3
         fixture.list_objects(*web("10.244.1.2"))
         await fixture.until(lambda: bool(fixture.workers.serves))
         assert fixture.workers.serves[KEY].listeners[0].proxy_port == last
 
-    with_proxier(scenario, portal_rules(earlier, SETTINGS))
+    with_proxier(scenario, PortalRules().rule_set(earlier, SETTINGS))
 
 
 def test_a_port_that_a_stranger_took_meanwhile_gets_a_new_one() -> None:
-    earlier = portal_rules([led_to(WEB, 12346)], SETTINGS)
+    earlier = PortalRules().rule_set([led_to(WEB, 12346)], SETTINGS)
 
     async def scenario(fixture: Fixture) -> None:
         fixture.list_objects(*web("10.244.1.2"))

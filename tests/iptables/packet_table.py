@@ -12,6 +12,7 @@ from ipaddress import ip_address
 
 from tests.support.packet_tracer import Delivered, Dropped, Ending, Node, Packet, PassedOn, Refused
 from userspace_proxy.core.local_traffic import LocalTraffic
+from userspace_proxy.core.port_claims import PortRange
 from userspace_proxy.core.service_port import (
     EVERY_LOCAL_ADDRESS,
     Frontend,
@@ -26,7 +27,6 @@ from userspace_proxy.iptables.portal_rules import (
     Portal,
     Refusal,
 )
-from userspace_proxy.iptables.rules import PortRange
 
 V4, V6 = IPFamily.IPV4, IPFamily.IPV6
 TCP, UDP = Protocol.TCP, Protocol.UDP
@@ -188,10 +188,10 @@ class Wiring:
         """Where a proxy port is for what this sender sends."""
         if self.settings.bind_address:
             return self.settings.bind_address
-        if sender is Sender.NODE:
-            return self.addresses.loopback
         if self.settings.node_address:
             return self.settings.node_address
+        if sender is Sender.NODE:
+            return self.addresses.loopback
         return self.node.interfaces[self.interface_of(sender) or "lo"][0]
 
     def interface_of(self, sender: Sender) -> str | None:

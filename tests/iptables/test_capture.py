@@ -8,12 +8,12 @@ from tests.iptables.fake_tables import FakeTables
 from tests.iptables.packet_table import BRIDGED, PORTALS
 from userspace_proxy.errors import RulesError
 from userspace_proxy.iptables.capture import Capture
-from userspace_proxy.iptables.portal_rules import portal_rules
+from userspace_proxy.iptables.portal_rules import PortalRules
 from userspace_proxy.iptables.rules import PORTALS_CONTAINER, PORTALS_GUARD, Chain, Table
 
 FILTER, NAT = Table.FILTER, Table.NAT
-ALL = portal_rules(PORTALS, BRIDGED.settings)
-FEWER = portal_rules(PORTALS[1:], BRIDGED.settings)
+ALL = PortalRules().rule_set(PORTALS, BRIDGED.settings)
+FEWER = PortalRules().rule_set(PORTALS[1:], BRIDGED.settings)
 PREROUTING = Chain(NAT, "PREROUTING")
 
 

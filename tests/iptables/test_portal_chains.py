@@ -15,7 +15,7 @@ from tests.iptables.packet_table import TCP, UDP, V4, V6, Sender, Wiring, portal
 from tests.support.packet_tracer import Delivered, Packet, trace
 from userspace_proxy.core.service_port import EVERY_LOCAL_ADDRESS, Frontend, IPFamily, Port, Protocol
 from userspace_proxy.iptables.portal_chains import LEAF_PORTALS
-from userspace_proxy.iptables.portal_rules import Portal, portal_rules, read_portals
+from userspace_proxy.iptables.portal_rules import Portal, PortalRules, read_portals
 from userspace_proxy.iptables.rule_changes import plan_changes
 from userspace_proxy.iptables.rules import (
     NODEPORT_CONTAINER,
@@ -87,7 +87,7 @@ def sent_to(frontend: Frontend, wiring: Wiring, sender: Sender) -> Packet:
 @given(portals_of_a_family())
 def test_every_portal_is_found_by_everybody_and_read_back(given: tuple[Wiring, list[Portal]]) -> None:
     wiring, portals = given
-    rules = portal_rules(portals, wiring.settings)
+    rules = PortalRules().rule_set(portals, wiring.settings)
     for one in portals:
         for sender, place in (
             (Sender.OUTSIDE, one.outside),
@@ -109,7 +109,7 @@ def test_any_portals_follow_any_others(given: tuple[Wiring, list[Portal]], data:
     before = as_installed(RuleSet())
     for _ in range(3):
         some = data.draw(st.lists(st.sampled_from(portals), unique=True))
-        wanted = portal_rules(some, wiring.settings)
+        wanted = PortalRules().rule_set(some, wiring.settings)
         for change in plan_changes(before, wanted):
             tables.commit(change)
         before = tables.read()
@@ -119,7 +119,7 @@ def test_any_portals_follow_any_others(given: tuple[Wiring, list[Portal]], data:
 @given(portals_of_a_family())
 def test_no_chain_is_long(given: tuple[Wiring, list[Portal]]) -> None:
     wiring, portals = given
-    for rules in portal_rules(portals, wiring.settings).chains.values():
+    for rules in PortalRules().rule_set(portals, wiring.settings).chains.values():
         assert len(rules) <= 2 * LEAF_PORTALS
 
 
@@ -129,7 +129,7 @@ def test_all_chains_are_ours_by_name_and_no_name_is_too_long(inside: int | None)
         *(portal(address(V4, number), TCP, 80, 20001, inside) for number in range(100)),
         *(portal("0.0.0.0", TCP, port, 20001, inside) for port in NODE_PORT_NUMBERS[:100]),
     ]
-    chains = portal_rules(portals, WIRING[V4].settings).chains
+    chains = PortalRules().rule_set(portals, WIRING[V4].settings).chains
     assert len(chains) > 10
     for chain in chains:
         assert is_ours(chain)
@@ -148,9 +148,9 @@ def many(count: int, family: IPFamily = V4) -> list[Portal]:
 
 
 def test_few_portals_stand_in_one_chain_and_more_branch() -> None:
-    flat = portal_rules(many(LEAF_PORTALS), WIRING[V4].settings).chains
+    flat = PortalRules().rule_set(many(LEAF_PORTALS), WIRING[V4].settings).chains
     assert len(flat[PORTALS_CONTAINER]) == LEAF_PORTALS
-    branched = portal_rules(many(LEAF_PORTALS + 1), WIRING[V4].settings).chains
+    branched = PortalRules().rule_set(many(LEAF_PORTALS + 1), WIRING[V4].settings).chains
     assert [str(rule).partition(" -j ")[0] for rule in jumps_in(branched[PORTALS_CONTAINER])] == [
         "-d 10.96.0.0/27",
         "-d 10.96.0.32/27",
@@ -166,7 +166,7 @@ def test_one_address_with_many_ports_branches_by_protocol_and_port() -> None:
         *(portal("10.96.0.1", TCP, port, 20001) for port in range(8000, 8040)),
         *(portal("10.96.0.1", UDP, port, 20001) for port in range(8000, 8030)),
     ]
-    rules = portal_rules(portals, WIRING[V4].settings).chains[PORTALS_CONTAINER]
+    rules = PortalRules().rule_set(portals, WIRING[V4].settings).chains[PORTALS_CONTAINER]
     assert [str(rule).partition(" -j ")[0] for rule in jumps_in(rules)] == [
         "-d 10.96.0.1 -p tcp -m tcp --dport 0:8191",
         "-d 10.96.0.1 -p udp",
@@ -178,14 +178,14 @@ def test_an_address_with_many_ports_among_others_has_a_chain_for_all_of_them() -
         *(portal("10.96.0.1", TCP, port, 20001) for port in range(8000, 8040)),
         *(portal(f"10.96.0.{host}", TCP, 80, 20001) for host in range(2, 40)),
     ]
-    rules = portal_rules(portals, WIRING[V4].settings)
+    rules = PortalRules().rule_set(portals, WIRING[V4].settings)
     below = [rule for chain in rules.chains for rule in jumps_in(rules.chains[chain])]
     assert "-d 10.96.0.1" in [str(rule).partition(" -j ")[0] for rule in below]
 
 
 def test_node_ports_branch_by_port() -> None:
     portals = [portal("0.0.0.0", TCP, port, 20001) for port in range(30000, 30040)]
-    rules = portal_rules(portals, WIRING[V4].settings).chains[NODEPORT_CONTAINER]
+    rules = PortalRules().rule_set(portals, WIRING[V4].settings).chains[NODEPORT_CONTAINER]
     assert [str(rule).partition(" -j ")[0] for rule in jumps_in(rules)] == [
         "-p tcp -m tcp --dport 29952:30015",
         "-p tcp -m tcp --dport 30016:30079",
@@ -194,10 +194,10 @@ def test_node_ports_branch_by_port() -> None:
 
 def test_both_trees_share_the_chains_in_which_they_do_not_differ() -> None:
     alike = many(1000)
-    chains = portal_rules(alike, WIRING[V4].settings).chains
+    chains = PortalRules().rule_set(alike, WIRING[V4].settings).chains
     assert chains[PORTALS_CONTAINER] == chains[PORTALS_HOST]
     differing = [*alike[:-1], replace(alike[-1], outside=to(20002))]
-    more = portal_rules(differing, WIRING[V4].settings).chains
+    more = PortalRules().rule_set(differing, WIRING[V4].settings).chains
     assert chains[PORTALS_CONTAINER] != more[PORTALS_CONTAINER]
     added, gone = more.keys() - chains.keys(), chains.keys() - more.keys()
     assert (len(added), len(gone)) == (4, 2)  # a leaf and the chain that it hangs on, in each tree
@@ -207,10 +207,12 @@ def test_both_trees_share_the_chains_in_which_they_do_not_differ() -> None:
 def test_a_change_among_thousands_is_little(family: IPFamily) -> None:
     portals = many(4000, family)
     settings = WIRING[family].settings
-    before = as_installed(portal_rules(portals, settings))
-    elsewhere = portal_rules([*portals[:-1], replace(portals[-1], outside=to(7), inside=to(7))], settings)
+    before = as_installed(PortalRules().rule_set(portals, settings))
+    elsewhere = PortalRules().rule_set(
+        [*portals[:-1], replace(portals[-1], outside=to(7), inside=to(7))], settings
+    )
     assert sum(change.rule_count for change in plan_changes(before, elsewhere)) == 2
-    fewer = portal_rules([*portals[:1700], *portals[1701:]], settings)
+    fewer = PortalRules().rule_set([*portals[:1700], *portals[1701:]], settings)
     assert sum(change.rule_count for change in plan_changes(before, fewer)) <= LEAF_PORTALS
 
 
@@ -222,7 +224,7 @@ def test_addresses_that_are_chosen_to_make_chains_deep_do_not() -> None:
         for bit in range(127, 7, -1)
         for below in range(10)
     ]
-    chains = portal_rules(portals, WIRING[V6].settings).chains
+    chains = PortalRules().rule_set(portals, WIRING[V6].settings).chains
 
     def depth(chain: Chain) -> int:
         below = (Chain(chain.table, str(rule.target)) for rule in jumps_in(chains[chain]))

@@ -25,7 +25,7 @@ from tests.iptables.packet_table import (
     portals,
     to,
 )
-from tests.support.packet_tracer import Delivered, Dropped, Packet, PassedOn, trace
+from tests.support.packet_tracer import Delivered, Dropped, Ending, Packet, PassedOn, trace
 from userspace_proxy.core.local_traffic import LocalTraffic
 from userspace_proxy.core.service_port import Frontend, Port, Protocol, ProxyPort
 from userspace_proxy.iptables.portal_rules import (
@@ -34,7 +34,6 @@ from userspace_proxy.iptables.portal_rules import (
     Portal,
     PortalRules,
     Refusal,
-    portal_rules,
     read_portals,
 )
 from userspace_proxy.iptables.rules import (
@@ -56,7 +55,7 @@ NEW, ESTABLISHED, DNAT = ConntrackState.NEW, ConntrackState.ESTABLISHED, Conntra
 
 @pytest.mark.parametrize("wiring", WIRINGS, ids=str)
 def test_packets_end_where_they_must(wiring: Wiring) -> None:
-    rules = portal_rules(portals(wiring.family), wiring.settings)
+    rules = PortalRules().rule_set(portals(wiring.family), wiring.settings)
     table = packets(wiring)
     traced = {str(sent): trace(rules, sent.packet(wiring), wiring.node) for sent in table}
     assert traced == {str(sent): sent.ending(wiring) for sent in table}
@@ -68,27 +67,27 @@ def from_outside(destination: str, port: int, protocol: Protocol = TCP) -> Packe
 
 def test_redirecting_without_an_address_would_lose_packets() -> None:
     """Why unnumbered interfaces get DNAT."""
-    rules = portal_rules(PORTALS, BRIDGED.settings)
+    rules = PortalRules().rule_set(PORTALS, BRIDGED.settings)
     packet = Packet(TCP, "10.96.0.1", 80, "veth2", "10.244.1.2")
     assert trace(rules, packet, UNNUMBERED.node) == Dropped()
 
 
 @pytest.mark.parametrize("refusal", list(Refusal))
 def test_a_refusal_leaves_established_connections_alone(refusal: Refusal) -> None:
-    rules = portal_rules([portal("10.96.0.1", TCP, 80, refusal)], BRIDGED.settings)
+    rules = PortalRules().rule_set([portal("10.96.0.1", TCP, 80, refusal)], BRIDGED.settings)
     established = Packet(TCP, NODE_ADDRESS, 20001, "eth0", "192.0.2.1", frozenset({ESTABLISHED, DNAT}))
     assert trace(rules, established, BRIDGED.node) == Delivered(NODE_ADDRESS, 20001)
 
 
 def test_a_reply_to_a_process_that_uses_such_a_port_gets_through() -> None:
-    rules = portal_rules(PORTALS, BRIDGED.settings)
+    rules = PortalRules().rule_set(PORTALS, BRIDGED.settings)
     reply = Packet(TCP, NODE_ADDRESS, 20050, "eth0", "192.0.2.1", frozenset({ESTABLISHED}))
     assert trace(rules, reply, BRIDGED.node) == Delivered(NODE_ADDRESS, 20050)
 
 
 @pytest.mark.parametrize("state", [ConntrackState.INVALID, ConntrackState.UNTRACKED])
 def test_direct_hits_cannot_hide_from_conntrack(state: ConntrackState) -> None:
-    rules = portal_rules(PORTALS, BRIDGED.settings)
+    rules = PortalRules().rule_set(PORTALS, BRIDGED.settings)
     hit = Packet(UDP, NODE_ADDRESS, 20003, "eth0", "192.0.2.1", frozenset({state}))
     assert trace(rules, hit, BRIDGED.node) == Dropped()
 
@@ -96,19 +95,19 @@ def test_direct_hits_cannot_hide_from_conntrack(state: ConntrackState) -> None:
 def test_portals_change_nothing_in_the_guard() -> None:
     """A Service that loses its last endpoint, among thousands, costs a rule in nat and none in filter."""
     lists: list[tuple[Portal, ...]] = [(), PORTALS[:3], PORTALS]
-    guards = {portal_rules(portals, BRIDGED.settings).chains[PORTALS_GUARD] for portals in lists}
+    guards = {PortalRules().rule_set(portals, BRIDGED.settings).chains[PORTALS_GUARD] for portals in lists}
     assert len(guards) == 1
 
 
 def test_the_order_of_portals_changes_no_rule() -> None:
-    first = portal_rules(PORTALS, BRIDGED.settings)
+    first = PortalRules().rule_set(PORTALS, BRIDGED.settings)
     for order in itertools.islice(itertools.permutations(PORTALS[:7]), 0, 5040, 251):
-        assert portal_rules([*PORTALS[7:], *order], BRIDGED.settings) == first
+        assert PortalRules().rule_set([*PORTALS[7:], *order], BRIDGED.settings) == first
 
 
 def rules_of(only: Portal, settings: CaptureSettings = BRIDGED.settings) -> list[str]:
     """What comes in, of one portal: source, interface and proxy port of each rule."""
-    rules = portal_rules([only], settings).chains[PORTALS_CONTAINER]
+    rules = PortalRules().rule_set([only], settings).chains[PORTALS_CONTAINER]
     return [f"{rule.source} {rule.in_interface} {rule.target}" for rule in rules]
 
 
@@ -146,6 +145,25 @@ def test_pods_on_several_interfaces_are_all_inside() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("node_ip", "sender", "ends"),
+    [
+        (NODE_ADDRESS, None, Delivered("127.0.0.1", 20002)),
+        (NODE_ADDRESS, "eth0", Dropped()),
+        ("192.0.2.77", None, Dropped()),
+        (None, None, Dropped()),
+    ],
+    ids=["from the node", "from somebody who says so", "from a node that is not let in", "nobody knows"],
+)
+def test_a_node_that_is_let_in_may_send_from_the_load_balancer_s_address(
+    node_ip: str | None, sender: str | None, ends: Ending
+) -> None:
+    address = "198.51.100.1"
+    limited = portal(address, TCP, 80, 20001, 20002, ("203.0.113.0/24", "192.0.2.10/32"))
+    rules = PortalRules().rule_set([limited], replace(BRIDGED.settings, node_ip=node_ip))
+    assert trace(rules, Packet(TCP, address, 80, sender, address), BRIDGED.node) == ends
+
+
 def test_one_rule_is_enough_where_both_classes_go_to_one_place() -> None:
     assert len(rules_of(portal("198.51.100.1", TCP, 80, 20001))) == 1
 
@@ -165,19 +183,19 @@ def test_node_ports_are_on_the_addresses_that_were_chosen(
     networks: tuple[str, ...] | None, address: str, captured: bool
 ) -> None:
     settings = replace(BRIDGED.settings, nodeport_addresses=networks)
-    ending = trace(portal_rules(PORTALS, settings), from_outside(address, 30083, UDP), BRIDGED.node)
+    ending = trace(PortalRules().rule_set(PORTALS, settings), from_outside(address, 30083, UDP), BRIDGED.node)
     assert ending == (Delivered(NODE_ADDRESS, 20023) if captured else Delivered(address, 30083))
 
 
 def test_a_node_port_is_no_port_of_other_hosts() -> None:
-    rules = portal_rules(PORTALS, BRIDGED.settings)
+    rules = PortalRules().rule_set(PORTALS, BRIDGED.settings)
     assert trace(rules, from_outside("192.0.2.77", 30080), BRIDGED.node) == PassedOn()
 
 
 def test_an_address_goes_before_a_node_port_and_others_rules_between_them() -> None:
     places = {
         hook.target: hook.place
-        for hook in portal_rules((), BRIDGED.settings).hooks
+        for hook in PortalRules().rule_set((), BRIDGED.settings).hooks
         if hook.chain.name == "PREROUTING"
     }
     assert places == {PORTALS_CONTAINER: Place.FIRST, NODEPORT_CONTAINER: Place.LAST}
@@ -189,14 +207,14 @@ def test_an_address_goes_before_a_node_port_and_others_rules_between_them() -> N
 @pytest.mark.parametrize("name", ["default/web:http", 'x"\n' + "y" * 300])
 def test_a_refusing_rule_says_why_and_whose_it_is(name: str, refusal: Refusal, why: str) -> None:
     refused = Portal(Frontend("10.96.0.1", TCP, Port(80)), name, to(refusal), to(refusal))
-    (rule,) = portal_rules([refused], BRIDGED.settings).chains[PORTALS_CONTAINER]
+    (rule,) = PortalRules().rule_set([refused], BRIDGED.settings).chains[PORTALS_CONTAINER]
     assert isinstance(rule, Rule)
     assert rule.comment == name.replace('"\n', "??")[: 255 - len(why)] + why
 
 
 @pytest.mark.parametrize("wiring", WIRINGS, ids=str)
 def test_a_restart_reads_its_portals_back(wiring: Wiring) -> None:
-    installed = as_installed(portal_rules(portals(wiring.family), wiring.settings))
+    installed = as_installed(PortalRules().rule_set(portals(wiring.family), wiring.settings))
     assert read_portals(installed, wiring.family) == {
         portal.frontend: adopted(portal) for portal in portals(wiring.family)
     }
@@ -211,7 +229,7 @@ def adopted(portal: Portal) -> AdoptedPorts:
 
 
 def test_a_restart_reads_what_is_left_and_skips_what_is_not_ours() -> None:
-    rules = portal_rules(PORTALS[:2], BRIDGED.settings)
+    rules = PortalRules().rule_set(PORTALS[:2], BRIDGED.settings)
     odd = Rule(target=Reject("tcp-reset"))
     container, host = rules.chains[PORTALS_CONTAINER], rules.chains[PORTALS_HOST]
     installed = InstalledRules(
@@ -229,7 +247,7 @@ def test_unchanged_portals_keep_their_rules_and_others_get_new_ones() -> None:
     before = kept.rule_set(PORTALS, BRIDGED.settings)
     changed = (replace(PORTALS[0], inside=to(20044)), *PORTALS[2:])
     for given, settings in ((changed, BRIDGED.settings), (PORTALS, BOUND.settings), ((), BOUND.settings)):
-        assert kept.rule_set(given, settings) == portal_rules(given, settings)
+        assert kept.rule_set(given, settings) == PortalRules().rule_set(given, settings)
     again = kept.rule_set(PORTALS, BRIDGED.settings)
     assert again == before
     same = kept.rule_set([replace(portal) for portal in PORTALS], BRIDGED.settings)

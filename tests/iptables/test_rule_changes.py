@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.iptables.fake_tables import FakeTables
+from userspace_proxy.core.port_claims import PortRange
 from userspace_proxy.core.service_port import Protocol
 from userspace_proxy.iptables.rule_changes import (
     AddHook,
@@ -26,7 +27,6 @@ from userspace_proxy.iptables.rules import (
     InstalledRules,
     Jump,
     Place,
-    PortRange,
     Redirect,
     Rule,
     RuleSet,

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from userspace_proxy.core.port_claims import PortRange
 from userspace_proxy.core.service_port import Protocol
 from userspace_proxy.iptables.rules import (
     PORTALS_CONTAINER,
@@ -18,7 +19,6 @@ from userspace_proxy.iptables.rules import (
     InstalledHook,
     InstalledRules,
     Jump,
-    PortRange,
     Redirect,
     Reject,
     Rule,

@@ -18,7 +18,7 @@ from userspace_proxy.demo.namespaces import Namespace
 from userspace_proxy.errors import RulesError
 from userspace_proxy.iptables import python_iptables
 from userspace_proxy.iptables.capture import Capture, Synced
-from userspace_proxy.iptables.portal_rules import Portal, portal_rules, read_portals
+from userspace_proxy.iptables.portal_rules import Portal, PortalRules, read_portals
 from userspace_proxy.iptables.rule_changes import DeleteRule, TableChange, plan_changes
 from userspace_proxy.iptables.rules import (
     PORTALS_CONTAINER,
@@ -47,7 +47,7 @@ class Wanted:
         self.fewer = self.rules(self.portals[1:])
 
     def rules(self, portals: Iterable[Portal]) -> RuleSet:
-        return portal_rules(portals, self.settings)
+        return PortalRules().rule_set(portals, self.settings)
 
 
 WANTED = {family: Wanted(family) for family in IPFamily}
@@ -146,7 +146,7 @@ def host(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("number", range(4))
 def test_what_is_committed_is_read_back(host: Host, number: int) -> None:
-    wanted = portal_rules(host.wanted.portals, wirings(host.family)[number].settings)
+    wanted = PortalRules().rule_set(host.wanted.portals, wirings(host.family)[number].settings)
     host.sync(wanted)
     installed = host.read()
     assert dict(installed.chains) == dict(wanted.chains)
@@ -268,6 +268,15 @@ def test_strangers_edits_are_undone(host: Host) -> None:
     assert host.sync(host.wanted.all, verify=True).had_drifted
     assert plan_changes(host.read(), host.wanted.all) == ()
     assert "-A PREROUTING -p icmp -j ACCEPT" in host.save()
+
+
+def test_odd_characters_in_others_comments_end_no_line(host: Host) -> None:
+    host.sync(host.wanted.all)
+    for separator in ("\r", "\v", "\f", "\x1c", "\x85", "\u2028"):
+        comment = f"x{separator}-A {PORTALS_HOST.name} -j ACCEPT"
+        host.iptables("-t", "nat", "-A", "OUTPUT", "-m", "comment", "--comment", comment, "-j", "RETURN")
+    host.sync(host.wanted.all, verify=True)  # what others append stands behind our last jump, which moves
+    assert host.sync(host.wanted.all, verify=True).changes == ()
 
 
 def test_a_doubled_jump_is_undone(host: Host) -> None:

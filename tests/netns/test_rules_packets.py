@@ -34,7 +34,7 @@ from userspace_proxy.core.service_port import IPFamily, Protocol
 from userspace_proxy.demo.namespaces import Namespace
 from userspace_proxy.demo.node_network import NodeNetwork, PodWiring
 from userspace_proxy.iptables.capture import Capture
-from userspace_proxy.iptables.portal_rules import portal_rules
+from userspace_proxy.iptables.portal_rules import PortalRules
 from userspace_proxy.iptables.variant import BackendChoice, open_backend
 from userspace_proxy.netlink.node_network import read_node_network
 
@@ -175,7 +175,7 @@ def captured(wiring: Wiring, choice: BackendChoice) -> Iterator[dict[Sender, Nam
         }
         stack.callback(Answering(node, served, wiring.settings.bind_address or "", family).close)
         capture = node.call(lambda: Capture(open_backend(choice, family)))
-        node.call(lambda: capture.sync(portal_rules(portals(family), wiring.settings)))
+        node.call(lambda: capture.sync(PortalRules().rule_set(portals(family), wiring.settings)))
         yield {
             Sender.POD: pod,
             Sender.ENDPOINT: endpoint,

@@ -16,7 +16,7 @@ from userspace_proxy.errors import StartupError
 from userspace_proxy.iptables import python_iptables, variant
 from userspace_proxy.iptables.capture import Capture
 from userspace_proxy.iptables.iptables_restore import IptablesRestore, Variant, find_program
-from userspace_proxy.iptables.portal_rules import portal_rules
+from userspace_proxy.iptables.portal_rules import PortalRules
 from userspace_proxy.iptables.python_iptables import PythonIptables
 from userspace_proxy.iptables.rule_changes import TableChange
 from userspace_proxy.iptables.variant import (
@@ -28,7 +28,7 @@ from userspace_proxy.iptables.variant import (
 )
 
 V4, V6 = IPFamily.IPV4, IPFamily.IPV6
-ALL = portal_rules(PORTALS, BRIDGED.settings)
+ALL = PortalRules().rule_set(PORTALS, BRIDGED.settings)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -12,13 +13,16 @@ import pytest
 
 from tests.support import objects
 from tests.support.clients import (
+    PATIENCE_SECONDS,
     REFUSED,
     SILENT,
     Address,
     ask,
     connect,
+    family_of,
     greeting,
     outcome,
+    sockets,
     udp_client,
     who_answers,
 )
@@ -74,6 +78,30 @@ def test_the_last_local_endpoint_goes_and_comes_back(node: ServiceNode) -> None:
         reaches(node, "outside", service, "ingress", {"web-1"})
         lasting.sendall(b"still there")
         assert lasting.recv(100) == b"still there"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_who_waits_in_silence_is_served_when_it_ends(node: ServiceNode, family: str) -> None:
+    """The next SYN of a connection is a new one to the rules, from the node's own processes too."""
+    service = ExposedService(f"silent-{family.lower()}", 40 + FAMILIES.index(family))
+    web_1, web_2, _ = node.endpoints
+    node.objects.apply(service.manifest(**INTERNAL))
+    node.apply_endpoints(service.name, node.endpoint_on(web_2, ELSEWHERE))
+    address = service.frontend(node, "clusterIP", family, "TCP")
+    with ExitStack() as stack:
+        silence = f'"default/{service.name}:greet has no local endpoints"'
+        wait_until(lambda: any(silence in rule for rule in node.rules(family=family)))
+        waiting = [
+            stack.enter_context(sockets(place_of(node, place), 1, family=family_of(address))[0])
+            for place in ("node", "pod", "outside")
+        ]
+        for client in waiting:
+            client.setblocking(False)
+            assert client.connect_ex(address) == errno.EINPROGRESS
+        node.apply_endpoints(service.name, node.endpoint_on(web_1, HERE), node.endpoint_on(web_2, ELSEWHERE))
+        for client in waiting:
+            client.settimeout(PATIENCE_SECONDS)
+            assert greeting(client) == "web-1"
 
 
 def test_a_policy_that_changes_takes_effect(node: ServiceNode) -> None:

@@ -79,6 +79,20 @@ def test_who_is_let_in(node: ServiceNode, name: str, place: str) -> None:
         expect(where, service.frontends(node, kind), EVERYBODY)
 
 
+@pytest.mark.parametrize("name", ["the-node", "one-host"])
+def test_the_node_is_let_in_by_the_load_balancer_s_address_too(node: ServiceNode, name: str) -> None:
+    """Some load balancers give their address to the node, which sends from there then."""
+    service = SERVICES[name]
+    expected = EVERYBODY if "node" in RANGES[name][1] else {SILENT}
+    ingress = [service.address("ingress", family) for family in FAMILIES]
+    node.node.ip(*(f"addr add {address} dev lo" for address in ingress))
+    try:
+        expect(node.node, service.frontends(node, "ingress"), expected)
+        expect(node.client, service.frontends(node, "ingress"), {SILENT})
+    finally:
+        node.node.ip(*(f"addr del {address} dev lo" for address in ingress))
+
+
 def test_what_is_wrong_is_named(node: ServiceNode) -> None:
     assert node.agent.lines_with("default/nonsense-and-a-host", "10.0.0.0/33")
     assert node.agent.lines_with("default/no-list", "nobody is let in")

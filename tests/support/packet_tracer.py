@@ -90,21 +90,30 @@ def trace(rules: RuleSet | InstalledRules, packet: Packet, node: Node) -> Ending
         if translated is None:
             return Dropped()
         packet = translated
+    if packet.came_in_by is None and (ending := _filter(rules, "OUTPUT", packet, node)):
+        return ending
     if not node.has(packet.destination):
         return PassedOn()
-    for rule in _matching(rules, Chain(Table.FILTER, "INPUT"), packet, node):
+    if ending := _filter(rules, "INPUT", packet, node):
+        return ending
+    if packet.protocol is Protocol.TCP and packet.port == node.closed_port:
+        return Refused("tcp-reset")
+    return Delivered(packet.destination, packet.port)
+
+
+def _filter(rules: RuleSet | InstalledRules, hook: str, packet: Packet, node: Node) -> Ending | None:
+    """Where the packet ends at a hook in filter; None: it goes on."""
+    for rule in _matching(rules, Chain(Table.FILTER, hook), packet, node):
         match rule.target:
             case Verdict.DROP:
                 return Dropped()
             case Verdict.ACCEPT:
-                break
+                return None
             case Reject(reply):
                 return Refused(reply)
             case target:
                 raise AssertionError(f"{target} in filter")
-    if packet.protocol is Protocol.TCP and packet.port == node.closed_port:
-        return Refused("tcp-reset")
-    return Delivered(packet.destination, packet.port)
+    return None
 
 
 def _translate(rules: RuleSet | InstalledRules, packet: Packet, node: Node) -> Packet | None:

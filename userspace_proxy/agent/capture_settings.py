@@ -7,7 +7,6 @@ from userspace_proxy.core.cluster_state import NodeFacts
 from userspace_proxy.core.local_traffic import local_traffic, nodeport_cidrs
 from userspace_proxy.core.service_port import IPFamily, ProxyPort
 from userspace_proxy.iptables.portal_rules import CaptureSettings
-from userspace_proxy.iptables.rules import PortRange
 from userspace_proxy.netlink.node_network import NodeNetwork
 
 
@@ -22,19 +21,18 @@ def capture_settings(
     before: CaptureSettings | None,
 ) -> CaptureSettings:
     """The settings for one family; `before` are those that hold now, if any do."""
-    ports = configuration.proxy_port_range
     stated = facts.addresses_of(family)
+    addresses = stated or local_addresses(network)
     return CaptureSettings(
         family,
-        PortRange(ports.first, ports.last),
+        configuration.proxy_port_range,
         refusing_port=refusing_port,
         silent_port=silent_port,
         bind_address=configuration.bind_address_of(family),
         node_address=_node_address(network, stated, before.node_address if before else None),
         local_traffic=local_traffic(configuration.detect_local, family, facts.pod_cidrs),
-        nodeport_addresses=nodeport_cidrs(
-            configuration.nodeport_addresses, family, stated or local_addresses(network)
-        ),
+        nodeport_addresses=nodeport_cidrs(configuration.nodeport_addresses, family, addresses),
+        node_ip=next(iter(addresses), None),
     )
 
 

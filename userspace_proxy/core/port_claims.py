@@ -11,7 +11,7 @@ from userspace_proxy.core.service_port import Protocol, ProxyPort
 
 @dataclass(frozen=True, slots=True)
 class PortRange:
-    """Proxy ports, both ends included."""
+    """Ports from `first` to `last`, both included."""
 
     first: int
     last: int

@@ -142,10 +142,8 @@ def _run(command: list[str], stdin: str) -> str:
     try:
         completed = subprocess.run(
             [path, *command[1:]],
-            input=stdin,
+            input=stdin.encode("utf-8", "surrogateescape"),
             capture_output=True,
-            encoding="utf-8",
-            errors="surrogateescape",
             timeout=PROGRAM_SECONDS,
             env={**os.environ, "LC_ALL": "C"},
         )
@@ -154,15 +152,20 @@ def _run(command: list[str], stdin: str) -> str:
     except OSError as error:
         raise RulesError(f"{command[0]} cannot be run: {error.strerror}") from error
     if completed.returncode != 0:
-        said = " ".join(completed.stderr.split()) or f"exit status {completed.returncode}"
+        said = " ".join(_text(completed.stderr).split()) or f"exit status {completed.returncode}"
         raise RulesError(f"{command[0]}: {said}")
-    return completed.stdout
+    return _text(completed.stdout)
+
+
+def _text(printed: bytes) -> str:
+    """As it stands: a carriage return in somebody's comment ends no line."""
+    return printed.decode("utf-8", "surrogateescape")
 
 
 def _with_line(error: RulesError, text: str) -> RulesError:
     """The error with the line that the program complained about, where it named one."""
     found = _LINE_NUMBER.search(str(error))
-    lines = text.splitlines()
+    lines = text.split("\n")
     if found is None or not 1 <= int(found[1]) <= len(lines):
         return error
     return RulesError(f"{error} (that line: {lines[int(found[1]) - 1]})")

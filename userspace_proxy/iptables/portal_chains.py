@@ -19,8 +19,9 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
+from userspace_proxy.core.port_claims import PortRange
 from userspace_proxy.core.service_port import Frontend, IPFamily, Protocol
-from userspace_proxy.iptables.rules import Chain, Jump, PortRange, Roots, Rule, Side
+from userspace_proxy.iptables.rules import Chain, Jump, Roots, Rule, Side
 
 LEAF_PORTALS: Final = 32
 """How many portals a chain has at most before it branches."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from userspace_proxy.core.port_claims import PortRange
 from userspace_proxy.core.service_port import IPFamily, Protocol, ProxyPort
 from userspace_proxy.iptables.rules import (
     PORTALS_GUARD,
@@ -19,7 +20,6 @@ from userspace_proxy.iptables.rules import (
     Hook,
     Jump,
     Place,
-    PortRange,
     Reject,
     Rule,
     Table,
@@ -76,8 +76,14 @@ def guard_rules(family: IPFamily, refusing_port: ProxyPort, silent_port: ProxyPo
     )
 
 
-def guard_hooks(proxy_ports: PortRange) -> Iterator[Hook]:
-    """What leads the proxy ports' traffic, and no other, to the guard."""
+def guard_hooks(proxy_ports: PortRange, silent_port: ProxyPort) -> Iterator[Hook]:
+    """What leads the proxy ports' traffic, and no other, to the guard.
+
+    A SYN of the node's own for the silent port is dropped in OUTPUT already. By INPUT it would have a
+    conntrack entry, which the client's next SYN would follow to the silent port, even if the portal serves by
+    then. (UDP is left to INPUT, and its entries are deleted: who sends a datagram that is dropped in OUTPUT
+    gets an error, EPERM.)
+    """
     for protocol in Protocol:
         rule = Rule(
             target=Jump(PORTALS_GUARD.name),
@@ -86,3 +92,12 @@ def guard_hooks(proxy_ports: PortRange) -> Iterator[Hook]:
             comment="proxy ports take redirected traffic only",
         )
         yield Hook(Chain(Table.FILTER, "INPUT"), PORTALS_GUARD, rule, Place.FIRST)
+    silent = Rule(
+        target=Jump(PORTALS_GUARD.name),
+        protocol=Protocol.TCP,
+        destination_ports=PortRange(silent_port, silent_port),
+        to_local_address=True,
+        states=(is_any_of(_DNAT),),
+        comment="no answer",
+    )
+    yield Hook(Chain(Table.FILTER, "OUTPUT"), PORTALS_GUARD, silent, Place.FIRST)

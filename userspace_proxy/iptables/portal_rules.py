@@ -12,12 +12,13 @@ where nothing is answered, who comes from outside of a portal's source ranges.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from operator import attrgetter
 
 from userspace_proxy.core.local_traffic import LocalTraffic
+from userspace_proxy.core.port_claims import PortRange
 from userspace_proxy.core.service_port import (
     EVERY_LOCAL_ADDRESS,
     Frontend,
@@ -38,7 +39,6 @@ from userspace_proxy.iptables.rules import (
     InstalledRules,
     Jump,
     Place,
-    PortRange,
     Redirect,
     Rule,
     RuleSet,
@@ -93,9 +93,10 @@ class CaptureSettings:
     `proxy_ports` is the range that all proxy ports are of. `refusing_port` and `silent_port` are two of them
     at which nobody listens. `bind_address` is the one address that listeners are bound to; None: they are
     bound to all. `node_address` is given when traffic can come in by an interface without an address of the
-    family, and is where it goes to then: REDIRECT would find no address there, and the packets would vanish.
+    family, and is where all of it goes to then: REDIRECT would find no address there, and the packets vanish.
     `local_traffic` is what the node's pods send; empty, they count as outside. NodePorts are captured on
-    those of the node's addresses that are in `nodeport_addresses` (CIDRs); None: on all.
+    those of the node's addresses that are in `nodeport_addresses` (CIDRs); None: on all. `node_ip` is the
+    address by which source ranges know the node.
     """
 
     family: IPFamily
@@ -106,6 +107,7 @@ class CaptureSettings:
     node_address: str | None = None
     local_traffic: tuple[LocalTraffic, ...] = ()
     nodeport_addresses: tuple[str, ...] | None = None
+    node_ip: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +136,6 @@ class PortalRules:
             known[portal.frontend] = before if before and is_same else _know(portal, settings)
         self._known = known
         return RuleSet(_chains(known.values(), settings), tuple(_hooks(settings)))
-
-
-def portal_rules(portals: Iterable[Portal], settings: CaptureSettings) -> RuleSet:
-    """Everything that is to be installed for these portals, computed once."""
-    return PortalRules().rule_set(portals, settings)
 
 
 def read_portals(installed: InstalledRules, family: IPFamily) -> dict[Frontend, AdoptedPorts]:
@@ -178,7 +175,7 @@ class _KnownPortal:
 
 def _know(portal: Portal, settings: CaptureSettings) -> _KnownPortal:
     container = tuple(_container_rules(portal, settings))
-    is_alike = settings.node_address is None and portal.inside == portal.outside
+    is_alike = portal.inside == portal.outside and not _lets_node_in(portal, settings)
     host = container if is_alike else tuple(_host_rules(portal, settings))
     is_node_port = _is_node_port(portal, settings.family)
     key = KeySpace(settings.family, has_address=not is_node_port).key(portal.frontend)
@@ -203,25 +200,35 @@ def _chains(known: Collection[_KnownPortal], settings: CaptureSettings) -> dict[
 
 def _container_rules(portal: Portal, settings: CaptureSettings) -> Iterator[Rule]:
     """For what comes in: pods first where they are led elsewhere, then everybody."""
-    to_address = settings.bind_address or settings.node_address
     if portal.inside != portal.outside:
         for local in settings.local_traffic:
-            yield from _welcome(portal, portal.inside, local, to_address, settings)
-    yield from _welcome(portal, portal.outside, LocalTraffic(), to_address, settings)
-    yield from _turn_away(portal, to_address, settings)
+            yield from _welcome(portal, portal.inside, local, settings)
+    yield from _welcome(portal, portal.outside, LocalTraffic(), settings)
+    yield from _turn_away(portal, settings)
 
 
 def _host_rules(portal: Portal, settings: CaptureSettings) -> Iterator[Rule]:
-    yield from _welcome(portal, portal.inside, LocalTraffic(), settings.bind_address, settings)
-    yield from _turn_away(portal, settings.bind_address, settings)
+    """For what the node itself sends.
+
+    Where a load balancer's address is an address of the node too, as some clouds' agents have it, that is the
+    source of what the node sends to it. It may, if the node may.
+    """
+    if portal.source_ranges and _lets_node_in(portal, settings):
+        portal = replace(portal, source_ranges=(*portal.source_ranges, portal.frontend.address))
+    yield from _welcome(portal, portal.inside, LocalTraffic(), settings)
+    yield from _turn_away(portal, settings)
+
+
+def _lets_node_in(portal: Portal, settings: CaptureSettings) -> bool:
+    """Whether the source ranges have the node in them."""
+    if not portal.source_ranges or settings.node_ip is None:
+        return False
+    node = ip_address(settings.node_ip)
+    return any(node in ip_network(text, strict=False) for text in portal.source_ranges)
 
 
 def _welcome(
-    portal: Portal,
-    destination: Destination,
-    traffic: LocalTraffic,
-    to_address: str | None,
-    settings: CaptureSettings,
+    portal: Portal, destination: Destination, traffic: LocalTraffic, settings: CaptureSettings
 ) -> Iterator[Rule]:
     """Rules that lead the part of `traffic` that may use the portal to its destination."""
     match destination.refusal:
@@ -233,26 +240,26 @@ def _welcome(
             port = settings.silent_port
     comment = _comment(portal, _WHY_REFUSED[destination.refusal] if destination.refusal else "")
     for source in _sources(portal.source_ranges, traffic.source):
-        yield _capture(portal, port, comment, to_address, settings, source, traffic.in_interface)
+        yield _capture(portal, port, comment, settings, source, traffic.in_interface)
 
 
-def _turn_away(portal: Portal, to_address: str | None, settings: CaptureSettings) -> Iterator[Rule]:
+def _turn_away(portal: Portal, settings: CaptureSettings) -> Iterator[Rule]:
     """What a client meets that is in none of the source ranges."""
     if portal.source_ranges is not None:
         comment = _comment(portal, _NOT_WELCOME)
-        yield _capture(portal, settings.silent_port, comment, to_address, settings)
+        yield _capture(portal, settings.silent_port, comment, settings)
 
 
 def _capture(
     portal: Portal,
     port: ProxyPort,
     comment: str,
-    to_address: str | None,
     settings: CaptureSettings,
     source: str | None = None,
     in_interface: str | None = None,
 ) -> Rule:
     frontend = portal.frontend
+    to_address = settings.bind_address or settings.node_address
     return Rule(
         target=Dnat(to_address, port) if to_address else Redirect(port),
         protocol=frontend.protocol,
@@ -296,7 +303,7 @@ def _comment(portal: Portal, why: str) -> str:
 
 
 def _hooks(settings: CaptureSettings) -> Iterator[Hook]:
-    yield from guard_hooks(settings.proxy_ports)
+    yield from guard_hooks(settings.proxy_ports, settings.silent_port)
     for builtin, portals, node_ports in (
         ("PREROUTING", PORTALS.container, NODE_PORTS.container),
         ("OUTPUT", PORTALS.host, NODE_PORTS.host),

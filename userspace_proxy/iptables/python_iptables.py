@@ -43,6 +43,7 @@ from userspace_proxy.iptables.rules import (
     Rule,
     Target,
     Verdict,
+    spelled_ports,
 )
 
 SMALL_CHANGE_RULES: Final = 20
@@ -195,7 +196,7 @@ class _Edit:
             encoded.create_match("comment").comment = rule.comment
         if rule.destination_ports:
             match_name = "tcp" if rule.protocol is Protocol.TCP else "udp"
-            encoded.create_match(match_name).dport = str(rule.destination_ports)
+            encoded.create_match(match_name).dport = spelled_ports(rule.destination_ports)
         if rule.to_local_address:
             encoded.create_match("addrtype").dst_type = "LOCAL"
         for state in rule.states:

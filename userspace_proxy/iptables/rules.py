@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, NamedTuple, TypeAlias
 
+from userspace_proxy.core.port_claims import PortRange
 from userspace_proxy.core.service_port import Protocol
 
 COMMENT_LIMIT = 255
@@ -97,19 +98,6 @@ def side_of(chain: Chain) -> Side:
     if rest == "HOST" or rest.startswith(Side.HOST.value):
         return Side.HOST
     return Side.BOTH
-
-
-class PortRange(NamedTuple):
-    """Ports from `first` to `last`, both included."""
-
-    first: int
-    last: int
-
-    def __str__(self) -> str:
-        return str(self.first) if self.first == self.last else f"{self.first}:{self.last}"
-
-    def __contains__(self, port: object) -> bool:
-        return isinstance(port, int) and self.first <= port <= self.last
 
 
 class ConntrackState(Enum):
@@ -236,7 +224,7 @@ class Rule:
         if self.comment:
             words.append(f'-m comment --comment "{self.comment}"')
         if self.destination_ports and self.protocol:
-            words.append(f"-m {self.protocol.value.lower()} --dport {self.destination_ports}")
+            words.append(f"-m {self.protocol.value.lower()} --dport {spelled_ports(self.destination_ports)}")
         if self.to_local_address:
             words.append("-m addrtype --dst-type LOCAL")
         words.extend(f"-m conntrack {match}" for match in self.states)
@@ -317,6 +305,11 @@ def as_installed(wanted: RuleSet) -> InstalledRules:
         for hook in wanted.hooks
     )
     return InstalledRules(wanted.chains, tuple(hooks))
+
+
+def spelled_ports(ports: PortRange) -> str:
+    """As iptables writes them."""
+    return str(ports.first) if ports.first == ports.last else f"{ports.first}:{ports.last}"
 
 
 def safe_comment(text: str) -> str:

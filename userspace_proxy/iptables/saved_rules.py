@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from ipaddress import ip_network
 from itertools import pairwise
 
+from userspace_proxy.core.port_claims import PortRange
 from userspace_proxy.core.service_port import Protocol
 from userspace_proxy.iptables.rules import (
     NAMES_OF_OURS,
@@ -21,7 +22,6 @@ from userspace_proxy.iptables.rules import (
     InstalledHook,
     InstalledRules,
     Jump,
-    PortRange,
     Redirect,
     Reject,
     Rule,
@@ -44,7 +44,7 @@ def parse_saved_rules(text: str) -> InstalledRules:
     others: dict[Chain, int] = {}
     found_hooks: list[tuple[Chain, Chain, str, int]] = []
     table: Table | None = None
-    for line in text.splitlines():
+    for line in text.split("\n"):
         if line.startswith("*"):
             table = next((known for known in Table if known.value == line[1:].strip()), None)
         elif table is None:
