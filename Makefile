@@ -1,7 +1,7 @@
-# Each of the two commands does its own set-up: a virtual environment in .venv, and system packages that are
+# Each of these commands does its own set-up: a virtual environment in .venv, and system packages that are
 # missing. The second time there is nothing left to set up.
 
-.PHONY: help demo test clean
+.PHONY: help demo test bench clean
 
 help:  ## what can be made
 	@awk -F '  ## ' '/^[a-z]+:.*  ## / { sub(/:.*/, "", $$1); printf "make %-6s %s\n", $$1, $$2 }' Makefile
@@ -13,6 +13,10 @@ demo:  ## one node in network namespaces, shown with real clients; every claim i
 test:  ## the whole suite: style, types, layers, tests (through tox)
 	@scripts/setup.sh test
 	@.venv/bin/python -m tox run
+
+bench:  ## the proxy beside nginx, HAProxy and the kernel, on the same work (BENCH='--quick' for a first look)
+	@scripts/setup.sh bench
+	@.venv/bin/python -m benchmarks $(BENCH)
 
 clean:  ## remove what these commands have made in this folder
 	rm -rf .venv .tox .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build dist *.egg-info

@@ -1,0 +1,118 @@
+"""A run: peers side by side, works one after the other, rounds in turn."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from benchmarks.generators import MeasurementError, compile_load
+from benchmarks.peers import PEERS, Peer
+from benchmarks.samples import Samples
+from benchmarks.tables import number
+from benchmarks.testbed import Testbed, share_cores
+from benchmarks.works import Work
+from userspace_proxy.errors import StartupError
+
+FOLDER: Final = Path("/run/benchmarks")
+"""On the isolation's own tmpfs: it vanishes with the run."""
+
+_PROGRAMS: Final = {
+    "wrk": "wrk",
+    "iperf3": "iperf3",
+    "nginx": "nginx-light",
+    "cc": "gcc libc6-dev",
+    "taskset": "util-linux",
+    "iptables": "iptables",
+}
+
+
+def require_programs(peers: Iterable[str]) -> None:
+    """Raises StartupError, with what to install, if a program is missing that the suite or a peer needs."""
+    needed = dict(_PROGRAMS)
+    for peer in peers:
+        needed.update(PEERS[peer].programs)
+    missing = sorted({package for program, package in needed.items() if shutil.which(program) is None})
+    if missing:
+        raise StartupError(f"programs are missing; install them with: apt-get install {' '.join(missing)}")
+
+
+class Progress:
+    """Says on standard error what is being measured and what came of it."""
+
+    def say(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    def measured(self, work: Work, round_number: int, peer: str, figures: Mapping[str, float]) -> None:
+        shown = "  ".join(
+            f"{metric.title} {number(figures[metric.key])} {metric.unit}".strip()
+            for metric in work.metrics
+            if metric.key in figures
+        )
+        self.say(f"  {work.name} {round_number + 1}: {peer:<8} {shown}")
+
+
+class PeerSet:
+    """Peers that stand ready, each on a testbed of its own; `close` ends all of them."""
+
+    def __init__(self) -> None:
+        self.peers: dict[str, Peer] = {}
+        self.load = FOLDER / "load"
+        self.cores = share_cores()
+        self._open = ExitStack()
+        FOLDER.mkdir(exist_ok=True)
+        compile_load(self.load)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Kill everything and delete the namespaces and files."""
+        self._open.close()
+
+    def testbed(self, name: str) -> Testbed:
+        """A new testbed, which ends with this."""
+        return self._open.enter_context(Testbed(name, FOLDER / name, self.load, self.cores))
+
+    def add(self, name: str, peer: Peer) -> None:
+        """Start a peer and keep it under that name."""
+        peer.start()
+        self.peers[name] = peer
+
+
+def alternate(
+    peers: Mapping[str, Peer], works: Sequence[Work], *, rounds: int, seconds: int, progress: Progress
+) -> tuple[Samples, list[str]]:
+    """Measure every work `rounds` times with each peer, the peers in turn.
+
+    Returns what came to nothing too, in sentences.
+    """
+    samples, failures = Samples(), []
+    for work in works:
+        progress.say(work.title)
+        able = {name: peer for name, peer in peers.items() if peer.carries_udp or not work.needs_udp}
+        for round_number in range(rounds):
+            # Each round begins with another peer, so that none is always behind the same one.
+            names = list(able)
+            turn = round_number % max(1, len(names))
+            for name in names[turn:] + names[:turn]:
+                try:
+                    figures = work.measure(able[name], seconds)
+                except MeasurementError as error:
+                    failures.append(f"{work.name}, round {round_number + 1}, {name}: {error}")
+                    progress.say(f"  {failures[-1]}")
+                    continue
+                samples.add(work.name, name, round_number, figures)
+                progress.measured(work, round_number, name, figures)
+                time.sleep(0.05)  # what is closing closes before the next begins
+    return samples, failures
