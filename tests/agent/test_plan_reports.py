@@ -73,7 +73,7 @@ def test_what_is_left_out_is_named_once_with_its_reason(
 ) -> None:
     caplog.set_level("INFO")
     state, plan = ClusterState("node-1", PortRange(11000, 29999)), ProxyPlan(frozenset({IPFamily.IPV4}))
-    reports = PlanReports(plan, ProblemLedger(), lambda key: f"{key.name}.yaml", frozenset)
+    reports = PlanReports(plan, ProblemLedger(), lambda key: f"{key.name}.yaml")
     state.readdress(frozenset({"10.0.0.1"}))
     for item in (*items, *items):
         state.apply(Upserted(item), lambda key: "")

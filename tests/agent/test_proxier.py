@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
+import threading
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from random import Random
+from typing import TypeAlias
 
 import pytest
 import uvloop
 
-from tests.support.objects import endpoint_slice, service
+from tests.support.objects import endpoint, endpoint_slice, service
 from tests.support.rules_backend import FakeBackend
 from userspace_proxy.agent.portal_capture import PortalCapture
 from userspace_proxy.agent.proxier import Proxier
+from userspace_proxy.agent.shared_ports import SharedPorts
 from userspace_proxy.core.cluster_state import ClusterState
 from userspace_proxy.core.objects import ApiObject, Deleted, Kind, Listed, Service, Upserted, kind_of
-from userspace_proxy.core.port_claims import PortRange, ProxyPortClaims
-from userspace_proxy.core.proxy_plan import HealthCheck
+from userspace_proxy.core.port_claims import DEFAULT_PROXY_PORT_RANGE, PortRange, ProxyPortClaims
+from userspace_proxy.core.proxy_plan import HealthCheck, ListenerName
 from userspace_proxy.core.service_port import Frontend, IPFamily, Port, Protocol, ProxyPort, ServiceName
 from userspace_proxy.dataplane.listening_sockets import ListeningSockets
 from userspace_proxy.dataplane.messages import ServicePortConfig
@@ -29,6 +34,7 @@ from userspace_proxy.iptables.portal_rules import CaptureSettings, Destination, 
 from userspace_proxy.iptables.rules import RuleSet
 
 SETTINGS = CaptureSettings(IPFamily.IPV4, PortRange(11000, 29999), ProxyPort(11000), ProxyPort(11001))
+ListeningPorts: TypeAlias = Callable[[], set[tuple[Protocol, int]]]
 WEB = Frontend("10.96.0.10", Protocol.TCP, Port(80))
 
 
@@ -47,17 +53,23 @@ class FakeWorkers:
         await self.may_answer.wait()
         self.serves.update({config.key: config for config in configs})
         for key in removed:
-            del self.serves[key]
+            self.serves.pop(key, None)
 
 
 class Fixture:
-    def __init__(self, rules_thread: ThreadPoolExecutor, installed: RuleSet, max_descriptors: int) -> None:
+    def __init__(
+        self,
+        rules_thread: ThreadPoolExecutor,
+        installed: RuleSet | None = None,
+        max_descriptors: int = 10_000,
+        ports: PortRange = DEFAULT_PROXY_PORT_RANGE,
+        retry_seconds: float = 3600.0,
+        listening_ports: ListeningPorts = lambda: {(Protocol.TCP, 30080)},
+    ) -> None:
         self.workers = FakeWorkers()
         self.health_checks: dict[ServiceName, HealthCheck] = {}
-        self.backend = FakeBackend(installed)
-        self.sockets = ListeningSockets(
-            ProxyPortClaims(PortRange(11000, 29999)), {IPFamily.IPV4: "127.0.0.1"}, Random(1)
-        )
+        self.backend = FakeBackend(installed or RuleSet())
+        self.sockets = ListeningSockets(ProxyPortClaims(ports), {IPFamily.IPV4: "127.0.0.1"}, Random(1))
         self.capture = PortalCapture(
             capture=Capture(self.backend),
             settings=SETTINGS,
@@ -72,9 +84,10 @@ class Fixture:
             origin_of=lambda key: "manifests/web.yaml",
             serve_health_checks=self.health_checks.update,
             node_changed=lambda: None,
-            listening_ports=lambda: {(Protocol.TCP, 30080)},
+            shared_ports=SharedPorts(listening_ports),
             udp_timeout_seconds=None,
             max_descriptors=max_descriptors,
+            retry_seconds=retry_seconds,
         )
 
     def list_objects(self, *objects: ApiObject) -> None:
@@ -102,10 +115,13 @@ def with_proxier(
     scenario: Callable[[Fixture], Awaitable[None]],
     installed: RuleSet | None = None,
     max_descriptors: int = 10_000,
+    ports: PortRange = DEFAULT_PROXY_PORT_RANGE,
+    retry_seconds: float = 3600.0,
+    listening_ports: ListeningPorts = lambda: {(Protocol.TCP, 30080)},
 ) -> None:
     async def run() -> None:
         with ThreadPoolExecutor(1) as rules_thread:
-            fixture = Fixture(rules_thread, installed or RuleSet(), max_descriptors)
+            fixture = Fixture(rules_thread, installed, max_descriptors, ports, retry_seconds, listening_ports)
             job = asyncio.ensure_future(fixture.proxier.run())
             try:
                 async with asyncio.timeout(20):
@@ -251,13 +267,12 @@ def test_nobody_else_gets_a_port_to_which_old_rules_still_lead() -> None:
     ]
 
     async def scenario(fixture: Fixture) -> None:
-        fixture.sockets._claims.port_range = PortRange(first, last)
         fixture.backend.failures = 3
         fixture.list_objects(*web("10.244.1.2"))
         await fixture.until(lambda: bool(fixture.workers.serves))
         assert fixture.workers.serves[KEY].listeners[0].proxy_port == last
 
-    with_proxier(scenario, PortalRules().rule_set(earlier, SETTINGS))
+    with_proxier(scenario, PortalRules().rule_set(earlier, SETTINGS), ports=PortRange(first, last))
 
 
 def test_a_port_that_a_stranger_took_meanwhile_gets_a_new_one() -> None:
@@ -278,7 +293,7 @@ def test_more_listeners_than_descriptors_is_said_at_the_start() -> None:
 
     async def run() -> None:
         with ThreadPoolExecutor(1) as rules_thread:
-            fixture = Fixture(rules_thread, RuleSet(), max_descriptors=556)
+            fixture = Fixture(rules_thread, max_descriptors=556)
             fixture.list_objects(*many)
             with pytest.raises(StartupError, match="50 listeners are needed"):
                 await fixture.proxier.run()
@@ -291,16 +306,125 @@ def test_later_what_does_not_fit_is_named_and_tried_again(caplog: pytest.LogCapt
     many = [service(f"web-{number}", at=f"10.96.1.{number}") for number in range(50)]
 
     async def scenario(fixture: Fixture) -> None:
-        fixture.list_objects(*many[:40])
-        await fixture.until(lambda: len(fixture.capture.committed) == 40)
-        fixture.list_objects(*many)
-        await fixture.until(lambda: len(fixture.capture.committed) == 44)
-        fixture.list_objects(*many[40:])
-        await fixture.until(lambda: len(fixture.capture.committed) == 10)
+        def outcomes() -> Counter[Refusal | None]:
+            return Counter(portal.inside.refusal for portal in fixture.capture.committed.values())
+
+        def with_endpoints(services: Sequence[Service]) -> list[ApiObject]:
+            slices = [endpoint_slice(f"{web.metadata.name}-1", of=web.metadata.name) for web in services]
+            return [*services, *slices]
+
+        fixture.list_objects(*with_endpoints(many[:40]))
+        await fixture.until(lambda: outcomes() == {None: 40})
+        fixture.list_objects(*with_endpoints(many))
+        await fixture.until(lambda: outcomes() == {None: 44, Refusal.REJECT: 6})
+        fixture.list_objects(*with_endpoints(many[40:]))  # the listeners of the others close
+        await fixture.until(lambda: outcomes() == {None: 10})
 
     with_proxier(scenario, max_descriptors=556)
     said = [record.message for record in caplog.records if "Listener not opened" in record.message]
     assert len(said) == 6
+
+
+LOCAL_NODE_PORT = service(
+    "web", at="10.96.0.10", ports=["80@30080"], type="NodePort", external_traffic_policy="Local"
+)
+NODE_PORT = Frontend("0.0.0.0", Protocol.TCP, Port(30080))
+
+
+def test_a_class_without_a_listener_is_refused_and_the_other_served() -> None:
+    here = endpoint_slice(of="web", endpoints=[endpoint("10.244.1.2", node="node-1")])
+
+    async def scenario(fixture: Fixture) -> None:
+        fixture.list_objects(web()[0], here)
+        await fixture.until(lambda: WEB in fixture.capture.committed)
+        fixture.put(LOCAL_NODE_PORT)
+        await fixture.until(lambda: NODE_PORT in fixture.capture.committed)
+        portal = fixture.capture.committed[NODE_PORT]
+        assert (portal.inside, portal.outside.refusal) == (Destination(ProxyPort(12470)), Refusal.REJECT)
+        assert fixture.capture.committed[WEB].outside == Destination(ProxyPort(12470))
+
+    with_proxier(scenario, ports=PortRange(12470, 12470))
+
+
+def test_a_new_class_gets_the_only_port_from_the_old_one() -> None:
+    """The rules refuse the new class first, so that nothing leads to the old listener any more."""
+
+    async def scenario(fixture: Fixture) -> None:
+        here = endpoint_slice(of="web", endpoints=[endpoint("10.244.1.2", node="node-1")])
+        fixture.list_objects(web()[0], here)
+        await fixture.until(lambda: WEB in fixture.capture.committed)
+        fixture.put(service("web", at="10.96.0.10", internal_traffic_policy="Local"))
+        await fixture.until(lambda: [c.policy for c in fixture.workers.serves[KEY].listeners] == ["Local"])
+        await fixture.until(lambda: fixture.capture.committed[WEB].outside.refusal is None)
+        fixture.delete(Kind.SERVICE, "web")
+        await fixture.until(lambda: not fixture.workers.serves)
+
+    with_proxier(scenario, ports=PortRange(12471, 12471))
+
+
+def test_workers_forget_a_service_that_goes_while_it_has_no_listener() -> None:
+    async def scenario(fixture: Fixture) -> None:
+        fixture.list_objects(*web("10.244.1.2"))
+        await fixture.until(lambda: WEB in fixture.capture.committed)
+        with ExitStack() as strangers:
+            close = fixture.sockets.close
+
+            def close_for_a_stranger(name: ListenerName) -> None:
+                close(name)
+                strangers.enter_context(socket.create_server(("127.0.0.1", 12472)))
+
+            fixture.sockets.close = close_for_a_stranger  # type: ignore[method-assign]
+            fixture.put(service("web", at="10.96.0.10", internal_traffic_policy="Local"))
+            await fixture.until(lambda: not fixture.workers.serves[KEY].listeners)
+            await fixture.until(lambda: len(fixture.sockets) == 0)
+            fixture.delete(Kind.SERVICE, "web")
+            await fixture.until(lambda: not fixture.workers.serves)
+
+    with_proxier(scenario, ports=PortRange(12472, 12472))
+
+
+def test_what_could_not_be_opened_is_tried_again_in_time_however_much_changes() -> None:
+    async def scenario(fixture: Fixture) -> None:
+        with socket.create_server(("127.0.0.1", 12473)):
+            fixture.list_objects(*web("10.244.1.2"))
+            await fixture.until(lambda: WEB in fixture.capture.committed)
+            assert fixture.capture.committed[WEB].inside.refusal is Refusal.REJECT
+        numbers = itertools.cycle(range(1, 250))
+
+        def changes() -> bool:
+            fixture.put(web(f"10.244.1.{next(numbers)}")[1])
+            return fixture.capture.committed[WEB].inside.refusal is None
+
+        await fixture.until(changes)
+
+    with_proxier(scenario, ports=PortRange(12473, 12473), retry_seconds=0.1)
+
+
+def test_serving_and_health_checks_do_not_wait_for_a_look_at_the_nodes_ports() -> None:
+    may_answer = threading.Event()
+
+    def never_answers() -> set[tuple[Protocol, int]]:
+        may_answer.wait(20)
+        return set()
+
+    async def scenario(fixture: Fixture) -> None:
+        fixture.list_objects(
+            service(
+                "web",
+                at="10.96.0.10",
+                ports=["80@30080"],
+                type="LoadBalancer",
+                external_traffic_policy="Local",
+                health_check_node_port=30100,
+            )
+        )
+        await fixture.until(lambda: NODE_PORT in fixture.capture.committed)
+        assert [check.port for check in fixture.health_checks.values()] == [30100]
+        fixture.put(web("10.244.1.2")[1])
+        await fixture.until(lambda: fixture.endpoints_of(KEY) == (("10.244.1.2", 8080),))
+        may_answer.set()
+
+    with_proxier(scenario, listening_ports=never_answers)
 
 
 def test_a_claim_that_an_older_service_holds_is_named_with_its_file(
@@ -321,21 +445,4 @@ def test_a_claim_that_an_older_service_holds_is_named_with_its_file(
     assert said == [
         "Skipped: manifests/web.yaml: Service default/newer: "
         "10.96.0.10:80/TCP belongs to default/older, which is older"
-    ]
-
-
-def test_a_node_port_on_which_a_process_listens_too_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
-    taken = service("taken", at="10.96.0.10", ports=["80@30080"], type="NodePort")
-    free = service("free", at="10.96.0.11", ports=["80@30081"], type="NodePort")
-
-    async def scenario(fixture: Fixture) -> None:
-        fixture.list_objects(taken, free, endpoint_slice("t-1", of="taken"), endpoint_slice("f-1", of="free"))
-        await fixture.until(lambda: len(fixture.capture.committed) == 4)
-        fixture.put(service("third", at="10.96.0.12"))
-        await fixture.until(lambda: len(fixture.capture.committed) == 5)
-
-    with_proxier(scenario)
-    said = [record.message for record in caplog.records if "listens where" in record.message]
-    assert [message.partition("frontend=")[2] for message in said] == [
-        "0.0.0.0:30080/TCP service_port=default/taken"
     ]

@@ -54,6 +54,53 @@ def test_tcp_and_udp_have_numbers_of_their_own() -> None:
     assert next(claims_of(11000).candidates(UDP, None, 0)) == 11000
 
 
+def test_ports_of_strangers_are_passed_over_until_they_are_looked_at_again() -> None:
+    claims = claims_of(11000)
+    for port in (11001, 11003):
+        claims.pass_over(TCP, ProxyPort(port))
+    assert list(claims.candidates(TCP, None, 0)) == [11002]
+    assert next(claims.candidates(TCP, ProxyPort(11003), 0)) == 11003
+    assert len(list(claims.candidates(UDP, None, 0))) == 4
+    claims.look_again(3)
+    assert list(claims.candidates(TCP, None, 0)) == [11001, 11002]
+    claims.look_again(3)
+    assert list(claims.candidates(TCP, None, 0)) == [11001, 11002, 11003]
+
+
+def test_looking_again_goes_around() -> None:
+    claims = claims_of()
+    for _ in range(3):
+        for port in range(11000, 11004):
+            claims.pass_over(TCP, ProxyPort(port))
+        claims.look_again(2)
+        assert list(claims.candidates(TCP, None, 0)) == [11000, 11001]
+        claims.look_again(2)
+        assert list(claims.candidates(TCP, None, 0)) == [11000, 11001, 11002, 11003]
+
+
+def test_a_port_may_be_kept_claimed_and_a_strangers_in_any_order() -> None:
+    claims = claims_of(11000)
+    claims.keep([(TCP, ProxyPort(11000)), (TCP, ProxyPort(11001)), (TCP, ProxyPort(30080))])
+    assert (claims.room(TCP), claims.room(UDP)) == (3, 4)
+    assert list(claims.candidates(TCP, None, 0)) == [11002, 11003]
+    claims.pass_over(TCP, ProxyPort(11001))
+    claims.release(TCP, ProxyPort(11000))
+    assert list(claims.candidates(TCP, None, 0)) == [11002, 11003]
+    claims.keep(())
+    assert list(claims.candidates(TCP, None, 0)) == [11000, 11002, 11003]
+    assert claims.room(TCP) == 3
+    claims.look_again(4)
+    assert list(claims.candidates(TCP, None, 0)) == [11000, 11001, 11002, 11003]
+
+
+def test_a_port_that_is_claimed_while_others_are_tried_is_not_tried() -> None:
+    claims = claims_of()
+    tried = claims.candidates(TCP, None, 1)
+    assert next(tried) == 11001
+    claims.claim(TCP, ProxyPort(11002))
+    assert list(tried) == [11003, 11000]
+
+
 def test_a_released_port_can_be_had_again() -> None:
     claims = claims_of(11000, 11001)
     claims.release(TCP, ProxyPort(11000))

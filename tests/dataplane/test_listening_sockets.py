@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import ExitStack
 from pathlib import Path
 from random import Random
 
@@ -64,6 +65,35 @@ def test_a_port_of_a_stranger_is_passed_over() -> None:
             sockets.open(name_of("b"), None)
         assert sockets.open(name_of("b", Protocol.UDP), None) in (12020, 12021)
         sockets.close_all()
+
+
+def test_a_full_range_is_known_to_be_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many ask, a stranger's port is tried once until it is looked at again."""
+    sockets = open_sockets(12020, 12023)
+    tried: list[int] = []
+    bind = sockets._bind
+
+    def counted(family: IPFamily, protocol: Protocol, port: ProxyPort) -> socket.socket:
+        tried.append(port)
+        return bind(family, protocol, port)
+
+    monkeypatch.setattr(sockets, "_bind", counted)
+    with ExitStack() as strangers:
+        for port in (12020, 12021, 12022):
+            strangers.enter_context(socket.create_server(("127.0.0.1", port)))
+        assert sockets.open(name_of("a"), None) == 12023
+        for number in range(100):
+            with pytest.raises(ListenerError, match="no proxy port is free"):
+                sockets.open(name_of(f"b-{number}"), None)
+        assert sorted(tried) == [12020, 12021, 12022, 12023]
+    with pytest.raises(ListenerError):
+        sockets.open(name_of("b"), None)
+    sockets.look_again(1)
+    assert sockets.open(name_of("b"), None) == 12020
+    with pytest.raises(ListenerError):
+        sockets.open(name_of("c"), None)
+    assert sockets.open(name_of("c"), ProxyPort(12022)) == 12022
+    sockets.close_all()
 
 
 def test_a_port_that_is_kept_goes_to_nobody_but_who_prefers_it() -> None:

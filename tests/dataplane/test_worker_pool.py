@@ -290,3 +290,16 @@ def test_nothing_is_left_after_close() -> None:
     with_pool(2, scenario)
     assert children() <= before
     assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
+
+
+def test_a_failure_of_ours_is_raised_to_whoever_runs_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(fixture: Fixture) -> None:
+        async def take_warm() -> None:
+            raise ValueError("a bug")
+
+        monkeypatch.setattr(fixture.pool, "_take_warm", take_warm)
+        os.kill(fixture.pool.pids[0], signal.SIGKILL)
+        with pytest.raises(ValueError, match="a bug"):
+            await fixture.pool.run()
+
+    with_pool(1, scenario)

@@ -92,6 +92,16 @@ def test_too_few_descriptors_for_the_listeners(node: ServiceNode, limit: int) ->
     assert not [rule for rule in node.rules() if "KUBE-PORTALS" in rule]
 
 
+def test_too_few_proxy_ports_for_the_listeners(node: ServiceNode) -> None:
+    completed = userspace_proxy(node.node, "run", *node.agent.flags, "--proxy-port-range", "12000-12030")
+    assert completed.returncode == FAILURE
+    assert sentence_of(completed).endswith(
+        "30 TCP listeners are needed, but the proxy ports 12000-12030 have room for only 29: "
+        "widen --proxy-port-range"
+    )
+    assert node.node.pids() == []
+
+
 def test_an_address_that_the_node_does_not_have(node: ServiceNode) -> None:
     completed = userspace_proxy(
         node.node, "run", *node.agent.flags, "--bind-address", "203.0.113.5", timeout=5

@@ -43,6 +43,7 @@ class Node:
             max_conversations=max_conversations,
             conversation_seconds=conversation_seconds,
         )
+        self._job = self._loop.create_task(self._ports.run())
 
     def serve(self, *checks: tuple[ServiceName, int, int]) -> None:
         """Each is a Service, its port and how many local endpoints it has."""
@@ -64,7 +65,12 @@ class Node:
             over.set()
 
     def close(self) -> None:
-        asyncio.run_coroutine_threadsafe(self._ports.close(), self._loop).result(DEADLINE_SECONDS)
+        async def close() -> None:
+            self._job.cancel()
+            await asyncio.wait([self._job])
+            await self._ports.close()
+
+        asyncio.run_coroutine_threadsafe(close(), self._loop).result(DEADLINE_SECONDS)
 
 
 @contextmanager
@@ -467,3 +473,20 @@ def test_closing_while_ports_are_opened_leaves_nothing_behind() -> None:
 def test_closing_what_never_served() -> None:
     with serving():
         pass
+
+
+def test_a_failure_of_ours_is_raised_to_whoever_runs_it() -> None:
+    async def run() -> None:
+        def nowhere() -> Sequence[str]:
+            raise ValueError("a bug")
+
+        ports = HealthCheckNodePorts(asyncio.get_running_loop(), is_healthy=lambda: True, addresses=nowhere)
+        ports.serve({})
+        try:
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                await ports.run()
+        finally:
+            await ports.close()
+
+    with pytest.raises(ValueError, match="a bug"):
+        asyncio.run(run())

@@ -18,6 +18,7 @@ from userspace_proxy.agent.host import (
     udp_flows_per_worker,
 )
 from userspace_proxy.agent.proxier import Proxier
+from userspace_proxy.agent.shared_ports import SharedPorts
 from userspace_proxy.agent.single_instance import SingleInstance
 from userspace_proxy.agent.supervision import run_together
 from userspace_proxy.configuration import Configuration
@@ -119,7 +120,7 @@ async def run_agent(configuration: Configuration) -> None:
             origin_of=source.origin_of,
             serve_health_checks=health_checks.serve,
             node_changed=node_changed,
-            listening_ports=listening_ports,
+            shared_ports=SharedPorts(listening_ports),
             udp_timeout_seconds=configuration.udp_timeout_seconds,
             max_descriptors=max_descriptors,
         )
@@ -133,10 +134,14 @@ async def run_agent(configuration: Configuration) -> None:
         )
 
         await run_together(
-            _until_told_to_stop(loop),
-            source.run(proxier),
-            proxier.run(),
-            _follow_network(changes, network_changed),
+            {
+                "signals": _until_told_to_stop(loop),
+                "source": source.run(proxier),
+                "proxier": proxier.run(),
+                "workers": workers.run(),
+                "health checks": health_checks.run(),
+                "node network": _follow_network(changes, network_changed),
+            }
         )
         logger.info("Stopped: rules stay for the next run, `userspace-proxy cleanup` removes them")
 

@@ -1,44 +1,25 @@
-"""Says what people must know of a plan: who lost what to whom, what is left out, what is shared."""
+"""Says what people must know of a plan: who lost what to whom, and what is left out."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import assert_never
 
 from userspace_proxy.core.cluster_state import ObjectId, OriginOf
 from userspace_proxy.core.objects import Kind
 from userspace_proxy.core.problem import Problem
 from userspace_proxy.core.proxy_plan import ProxyPlan, UndialledEndpoint, WhyUndialled
-from userspace_proxy.core.service_port import (
-    EVERY_LOCAL_ADDRESS,
-    Frontend,
-    Protocol,
-    ServiceName,
-    ServicePortName,
-)
-from userspace_proxy.iptables.portal_rules import Portal
+from userspace_proxy.core.service_port import ServiceName, ServicePortName
 from userspace_proxy.observability.problem_ledger import ProblemLedger
-
-logger = logging.getLogger(__name__)
 
 
 class PlanReports:
-    """`origin_of` says where an object came from, `listening_ports` (in a thread) where processes listen."""
+    """`origin_of` says where an object came from."""
 
-    def __init__(
-        self,
-        plan: ProxyPlan,
-        ledger: ProblemLedger,
-        origin_of: OriginOf,
-        listening_ports: Callable[[], Collection[tuple[Protocol, int]]],
-    ) -> None:
+    def __init__(self, plan: ProxyPlan, ledger: ProblemLedger, origin_of: OriginOf) -> None:
         self._plan = plan
         self._ledger = ledger
         self._origin_of = origin_of
-        self._listening_ports = listening_ports
-        self._looked_at: set[Frontend] = set()
 
     def name_conflicts(self, names: Iterable[ServicePortName | ServiceName]) -> None:
         """Name what the plan left out of these because of what others claim, or where this node listens."""
@@ -77,28 +58,6 @@ class PlanReports:
                 f"{lost.port} is the nodePort of {lost.owner}, which gets what is sent there: "
                 "health checks are not answered; give one of them another port"
             )
-
-    async def name_shared_ports(
-        self, portals: Mapping[Frontend, Portal], node_addresses: Collection[str]
-    ) -> None:
-        """Warn, once each, of addresses of the node on which a process of its own listens too."""
-        here = {
-            frontend
-            for frontend in portals
-            if frontend.address in EVERY_LOCAL_ADDRESS.values() or frontend.address in node_addresses
-        }
-        new, self._looked_at = here - self._looked_at, here
-        if not new:
-            return
-        listening = await asyncio.to_thread(self._listening_ports)
-        for frontend in sorted(new, key=str):
-            if (frontend.protocol, frontend.port) in listening:
-                logger.warning(
-                    "A process of this node listens where a Service is reached; the Service gets what is "
-                    "sent there: frontend=%s service_port=%s",
-                    frontend,
-                    portals[frontend].comment,
-                )
 
 
 def _why_left_out(undialled: UndialledEndpoint) -> str:

@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+import logging
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
+from userspace_proxy.errors import UserspaceProxyError
 
-async def run_together(*jobs: Coroutine[Any, Any, object]) -> None:
-    """Run `jobs` until one ends or fails; the others are cancelled and awaited, and its error is raised.
+logger = logging.getLogger(__name__)
 
-    `asyncio.TaskGroup` would wrap the error of a job that stands for the whole program in a group.
+
+class JobFailedError(UserspaceProxyError):
+    """A job without which the agent cannot go on ended by an exception that nobody expected."""
+
+    def __init__(self, job: str, cause: BaseException) -> None:
+        super().__init__(
+            f"the agent's job {job!r} ended by a failure of ours ({type(cause).__name__}: {cause}), and the "
+            "agent with it. Its rules stay: start it again, and report what it logged"
+        )
+        self.job = job
+
+
+async def run_together(jobs: Mapping[str, Coroutine[Any, Any, object]]) -> None:
+    """Run `jobs`, each by its name, until one ends; the others are cancelled and awaited.
+
+    Errors of ours are raised as they are. Any other exception is logged with its traceback, and raised as
+    `JobFailedError`. (`asyncio.TaskGroup` would wrap an error that stands for the whole program in a group.)
     """
-    tasks = [asyncio.ensure_future(job) for job in jobs]
+    tasks = {asyncio.ensure_future(job): name for name, job in jobs.items()}
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -20,4 +37,10 @@ async def run_together(*jobs: Coroutine[Any, Any, object]) -> None:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
     for task in done:
-        task.result()
+        try:
+            task.result()
+        except UserspaceProxyError:
+            raise
+        except Exception as error:
+            logger.critical("The agent ends, a job has failed: job=%s", tasks[task], exc_info=error)
+            raise JobFailedError(tasks[task], error) from error

@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from itertools import islice
 from random import Random
 from typing import Final
 
-from userspace_proxy.core.port_claims import ProxyPortClaims
+from userspace_proxy.core.port_claims import PortRange, ProxyPortClaims
 from userspace_proxy.core.proxy_plan import ListenerName
 from userspace_proxy.core.service_port import IPFamily, Protocol, ProxyPort, ServicePortName
 from userspace_proxy.dataplane.messages import ListenerKey
+from userspace_proxy.dataplane.packet_info import receive_packet_info
 from userspace_proxy.errors import UserspaceProxyError
 
 _BACKLOG: Final = 65535
 """The kernel takes net.core.somaxconn if that is less."""
-_IP_PKTINFO: Final = 8
-"""linux/in.h; Python's socket module names it from 3.14 on."""
+
+_TRIES: Final = 1000
+"""How many ports of strangers are met before a listener is given up for now: some milliseconds of binding."""
 
 _DOMAINS: Final = {IPFamily.IPV4: socket.AF_INET, IPFamily.IPV6: socket.AF_INET6}
 
@@ -49,8 +52,10 @@ class ListeningSockets:
     def __contains__(self, name: ListenerName) -> bool:
         return name in self._ports
 
-    def __iter__(self) -> Iterator[ListenerName]:
-        return iter(tuple(self._ports))
+    @property
+    def by_service_port(self) -> Mapping[ServicePortName, Sequence[ListenerName]]:
+        """All that are open, those of a Service port in the order in which they were opened."""
+        return self._listeners
 
     def listeners_of(self, service_port: ServicePortName) -> tuple[ListenerName, ...]:
         """The open listeners of a Service port, in the order in which they were opened."""
@@ -65,15 +70,20 @@ class ListeningSockets:
         return self._sockets[key]
 
     def open(self, name: ListenerName, preferred: ProxyPort | None) -> ProxyPort:
-        """Listen for `name`, on `preferred` if that is free. Raises `ListenerError`; nothing changes then."""
+        """Listen for `name`, on `preferred` if that is free. Raises `ListenerError`; nothing changes then.
+
+        A port on which a stranger is found is not tried again until `look_again`, so that failing costs no
+        more than a look at what is known, however many ask.
+        """
         protocol = name.service_port.protocol
         start = self._random.randrange(len(self._claims.port_range))
-        for port in self._claims.candidates(protocol, preferred, start):
+        for port in islice(self._claims.candidates(protocol, preferred, start), _TRIES):
             try:
                 sock = self._bind(name.service_port.family, protocol, port)
             except OSError as error:
                 if error.errno in (errno.EADDRINUSE, errno.EACCES):
-                    continue  # somebody else's
+                    self._claims.pass_over(protocol, port)
+                    continue
                 raise ListenerError(
                     f"a listener for {name.service_port} cannot be opened: {error}"
                 ) from error
@@ -82,14 +92,23 @@ class ListeningSockets:
             self._listeners.setdefault(name.service_port, []).append(name)
             self._sockets[ListenerKey(protocol.value, port)] = sock
             return port
-        raise ListenerError(
-            f"no proxy port is free in {self._claims.port_range} for {name.service_port}: "
-            "widen --proxy-port-range"
-        )
+        raise ListenerError(f"no proxy port is free in {self._claims.port_range}: widen --proxy-port-range")
 
     def keep_ports(self, ports: Iterable[tuple[Protocol, ProxyPort]]) -> None:
         """Open none of these unless it is preferred; an empty collection ends that."""
         self._claims.keep(ports)
+
+    def look_again(self, most: int) -> None:
+        """Let up to `most` ports of the range be tried again on which strangers were found."""
+        self._claims.look_again(most)
+
+    def room(self, protocol: Protocol) -> int:
+        """How many more listeners the range can hold, as far as strangers leave it to us."""
+        return self._claims.room(protocol)
+
+    @property
+    def port_range(self) -> PortRange:
+        return self._claims.port_range
 
     def reserve_port(self) -> ProxyPort:
         """Keep the first free port of the range from everybody, without listening there.
@@ -129,7 +148,7 @@ class ListeningSockets:
         self._claims.release(protocol, port)
 
     def close_all(self) -> None:
-        for name in self:
+        for name in tuple(self._ports):
             self.close(name)
         while self._reserved:
             self._reserved.pop().close()
@@ -144,10 +163,8 @@ class ListeningSockets:
                 # Connections of an earlier run in TIME_WAIT must not keep us from our own port.
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited by what is accepted
-            elif family is IPFamily.IPV4:
-                sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
             else:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+                receive_packet_info(sock)  # now: a datagram that is queued before has none
             sock.bind((self._bind_addresses[family], port))
             if protocol is Protocol.TCP:
                 sock.listen(_BACKLOG)

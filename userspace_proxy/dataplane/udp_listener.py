@@ -10,16 +10,14 @@ import asyncio
 import socket
 import struct
 from collections.abc import Iterable
-from typing import Final
 
 from userspace_proxy.core.endpoint import Endpoint
 from userspace_proxy.core.load_balancer import LoadBalancer
 from userspace_proxy.core.service_port import TrafficPolicy
 from userspace_proxy.dataplane.messages import ServicePortCounters
+from userspace_proxy.dataplane.packet_info import IP_PKTINFO, receive_packet_info
 from userspace_proxy.dataplane.poller import READABLE, Poller
 from userspace_proxy.dataplane.udp_flow import BURST, Control, FlowCap, FlowKey, ListenerFlows, UdpFlow
-
-_IP_PKTINFO: Final = 8  # linux/in.h; Python 3.11's socket module lacks it
 
 
 class UdpListener:
@@ -46,12 +44,11 @@ class UdpListener:
         self._sock = sock
         self._recvmsg_into = sock.recvmsg_into
         self._buffers = [flow_cap.buffer]
+        receive_packet_info(sock)
         if sock.family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
             self._control_space = socket.CMSG_SPACE(20)  # struct in6_pktinfo: the address, then ifindex
             self._local_address = slice(0, 16)
         else:
-            sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
             self._control_space = socket.CMSG_SPACE(12)  # struct in_pktinfo: ifindex, ipi_spec_dst, ipi_addr
             self._local_address = slice(4, 8)
         poller.register(sock.fileno(), self._receive, READABLE)
@@ -119,7 +116,7 @@ def _reply_control(pktinfo: bytes) -> Control:
     interface. ip(7), ipv6(7).
     """
     if len(pktinfo) == 12:
-        return socket.IPPROTO_IP, _IP_PKTINFO, struct.pack("=i4s4x", 0, pktinfo[4:8])
+        return socket.IPPROTO_IP, IP_PKTINFO, struct.pack("=i4s4x", 0, pktinfo[4:8])
     is_link_local = pktinfo[0] == 0xFE and pktinfo[1] & 0xC0 == 0x80
     return (
         socket.IPPROTO_IPV6,

@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from random import Random
-from typing import Final, TypeAlias
+from typing import Final, NoReturn, TypeAlias
 
 from userspace_proxy.dataplane.messages import (
     MAX_DESCRIPTORS_PER_MESSAGE,
@@ -72,7 +72,7 @@ class WorkerPool:
         self._warming: deque[asyncio.Task[WorkerChild]] = deque()
         self._seats = [_Seat(loop, number, listener_of) for number in range(size)]
         self._seat_of: dict[str, _Seat] = {}
-        self._occupations: list[asyncio.Task[None]] = []
+        self._occupations: list[asyncio.Task[NoReturn]] = []
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -90,6 +90,13 @@ class WorkerPool:
             for seat in self._seats
             if seat.process is not None
         ]
+
+    async def run(self) -> NoReturn:
+        """Raise what ends one of the tasks that keep the seats taken; nothing should. To be cancelled."""
+        done, _ = await asyncio.wait(self._occupations, return_when=asyncio.FIRST_COMPLETED)
+        for occupation in done:
+            occupation.result()
+        raise AssertionError("a seat is kept taken for ever")
 
     async def configure(
         self, service_ports: Iterable[ServicePortConfig], removed: Iterable[str] = ()
@@ -145,7 +152,7 @@ class WorkerPool:
             raise
         return process
 
-    async def _occupy(self, seat: _Seat, process: WorkerChild) -> None:
+    async def _occupy(self, seat: _Seat, process: WorkerChild) -> NoReturn:
         """Keep a seat taken for ever."""
         failures = 0
         while True:

@@ -3,7 +3,7 @@
 Source: https://kubernetes.io/docs/reference/networking/virtual-ips/#external-traffic-policy and kube-proxy's
 answers, which cloud load balancers know.
 
-Theory of operation. `serve` notes what is wanted and answers by it at once; a task opens and closes ports
+Theory of operation. `serve` notes what is wanted and answers by it at once; `run` opens and closes ports
 until they are what is wanted, and tries again for as long as one is not. Anybody can reach these ports, in
 the process that has every privilege, so a conversation is the least that HTTP allows: one request of bounded
 size, one answer, no keep-alive, all within a few seconds. There is a limit to how many are held, and the
@@ -68,7 +68,6 @@ class HealthCheckNodePorts:
         self._servers: dict[_Binding, asyncio.Server] = {}
         self._conversations = _Conversations(self._answer, max_conversations, conversation_seconds)
         self._changed = asyncio.Event()
-        self._task: asyncio.Task[NoReturn] | None = None
 
     def serve(self, checks: Mapping[ServiceName, HealthCheck]) -> None:
         """From now on these, and no others, are wanted. Answers follow at once, ports as soon as they can.
@@ -87,22 +86,16 @@ class HealthCheckNodePorts:
                 )
         self._checks = claims
         self._changed.set()
-        if self._task is None:
-            self._task = self._loop.create_task(self._follow())
 
     async def close(self) -> None:
-        """Close every port and end every conversation. Nothing is to be served after that."""
+        """Close every port and end every conversation. `run` has ended, and nothing is served after that."""
         self._checks = {}
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
         while self._servers:
             self._servers.popitem()[1].close()
         await self._conversations.close()
-        if self._task is not None and not self._task.cancelled():
-            self._task.result()  # it never ends but by an error of ours
 
-    async def _follow(self) -> NoReturn:
+    async def run(self) -> NoReturn:
+        """Open and close ports until they are what is wanted, for ever."""
         named: dict[str, str] = {}
         unopened: dict[str, str] = {}
         failures = 0
