@@ -7,7 +7,6 @@ import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
-from typing import Any
 
 import pytest
 
@@ -231,35 +230,6 @@ def test_a_label_hands_a_live_service_to_another_proxy_and_back(node: ServiceNod
 def mentions(node: ServiceNode, name: str) -> list[str]:
     """The rules that name a Service, in both families."""
     return [rule for family in FAMILIES for rule in node.rules(family=family) if f"default/{name}:" in rule]
-
-
-PLAIN: dict[str, Any] = {"ingress": (), "external_ips": ()}
-SHAPES: dict[str, dict[str, Any]] = {
-    "ClusterIP": PLAIN | {"type": "ClusterIP", "ports": ["greet:80", "name:83/UDP"]},
-    "NodePort": PLAIN | {"type": "NodePort"},
-    "LoadBalancer": {},
-    "ExternalName": PLAIN | {"type": "ExternalName", "at": None},
-}
-SERVED = {
-    "ClusterIP": ("clusterIP",),
-    "NodePort": ("clusterIP", "own", "second", "loopback"),
-    "LoadBalancer": ("clusterIP", "own", "loopback", "ingress", "externalIP"),
-    "ExternalName": (),
-}
-
-
-def test_a_type_changes_in_every_direction(node: ServiceNode) -> None:
-    service = ExposedService("typed", 33)
-    node.apply_endpoints("typed", *map(node.endpoint_on, node.endpoints))
-    for step in ("ClusterIP", "NodePort", "ExternalName", "LoadBalancer", "ClusterIP"):
-        node.objects.apply(service.manifest(**SHAPES[step]))
-        for kind in SERVED[step]:
-            reaches(node, "node", service, kind, EVERYBODY)
-        if not SERVED[step]:
-            wait_until(lambda: not mentions(node, "typed"))
-        if "own" not in SERVED[step]:
-            wait_until(lambda: nobody_answers(node, service, "own"))
-            assert nobody_answers(node, service, "loopback")
 
 
 def nobody_answers(node: ServiceNode, service: ExposedService, kind: str) -> bool:
