@@ -6,8 +6,8 @@ Good input takes one typed decode. Only where that fails is the object taken apa
 - unless the rest would then mean something else (an endpoint whose `ready` is unreadable must not count as
   ready): then what holds the field is lost too, up to the nearest list entry - a port, an endpoint - or the
   whole object. `_DECISIVE` says which fields these are;
-- a list of plain values is lost whole, because its entries are told apart by position (`clusterIPs[i]`
-  belongs to `ipFamilies[i]`);
+- a list of plain values is lost whole, because its entries are told apart by position (of an endpoint's
+  `addresses` the first is the one that counts);
 - a label keeps its key and gets an empty value, because some labels work by being there.
 
 `null` is what Kubernetes takes it for: absent. Unknown fields are not looked at.

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+import msgspec
+
 from userspace_proxy.core.endpoint import CheckedSlice, Endpoint, EndpointHost
 from userspace_proxy.core.service_port import ServicePortName, TrafficPolicy
 
@@ -28,8 +30,7 @@ class Outcome(Enum):
     """Policy Local has none here but others do: silence, so that a load balancer tries the next node."""
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(msgspec.Struct, frozen=True, gc=False):
     """An endpoint of a Service port, before any choice."""
 
     endpoint: Endpoint

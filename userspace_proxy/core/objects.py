@@ -33,9 +33,7 @@ class ObjectMeta(_ApiStruct, frozen=True):
     name: str
     namespace: str = ""
     uid: str = ""
-    resource_version: str = ""
     creation_timestamp: str | None = None
-    deletion_timestamp: str | None = None
     labels: dict[str, str] | None = None
     annotations: dict[str, str] | None = None
 
@@ -59,7 +57,6 @@ class ServiceSpec(_ApiStruct, frozen=True):
     type: str | None = None
     cluster_ip: str | None = msgspec.field(default=None, name="clusterIP")
     cluster_ips: list[str] | None = msgspec.field(default=None, name="clusterIPs")
-    ip_families: list[str] | None = None
     ports: list[ServicePortSpec] | None = None
     session_affinity: str | None = None
     session_affinity_config: SessionAffinityConfig | None = None
@@ -120,7 +117,6 @@ class SliceEndpoint(_ApiStruct, frozen=True):
     conditions: EndpointConditions | None = None
     hints: EndpointHints | None = None
     node_name: str | None = None
-    zone: str | None = None
 
 
 class EndpointSlice(_ApiStruct, frozen=True):
