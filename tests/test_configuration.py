@@ -257,16 +257,18 @@ def test_port_ranges_are_written_as_for_kube_proxy(text: str, ports: PortRange) 
         pytest.param({"workers": 0}, "--workers: 0 is not within 1-256", id="no worker"),
         pytest.param({"workers": 257}, "--workers: 257 is not within 1-256", id="too many workers"),
         pytest.param(
-            {"udp_timeout_seconds": 0.0}, "--udp-timeout: 0 s is not within 0-86400 s", id="no UDP timeout"
+            {"udp_timeout_seconds": 0.0},
+            "--udp-timeout: 0 s is not more than 0 s and at most 86400 s",
+            id="no UDP timeout",
         ),
         pytest.param(
             {"udp_timeout_seconds": 86401.0},
-            "--udp-timeout: 86401 s is not within 0-86400 s",
+            "--udp-timeout: 86401 s is not more than 0 s and at most 86400 s",
             id="UDP timeout of more than a day",
         ),
         pytest.param(
             {"udp_timeout_seconds": float("nan")},
-            "--udp-timeout: nan s is not within 0-86400 s",
+            "--udp-timeout: nan s is not more than 0 s and at most 86400 s",
             id="UDP timeout that is no number",
         ),
         pytest.param(

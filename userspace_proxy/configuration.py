@@ -95,7 +95,7 @@ def read_configuration(
     ports, problem = _read_port_range(proxy_port_range)
     check("--proxy-port-range", problem)
     if udp_timeout_seconds is not None and not 0 < udp_timeout_seconds <= 86400:
-        check("--udp-timeout", f"{udp_timeout_seconds:g} s is not within 0-86400 s")
+        check("--udp-timeout", f"{udp_timeout_seconds:g} s is not more than 0 s and at most 86400 s")
     if workers is not None and not 1 <= workers <= _MAX_WORKERS:
         check("--workers", f"{workers} is not within 1-{_MAX_WORKERS}")
     if iptables_backend not in IPTABLES_BACKENDS:

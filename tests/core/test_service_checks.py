@@ -162,7 +162,7 @@ def test_cluster_ips_are_read_before_the_older_cluster_ip() -> None:
         pytest.param(
             service(at=["10.96.0.1", "10.96.0.2"]),
             ["10.96.0.1:80/TCP"],
-            "spec.clusterIPs[1]: 10.96.0.2 is a second address of its family",
+            "spec.clusterIPs[1]: 10.96.0.2 is a second IPv4 address, and a Service has one of each family",
             id="two of one family",
         ),
         pytest.param(
@@ -210,7 +210,7 @@ def test_cluster_ips_are_read_before_the_older_cluster_ip() -> None:
         pytest.param(
             service(affinity="Cookie"),
             ["10.96.0.10:80/TCP"],
-            "spec.sessionAffinity: 'Cookie' is neither 'None' nor 'ClientIP'",
+            "spec.sessionAffinity: 'Cookie' is neither 'None' nor 'ClientIP'; None is used",
             id="unknown affinity",
         ),
         pytest.param(
@@ -242,6 +242,19 @@ def test_cluster_ips_are_read_before_the_older_cluster_ip() -> None:
             ["10.96.0.10:80/TCP"],
             "spec.externalIPs[0]: 127.0.0.1 is a loopback address",
             id="loopback externalIP",
+        ),
+        pytest.param(
+            service(external_ips=["2001:db8::1", "192.0.2.1"]),
+            ["10.96.0.10:80/TCP"],
+            "spec.externalIPs[0]: 2001:db8::1 is an IPv6 address, and the Service has no IPv6 clusterIP",
+            id="externalIP of another family",
+        ),
+        pytest.param(
+            service(at="fd00::a", type="LoadBalancer", ingress=["203.0.113.1", "2001:db8::1"]),
+            ["[fd00::a]:80/TCP"],
+            "status.loadBalancer.ingress[0].ip: 203.0.113.1 is an IPv4 address, "
+            "and the Service has no IPv4 clusterIP",
+            id="ingress IP of another family",
         ),
         pytest.param(
             service(type="LoadBalancer", ingress=["nowhere"]),
@@ -408,20 +421,30 @@ def test_a_load_balancer_that_is_not_there_yet_has_no_address(status: objects.Se
         (
             ["192.0.2.0/24", "nowhere"],
             ("192.0.2.0/24",),
-            ["spec.loadBalancerSourceRanges[1]: 'nowhere' is not a range such as 192.0.2.0/24"],
+            [
+                "spec.loadBalancerSourceRanges[1]: 'nowhere' is not a range such as 192.0.2.0/24; "
+                "it lets nobody in"
+            ],
         ),
         (
             ["10.0.0.0/33"],
             (),
-            ["spec.loadBalancerSourceRanges[0]: '10.0.0.0/33' is not a range such as 192.0.2.0/24"],
+            [
+                "spec.loadBalancerSourceRanges[0]: '10.0.0.0/33' is not a range such as 192.0.2.0/24; "
+                "it lets nobody in"
+            ],
         ),
-        ([7], (), ["spec.loadBalancerSourceRanges[0]: 7 is not a range such as 192.0.2.0/24"]),
+        (
+            [7],
+            (),
+            ["spec.loadBalancerSourceRanges[0]: 7 is not a range such as 192.0.2.0/24; it lets nobody in"],
+        ),
         (
             ["fd00::%\n-j ACCEPT/64"],
             (),
             [
                 "spec.loadBalancerSourceRanges[0]: 'fd00::%\\n-j ACCEPT/64' is not a range "
-                "such as 192.0.2.0/24"
+                "such as 192.0.2.0/24; it lets nobody in"
             ],
         ),
         (

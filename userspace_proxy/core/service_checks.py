@@ -6,7 +6,7 @@ Source: https://kubernetes.io/docs/reference/networking/virtual-ips/ and the cor
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -79,8 +79,9 @@ def read_service(service: Service, origin: str) -> tuple[tuple[ServicePort, ...]
     affinity = _read_affinity(service, complaints)
     internal = _read_policy("spec.internalTrafficPolicy", spec.internal_traffic_policy, complaints)
     external = _read_policy("spec.externalTrafficPolicy", spec.external_traffic_policy, complaints)
-    external_ips = tuple(_read_external_ips(service, complaints))
-    load_balancer_ips = tuple(_read_load_balancer_ips(service, complaints))
+    families = frozenset(map(family_of, addresses))
+    external_ips = tuple(_read_external_ips(service, families, complaints))
+    load_balancer_ips = tuple(_read_load_balancer_ips(service, families, complaints))
     source_ranges = _read_source_ranges(service, complaints)
     health_check_node_port = _read_health_check_node_port(service, external, complaints)
     ports = tuple(_read_ports(service, complaints))
@@ -128,7 +129,10 @@ def _read_cluster_ips(service: Service, complaints: Complaints) -> Iterator[IPAd
         if address is None:
             continue
         if family_of(address) in seen:
-            complaints.add(where, f"{text} is a second address of its family")
+            family = family_of(address).value
+            complaints.add(
+                where, f"{text} is a second {family} address, and a Service has one of each family"
+            )
         else:
             seen.add(family_of(address))
             yield address
@@ -146,14 +150,30 @@ def _read_address(where: str, text: str, complaints: Complaints) -> IPAddress | 
     return address
 
 
-def _read_external_ips(service: Service, complaints: Complaints) -> Iterator[IPAddress]:
+def _read_address_of(
+    families: Set[IPFamily], where: str, text: str, complaints: Complaints
+) -> IPAddress | None:
+    """An address beside the clusterIPs, which lead to the endpoints of their `families` alone."""
+    address = _read_address(where, text, complaints)
+    if address is None or family_of(address) in families:
+        return address
+    family = family_of(address).value
+    complaints.add(where, f"{text} is an {family} address, and the Service has no {family} clusterIP")
+    return None
+
+
+def _read_external_ips(
+    service: Service, families: Set[IPFamily], complaints: Complaints
+) -> Iterator[IPAddress]:
     for index, text in enumerate(service.spec.external_ips or ()):
-        address = _read_address(f"spec.externalIPs[{index}]", text, complaints)
+        address = _read_address_of(families, f"spec.externalIPs[{index}]", text, complaints)
         if address is not None:
             yield address
 
 
-def _read_load_balancer_ips(service: Service, complaints: Complaints) -> Iterator[IPAddress]:
+def _read_load_balancer_ips(
+    service: Service, families: Set[IPFamily], complaints: Complaints
+) -> Iterator[IPAddress]:
     """The ingress addresses whose packets arrive here as they were sent, which `ipMode: Proxy` denies."""
     if service.spec.type != "LoadBalancer" or service.status is None or service.status.load_balancer is None:
         return
@@ -164,7 +184,7 @@ def _read_load_balancer_ips(service: Service, complaints: Complaints) -> Iterato
         if ingress.ip_mode not in (None, "", "VIP"):
             complaints.add(f"{where}.ipMode", f"{ingress.ip_mode!r} is neither 'VIP' nor 'Proxy'")
             continue
-        address = _read_address(f"{where}.ip", ingress.ip, complaints)
+        address = _read_address_of(families, f"{where}.ip", ingress.ip, complaints)
         if address is not None:
             yield address
 
@@ -188,7 +208,8 @@ def _read_source_ranges(service: Service, complaints: Complaints) -> tuple[IPNet
                 raise ValueError
             ranges.append(read_network(text.strip()))
         except ValueError:
-            complaints.add(f"{where}[{index}]", f"{describe(text)} is not a range such as 192.0.2.0/24")
+            reason = f"{describe(text)} is not a range such as 192.0.2.0/24; it lets nobody in"
+            complaints.add(f"{where}[{index}]", reason)
     return tuple(ranges)
 
 
@@ -209,7 +230,8 @@ def _read_affinity(service: Service, complaints: Complaints) -> int | None:
     if spec.session_affinity in (None, "", "None"):
         return None
     if spec.session_affinity != "ClientIP":
-        complaints.add("spec.sessionAffinity", f"{spec.session_affinity!r} is neither 'None' nor 'ClientIP'")
+        reason = f"{spec.session_affinity!r} is neither 'None' nor 'ClientIP'; None is used"
+        complaints.add("spec.sessionAffinity", reason)
         return None
     config = spec.session_affinity_config
     client_ip = config.client_ip if config is not None else None
@@ -219,7 +241,8 @@ def _read_affinity(service: Service, complaints: Complaints) -> int | None:
     if not 1 <= timeout <= MAX_AFFINITY_TIMEOUT_SECONDS:
         complaints.add(
             "spec.sessionAffinityConfig.clientIP.timeoutSeconds",
-            f"{timeout} is not within 1-{MAX_AFFINITY_TIMEOUT_SECONDS}; the default is used",
+            f"{timeout} is not within 1-{MAX_AFFINITY_TIMEOUT_SECONDS} seconds; "
+            f"{DEFAULT_AFFINITY_TIMEOUT_SECONDS} are used",
         )
         return DEFAULT_AFFINITY_TIMEOUT_SECONDS
     return timeout
