@@ -147,13 +147,13 @@ def web(*endpoints: str) -> tuple[Service, ApiObject]:
 KEY = "default/web TCP IPv4"
 
 
-def test_nothing_is_served_before_services_and_slices_were_listed() -> None:
+def test_nothing_is_served_before_everything_was_listed() -> None:
     async def scenario(fixture: Fixture) -> None:
         fixture.proxier.observe([Listed(Kind.SERVICE, (web()[0],))])
         for _ in range(20):
             await asyncio.sleep(0.001)
         assert fixture.workers.serves == {}
-        fixture.proxier.observe([Listed(Kind.ENDPOINT_SLICE, (web("10.244.1.2")[1],))])
+        fixture.proxier.observe([Listed(Kind.ENDPOINT_SLICE, (web("10.244.1.2")[1],)), Listed(Kind.NODE, ())])
         await fixture.until(lambda: WEB in fixture.capture.committed)
         assert fixture.endpoints_of(KEY) == (("10.244.1.2", 8080),)
 

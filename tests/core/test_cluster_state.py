@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import permutations
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -55,12 +58,12 @@ def addresses(state: ClusterState, name: ServiceName) -> list[str]:
     return [host.address for checked in state.slices_of(name) for host in checked.hosts]
 
 
-def test_nothing_is_complete_before_services_and_slices_were_both_listed() -> None:
-    state = state_after(service(), endpoint_slice(), Listed(Kind.NODE, ()))
-    assert not state.is_complete
-    apply(state, Listed(Kind.SERVICE, ()))
-    assert not state.is_complete
-    apply(state, Listed(Kind.ENDPOINT_SLICE, ()))
+@pytest.mark.parametrize("order", list(permutations(Kind)))
+def test_nothing_is_complete_before_every_kind_was_listed(order: Sequence[Kind]) -> None:
+    state = state_after(service(), endpoint_slice(), node())
+    for kind in order:
+        assert not state.is_complete
+        apply(state, Listed(kind, ()))
     assert state.is_complete
 
 

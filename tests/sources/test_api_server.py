@@ -341,7 +341,9 @@ def test_a_refusal_for_one_kind_leaves_the_others_alone(
             kubeconfig = write_kubeconfig(tmp_path / "kubeconfig", server.url)
             async with running(ApiServerSource(kubeconfig, "node-1", sleep=briefly)) as sink:
                 await sink.until(lambda: sink.names() == ["default/a"])
+                await sink.until(lambda: sink.listings(Kind.NODE) == 1)  # as if there was none
                 await wait_until(lambda: server.refusals > 3)
+                assert sink.listings(Kind.NODE) == 1
                 server.is_forbidden = False
                 await sink.until(lambda: sink.names(Kind.NODE) == ["/node-1"])
 

@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.recording_sink import RecordingSink
 from userspace_proxy.core.back_off import delay_seconds
-from userspace_proxy.core.objects import Kind
+from userspace_proxy.core.objects import Kind, Listed
 from userspace_proxy.sources.list_watch import (
     STEADY_SECONDS,
     Contact,
@@ -90,7 +90,12 @@ class NoChance(random.Random):
         return 0.0
 
 
-def play(*script: Answer | RequestFailedError, chance: random.Random | None = None) -> Played:
+def play(
+    *script: Answer | RequestFailedError,
+    chance: random.Random | None = None,
+    is_dispensable: bool = False,
+    contact: Contact | None = None,
+) -> Played:
     """Follow Services through a script, until its end."""
     api = ScriptedApi(list(script))
     waits: list[float] = []
@@ -101,10 +106,10 @@ def play(*script: Answer | RequestFailedError, chance: random.Random | None = No
 
     async def run() -> None:
         list_watch = ListWatch(
-            Watched(Kind.SERVICE, "/services", SELECTOR),
+            Watched(Kind.SERVICE, "/services", SELECTOR, is_dispensable),
             api,
             sink,
-            Contact(),
+            contact or Contact(),
             chance=chance or NoChance(),
             sleep=sleep,
             clock=lambda: api.now,
@@ -321,6 +326,38 @@ def test_unknown_events_are_ignored() -> None:
     played = play(listed(5), watched(event("RENAMED", service("a", 6))), watched())
     assert played.asked() == ["list", "watch 5", "watch 6"]
     assert played.sink.names() == []
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [RequestFailedError("no", 403), RequestFailedError("down"), RequestFailedError("ails", 500)],
+    ids=["refused", "down", "ailing"],
+)
+def test_what_is_dispensable_is_waited_for_a_few_times_and_asked_for_all_the_same(
+    failure: RequestFailedError, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    assert play(failure, is_dispensable=True).sink.observed == []
+    played = play(*[failure] * 9, listed(7, service("web", 1)), is_dispensable=True)
+    assert played.sink.observed[0] == (Listed(Kind.SERVICE, ()),)
+    assert len(played.sink.observed) == 2 and played.sink.names() == ["a/web"]
+    assert len([text for text in caplog.messages if text.startswith("Going on without")]) == 1
+
+
+def test_what_is_dispensable_is_waited_for_while_nothing_can_be_listed() -> None:
+    contact = Contact({Kind.ENDPOINT_SLICE: ""})
+    failure = RequestFailedError("down")
+    assert play(*[failure] * 9, is_dispensable=True, contact=contact).sink.observed == []
+
+
+def test_what_was_known_once_stays_though_it_is_dispensable() -> None:
+    refusal = RequestFailedError("no", 403)
+    played = play(listed(7, service("web", 1)), *[refusal] * 9, is_dispensable=True)
+    assert played.sink.names() == ["a/web"]
+
+
+def test_what_is_needed_is_waited_for() -> None:
+    assert play(*[RequestFailedError("no", 403)] * 9).sink.observed == []
 
 
 def test_losing_contact_is_said_once(caplog: pytest.LogCaptureFixture) -> None:

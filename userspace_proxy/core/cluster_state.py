@@ -123,8 +123,12 @@ class ClusterState:
 
     @property
     def is_complete(self) -> bool:
-        """Whether Services and slices were both listed once. Nothing may be programmed before that."""
-        return {Kind.SERVICE, Kind.ENDPOINT_SLICE} <= self._listed
+        """Whether every kind was listed once. Nothing may be programmed before that.
+
+        The Node too, though the list may say that there is none: its zone, pod CIDRs and addresses decide
+        about all the rest, which would be wrong for a moment.
+        """
+        return self._listed == set(Kind)
 
     @property
     def node(self) -> NodeIdentity:

@@ -73,7 +73,12 @@ class ApiServerSource:
             for watched in (
                 Watched(Kind.SERVICE, "/api/v1/services", _NOT_ANOTHER_PROXYS),
                 Watched(Kind.ENDPOINT_SLICE, "/apis/discovery.k8s.io/v1/endpointslices", _NOT_ANOTHER_PROXYS),
-                Watched(Kind.NODE, "/api/v1/nodes", {"fieldSelector": f"metadata.name={self._node_name}"}),
+                Watched(
+                    Kind.NODE,
+                    "/api/v1/nodes",
+                    {"fieldSelector": f"metadata.name={self._node_name}"},
+                    is_dispensable=True,
+                ),
             ):
                 list_watch = ListWatch(
                     watched,

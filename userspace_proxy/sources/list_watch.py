@@ -33,6 +33,7 @@ SILENCE_SECONDS = 150.0
 ANSWER_SECONDS = 30.0
 STEADY_SECONDS = 5.0
 """A watch that lasted so long was no failure, however it ended."""
+DISPENSABLE_FAILURES = 2
 MAX_RETRY_AFTER_SECONDS = 60.0
 MAX_PAGE_BYTES = 256 * 1024 * 1024
 DECODED_AT_ONCE_BYTES = 256 * 1024
@@ -64,11 +65,16 @@ class Api(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """What to follow: all objects of `kind` under `path` that `selector` (query parameters) lets through."""
+    """What to follow: all objects of `kind` under `path` that `selector` (query parameters) lets through.
+
+    `is_dispensable`: where it alone cannot be listed, `DISPENSABLE_FAILURES` times in a row, the sink is told
+    that there is none, so that the others need not wait for ever. It is asked for again all the same.
+    """
 
     kind: Kind
     path: str
     selector: Mapping[str, str]
+    is_dispensable: bool = False
 
 
 @dataclass(slots=True)
@@ -84,6 +90,9 @@ class Contact:
         if kind not in self.failing and why not in self.failing.values():
             _log.warning("API server cannot be followed; keeping what is known and trying again: %s", failure)
         self.failing.setdefault(kind, why)
+
+    def is_lost_for_others_than(self, kind: Kind) -> bool:
+        return bool(self.failing.keys() - {kind})
 
     def regained(self, kind: Kind) -> None:
         if self.failing.pop(kind, None) is not None and not self.failing:
@@ -144,6 +153,7 @@ class ListWatch:
         self._clock = clock
         self._silence_seconds = silence_seconds
         self._version: str | None = None
+        self._is_known = False
         self._watching_since: float | None = None
         self._reported: set[str] = set()
 
@@ -164,10 +174,24 @@ class ListWatch:
             failures = 0 if since is not None and self._clock() - since >= STEADY_SECONDS else failures + 1
             if failures and failed and not is_gone:
                 self._contact.lost(self._watched.kind, failed)
+                self._do_without(failures)
             if failures > (1 if is_gone else 0):
                 wait = delay_seconds(failures, self._chance.random())
                 asked = min(failed.retry_after_seconds, MAX_RETRY_AFTER_SECONDS) if failed else 0.0
                 await self._sleep(max(wait, asked))
+
+    def _do_without(self, failures: int) -> None:
+        """Let nobody wait any longer for what is dispensable, if this is not the whole server's failure."""
+        kind = self._watched.kind
+        if (
+            self._watched.is_dispensable
+            and not self._is_known
+            and failures >= DISPENSABLE_FAILURES
+            and not self._contact.is_lost_for_others_than(kind)
+        ):
+            _log.info("Going on without what cannot be listed: kind=%s", kind.value)
+            self._is_known = True
+            self._sink.observe([Listed(kind, ())])
 
     async def _list_then_watch(self) -> None:
         if self._version is None:
@@ -197,6 +221,7 @@ class ListWatch:
             if not page.metadata.continue_:
                 break
             query["continue"] = page.metadata.continue_
+        self._is_known = True
         self._sink.observe([Listed(self._watched.kind, tuple(objects))])
         for scope in self._reported - problems.keys():
             self._sink.report(scope, ())
