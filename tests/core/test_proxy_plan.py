@@ -25,18 +25,15 @@ from userspace_proxy.core.objects import (
     Upserted,
     kind_of,
 )
+from userspace_proxy.core.plan_conflicts import LostClaim, LostHealthCheck, UndialledEndpoint, WhyUndialled
 from userspace_proxy.core.port_claims import PortRange
 from userspace_proxy.core.proxy_plan import (
     HealthCheck,
     ListenerName,
-    LostClaim,
-    LostHealthCheck,
     PlanChange,
     PlannedPortal,
     PlannedServicePort,
     ProxyPlan,
-    UndialledEndpoint,
-    WhyUndialled,
 )
 from userspace_proxy.core.service_port import (
     EVERY_LOCAL_ADDRESS,
@@ -579,6 +576,32 @@ def test_a_health_check_port_that_is_a_node_port_is_the_node_ports_until_that_go
     assert change.health_checks_changed and change.conflicts_changed == {web}
     assert cluster.plan.health_checks == {web: HealthCheck(number, 1)}
     assert cluster.plan.lost_health_checks == {}
+
+
+def test_a_load_balancer_does_not_hear_of_an_endpoint_that_is_never_dialled() -> None:
+    on_this_node = endpoint("10.0.0.1", node="node-1")
+    cluster = Cluster(load_balanced(), endpoint_slice(endpoints=[on_this_node, HERE], ports=["12000"]))
+    assert cluster.plan.health_checks == {ServiceName("default", "web"): HealthCheck(Port(32000), 2)}
+    assert cluster.readdress("10.0.0.1").health_checks_changed
+    assert cluster.plan.health_checks == {ServiceName("default", "web"): HealthCheck(Port(32000), 1)}
+    # It becomes a loop by what another Service claims.
+    elsewhere = Cluster(load_balanced(), endpoint_slice(endpoints=[on_this_node], ports=["80"]))
+    assert elsewhere.put(service("db", at="10.0.0.1")).health_checks_changed
+    assert elsewhere.plan.health_checks == {ServiceName("default", "web"): HealthCheck(Port(32000), 0)}
+
+
+def test_an_endpoint_counts_for_a_load_balancer_if_one_of_its_ports_is_dialled() -> None:
+    web = service(
+        type="LoadBalancer",
+        ports=["a:80", "b:81"],
+        external_traffic_policy="Local",
+        health_check_node_port=32000,
+    )
+    on_this_node = endpoint("10.0.0.1", node="node-1")
+    cluster = Cluster(web, endpoint_slice(endpoints=[on_this_node], ports=["a:12000", "b:8080"]))
+    cluster.readdress("10.0.0.1")
+    assert len(cluster.plan.undialled) == 1
+    assert cluster.plan.health_checks == {ServiceName("default", "web"): HealthCheck(Port(32000), 1)}
 
 
 def test_a_health_check_port_is_tcp() -> None:

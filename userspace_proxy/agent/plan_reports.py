@@ -7,8 +7,9 @@ from typing import assert_never
 
 from userspace_proxy.core.cluster_state import ObjectId, OriginOf
 from userspace_proxy.core.objects import Kind
+from userspace_proxy.core.plan_conflicts import UndialledEndpoint, WhyUndialled
 from userspace_proxy.core.problem import Problem
-from userspace_proxy.core.proxy_plan import ProxyPlan, UndialledEndpoint, WhyUndialled
+from userspace_proxy.core.proxy_plan import ProxyPlan
 from userspace_proxy.core.service_port import ServiceName, ServicePortName
 from userspace_proxy.observability.problem_ledger import ProblemLedger
 

@@ -17,7 +17,7 @@ from enum import Enum
 import msgspec
 
 from userspace_proxy.core.endpoint import CheckedSlice, Endpoint, EndpointHost
-from userspace_proxy.core.service_port import ServicePortName, TrafficPolicy
+from userspace_proxy.core.service_port import IPFamily, ServicePortName, TrafficPolicy
 
 
 class Outcome(Enum):
@@ -82,6 +82,17 @@ def select_endpoints(candidates: Sequence[Candidate], policy: TrafficPolicy, nod
             return Selection((), Outcome.DROP)
         return Selection(_endpoints(here), Outcome.SERVE)
     return Selection(_endpoints(_narrowed_by_hints(everywhere, node)), Outcome.SERVE)
+
+
+def ready_addresses(slices: Iterable[CheckedSlice], family: IPFamily, node_name: str) -> set[str]:
+    """The addresses at which a Service has a ready endpoint on a node, whatever its ports."""
+    return {
+        host.address
+        for checked in slices
+        if checked.family is family and checked.ports
+        for host in checked.hosts
+        if host.ready and host.node_name == node_name
+    }
 
 
 def _usable(candidates: Sequence[Candidate]) -> Sequence[Candidate]:

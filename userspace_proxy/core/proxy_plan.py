@@ -1,20 +1,32 @@
 """From the cluster's state to what must listen where, and what leads there.
 
 The plan is folded like the state: `update` takes the Services that may have changed, plans those again, and
-says what differs. It decides neither proxy ports nor the order of work; that is the agent's.
+says what differs. It decides neither proxy ports nor the order of work; that is the agent's. (One file of
+some length: every step of `update` reads and writes the same tables.)
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import TypeVar
 
 from userspace_proxy.core.cluster_state import ClusterState
 from userspace_proxy.core.endpoint import Endpoint
-from userspace_proxy.core.endpoint_selection import Outcome, Selection, candidates_of, select_endpoints
-from userspace_proxy.core.frontend_claims import FrontendClaim, FrontendClaims, Precedence
+from userspace_proxy.core.endpoint_selection import (
+    Outcome,
+    Selection,
+    candidates_of,
+    ready_addresses,
+    select_endpoints,
+)
+from userspace_proxy.core.frontend_claims import FrontendClaim, FrontendClaims
+from userspace_proxy.core.plan_conflicts import (
+    LostClaim,
+    LostHealthCheck,
+    UndialledEndpoint,
+    WhyUndialled,
+)
 from userspace_proxy.core.service_port import (
     EVERY_LOCAL_ADDRESS,
     Exposure,
@@ -83,41 +95,6 @@ class HealthCheck:
 
 
 @dataclass(frozen=True, slots=True)
-class LostClaim:
-    """A frontend that a Service port wants and another one has, and why that one."""
-
-    frontend: Frontend
-    loser: ServicePortName
-    owner: ServicePortName
-    precedence: Precedence
-
-
-@dataclass(frozen=True, slots=True)
-class LostHealthCheck:
-    """A healthCheckNodePort that is a NodePort too: what is sent there goes to `owner`."""
-
-    port: Port
-    owner: ServicePortName
-
-
-class WhyUndialled(Enum):
-    """Why an endpoint is left out that its slice calls good."""
-
-    OWN_FRONTEND = "own frontend"
-    """It is an address that we capture: the connection would come back to us for ever."""
-    PROXY_PORT = "proxy port"
-    """It is on this node at a proxy port, where the guard lets in nothing but redirected traffic."""
-
-
-@dataclass(frozen=True, slots=True)
-class UndialledEndpoint:
-    """An endpoint of a Service port that is never dialled."""
-
-    endpoint: Endpoint
-    why: WhyUndialled
-
-
-@dataclass(frozen=True, slots=True)
 class PlanChange:
     """What differs after an update.
 
@@ -164,8 +141,9 @@ class ProxyPlan:
         for planned in changed:
             contested.update(exposure.frontend for exposure in planned.exposures)
         lost_checks = dict(self.lost_health_checks)
-        rechecked = [name for name in self._to_recheck(dirty, contested) if self._check_health(name, state)]
         conflicting = {name for name, before in conflicts.items() if self._conflicts_of(name) != before}
+        to_check = {*dirty, *(name.service for name in conflicting), *self._with_health_check_at(contested)}
+        rechecked = [service for service in to_check if self._check_health(service, state)]
         return PlanChange(
             tuple(changed),
             tuple(removed),
@@ -270,14 +248,11 @@ class ProxyPlan:
             return WhyUndialled.PROXY_PORT
         return None
 
-    def _to_recheck(self, dirty: Iterable[ServiceName], contested: Iterable[Frontend]) -> set[ServiceName]:
-        """`dirty`, and the Services whose healthCheckNodePort may have become or ceased to be a NodePort."""
+    def _with_health_check_at(self, contested: Iterable[Frontend]) -> Iterator[ServiceName]:
+        """The Services whose healthCheckNodePort may have become or ceased to be a NodePort."""
         numbers = {item.port for item in contested if item.address in EVERY_LOCAL_ADDRESS.values()}
-        wanted: dict[ServiceName, HealthCheck | LostHealthCheck] = {
-            **self.health_checks,
-            **self.lost_health_checks,
-        }
-        return {*dirty, *(service for service, check in wanted.items() if check.port in numbers)}
+        for checks in (self.health_checks, self.lost_health_checks):
+            yield from (service for service, check in checks.items() if check.port in numbers)
 
     def _check_health(self, service: ServiceName, state: ClusterState) -> bool:
         """Bring one Service's health check up to date. Returns whether what is to be answered changed."""
@@ -291,12 +266,29 @@ class ProxyPlan:
                 lost = LostHealthCheck(number, owner)
             else:
                 families = {port.name.family for port in ports}
-                check = HealthCheck(number, max(_ready_here(state, service, family) for family in families))
+                check = HealthCheck(
+                    number, max(self._ready_here(state, service, family) for family in families)
+                )
         _put(self.lost_health_checks, service, lost)
         if self.health_checks.get(service) == check:
             return False
         _put(self.health_checks, service, check)
         return True
+
+    def _ready_here(self, state: ClusterState, service: ServiceName, family: IPFamily) -> int:
+        """How many endpoints of a family are ready on this node, each counted once whatever its ports.
+
+        Those that no Service port may dial do not count.
+        """
+        addresses = ready_addresses(state.slices_of(service), family, state.node_name)
+        for_nothing = set.intersection(
+            *(
+                {each.endpoint.address for each in self.undialled.get(name, ())}
+                for name in self._names[service]
+                if name.family is family
+            )
+        )
+        return len(addresses - for_nothing)
 
     def _lead(self, frontends: Iterable[Frontend]) -> bool:
         """Let each of `frontends` lead to its owner. Returns whether anything leads elsewhere now."""
@@ -320,18 +312,6 @@ class ProxyPlan:
                 else:
                     self.portals[frontend] = portal
         return changed
-
-
-def _ready_here(state: ClusterState, service: ServiceName, family: IPFamily) -> int:
-    """How many endpoints of a family are ready on this node, each counted once whatever its ports."""
-    addresses = {
-        host.address
-        for checked in state.slices_of(service)
-        if checked.family is family and checked.ports
-        for host in checked.hosts
-        if host.ready and host.node_name == state.node_name
-    }
-    return len(addresses)
 
 
 def _claims_of(port: ServicePort) -> Iterator[FrontendClaim]:
