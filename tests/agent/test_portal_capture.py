@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -12,7 +12,8 @@ import pytest
 import uvloop
 
 from tests.support.rules_backend import FakeBackend
-from userspace_proxy.agent.portal_capture import PortalCapture, stale_udp_frontends
+from userspace_proxy.agent.portal_capture import PortalCapture
+from userspace_proxy.agent.stale_udp import Allowed, StaleUdp
 from userspace_proxy.core.port_claims import PortRange
 from userspace_proxy.core.service_port import Frontend, IPFamily, Port, Protocol, ProxyPort
 from userspace_proxy.errors import RulesError
@@ -45,22 +46,32 @@ class Fixture:
     def __init__(self, backend: FakeBackend, rules_thread: ThreadPoolExecutor, **periods: float) -> None:
         self.backend = backend
         self.deletions_fail = 0
-        self.deleted: list[Mapping[Frontend, ProxyPort | None]] = []
+        self.deleted: list[Allowed] = []
+        self.whole_passes = 0
         self.committed: asyncio.Queue[None] = asyncio.Queue()
         self.capture = PortalCapture(
             capture=Capture(backend),
             settings=SETTINGS,
-            delete_stale_udp=self._delete,
+            local_addresses=["192.0.2.10"],
+            stale_udp=StaleUdp(SETTINGS, self._delete, rules_thread),
             rules_thread=rules_thread,
             **{"verify_seconds": 0.05, **periods},
         )
 
-    def _delete(self, family: IPFamily, stale: Mapping[Frontend, ProxyPort | None]) -> int:
+    def _delete(
+        self,
+        family: IPFamily,
+        allowed: Allowed,
+        *,
+        captured_ports: PortRange | None = None,
+        node_port_networks: Collection[str] | None = None,
+    ) -> int:
         if self.deletions_fail:
             self.deletions_fail -= 1
             raise RulesError("the kernel is busy")
-        self.deleted.append(stale)
-        return len(stale)
+        self.deleted.append(allowed)
+        self.whole_passes += captured_ports == SETTINGS.proxy_ports
+        return len(allowed)
 
     async def _tell(self) -> None:
         self.committed.put_nowait(None)
@@ -240,50 +251,66 @@ def test_entries_that_lead_to_another_address_of_the_node_go() -> None:
         fixture.capture.want(portals(portal("10.96.0.10", 12000)))
         await fixture.committed.get()
         fixture.deleted.clear()
-        fixture.capture.capture_with(replace(SETTINGS, node_address="192.0.2.10"))
+        fixture.capture.capture_with(replace(SETTINGS, node_address="192.0.2.11"), ["192.0.2.10"])
         await fixture.committed.get()
-        assert [list(stale.values()) for stale in fixture.deleted] == [[None]]
+        assert [[*allowed.values()] for allowed in fixture.deleted] == [[frozenset()]]
+        assert fixture.whole_passes == 1
 
     with_capture(scenario)
 
 
-PORT = ProxyPort(12000)
-
-
 @pytest.mark.parametrize(
-    ("before", "after", "leads_to"),
+    ("settings", "addresses"),
     [
-        pytest.param([], [portal("10.96.0.1", 12000)], PORT, id="its rule appears"),
-        pytest.param([portal("10.96.0.1", 12001)], [portal("10.96.0.1", 12000)], PORT, id="its port changes"),
-        pytest.param([portal("10.96.0.1", 12000)], [], None, id="it goes"),
-        pytest.param(
-            [portal("10.96.0.1", 12000)],
-            [portal("10.96.0.1", 12000, refusal=Refusal.REJECT)],
-            None,
-            id="it refuses now",
-        ),
-        pytest.param(
-            [portal("10.96.0.1", 12000, refusal=Refusal.REJECT)],
-            [portal("10.96.0.1", 12000)],
-            None,
-            id="it serves again",
-        ),
+        pytest.param(SETTINGS, ["192.0.2.10", "192.0.2.77"], id="the node has another address"),
+        pytest.param(replace(SETTINGS, nodeport_addresses=()), ["192.0.2.10"], id="NodePorts are elsewhere"),
     ],
 )
-def test_conntrack_entries_go_when(
-    before: list[Portal], after: list[Portal], leads_to: ProxyPort | None
+def test_all_entries_are_looked_through_when(settings: CaptureSettings, addresses: list[str]) -> None:
+    async def scenario(fixture: Fixture) -> None:
+        fixture.capture.want(portals(portal("10.96.0.10", 12000)))
+        await fixture.committed.get()
+        fixture.capture.capture_with(SETTINGS, ["192.0.2.10"])
+        assert fixture.whole_passes == 0
+        fixture.capture.capture_with(settings, addresses)
+        await fixture.committed.get()
+        assert [[*allowed.values()] for allowed in fixture.deleted] == [[{12000}], [{12000}]]
+        assert fixture.whole_passes == 1
+
+    with_capture(scenario, verify_seconds=3600)
+
+
+def test_where_somebody_touches_the_tables_all_the_time_readings_are_spaced_by_their_cost() -> None:
+    async def scenario(fixture: Fixture) -> None:
+        fixture.capture.want(portals(portal("10.96.0.10", 12000)))
+        await fixture.committed.get()
+        fixture.backend.read_seconds = 0.02
+        fixture.backend.touch_when_read = True
+        fixture.backend.touched += 1
+        started = asyncio.get_running_loop().time()
+        reads = fixture.backend.reads
+        for _ in range(3):
+            await fixture.committed.get()
+        assert fixture.backend.reads == reads + 3
+        assert asyncio.get_running_loop().time() - started >= 2 * 0.2
+
+    with_capture(scenario, verify_seconds=3600, watch_seconds=0.005)
+
+
+def test_a_repair_is_told_in_one_line(
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    frontend = Frontend("10.96.0.1", Protocol.UDP, Port(53))
-    assert stale_udp_frontends(portals(*before), portals(*after)) == {frontend: leads_to}
+    async def scenario(fixture: Fixture) -> None:
+        fixture.capture.want(portals(portal("10.96.0.10", 12000)))
+        await fixture.committed.get()
+        for _ in range(3):
+            fixture.backend.installed = as_installed(RuleSet())
+            fixture.backend.touched += 1
+            await fixture.committed.get()
 
-
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        pytest.param([portal("10.96.0.1", 12000)], [portal("10.96.0.1", 12000)], id="nothing changes"),
-        pytest.param([], [portal("10.96.0.1", 12000, Protocol.TCP)], id="it is TCP"),
-        pytest.param([portal("10.96.0.1", 12000, Protocol.TCP)], [], id="it was TCP"),
-    ],
-)
-def test_conntrack_entries_stay_when(before: list[Portal], after: list[Portal]) -> None:
-    assert stale_udp_frontends(portals(*before), portals(*after)) == {}
+    with_capture(scenario, verify_seconds=3600, watch_seconds=0.01)
+    [said] = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert said == (
+        "Rules of ours were changed by somebody, repaired: family=IPv4 repairs=1 rules=14 chains=9 "
+        "such_as=filter/KUBE-PORTALS-GUARD,filter/INPUT,filter/OUTPUT"
+    )

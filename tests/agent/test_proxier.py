@@ -21,6 +21,7 @@ from tests.support.rules_backend import FakeBackend
 from userspace_proxy.agent.portal_capture import PortalCapture
 from userspace_proxy.agent.proxier import Proxier
 from userspace_proxy.agent.shared_ports import SharedPorts
+from userspace_proxy.agent.stale_udp import StaleUdp
 from userspace_proxy.core.cluster_state import ClusterState
 from userspace_proxy.core.objects import ApiObject, Deleted, Kind, Listed, Service, Upserted, kind_of
 from userspace_proxy.core.port_claims import DEFAULT_PROXY_PORT_RANGE, PortRange, ProxyPortClaims
@@ -73,7 +74,8 @@ class Fixture:
         self.capture = PortalCapture(
             capture=Capture(self.backend),
             settings=SETTINGS,
-            delete_stale_udp=lambda family, stale: 0,
+            local_addresses=(),
+            stale_udp=StaleUdp(SETTINGS, lambda *_, **__: 0, rules_thread),
             rules_thread=rules_thread,
         )
         self.proxier = Proxier(

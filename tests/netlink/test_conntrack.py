@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 import pytest
 
+from userspace_proxy.core.port_claims import PortRange
 from userspace_proxy.core.service_port import (
     EVERY_LOCAL_ADDRESS,
     Frontend,
@@ -25,6 +26,11 @@ UNCAPTURED = Frontend("10.96.0.2", Protocol.UDP, Port(53))
 UNTOUCHED = Frontend("10.96.0.3", Protocol.UDP, Port(53))
 PROXY_PORT = ProxyPort(20001)
 OTHER_PORT = ProxyPort(20002)
+
+
+def allowed(port: ProxyPort | None) -> list[ProxyPort]:
+    return [] if port is None else [port]
+
 
 FAMILIES = {
     IPFamily.IPV4: ("", "10.96.0.0/16", socket.AF_INET),
@@ -80,7 +86,7 @@ class Flows:
         ]
 
     def delete_stale(self, expected: dict[Frontend, ProxyPort | None]) -> int:
-        in_family = {self.of(frontend): port for frontend, port in expected.items()}
+        in_family = {self.of(frontend): allowed(port) for frontend, port in expected.items()}
         return self.namespace.call(lambda: delete_stale_udp(self.family, in_family))
 
 
@@ -137,8 +143,44 @@ def test_a_node_port_is_at_every_address_of_the_node_and_at_no_other(flows: Flow
     for frontend in (own, loopback, elsewhere):
         flows.send_to(frontend)
     every = Frontend(EVERY_LOCAL_ADDRESS[flows.family], Protocol.UDP, Port(30053))
-    assert flows.namespace.call(lambda: delete_stale_udp(flows.family, {every: PROXY_PORT})) == 2
+    assert flows.namespace.call(lambda: delete_stale_udp(flows.family, {every: [PROXY_PORT]})) == 2
     assert flows.entries() == [UNTOUCHED]
+
+
+def test_node_ports_that_are_open_on_some_addresses(flows: Flows) -> None:
+    """What leads elsewhere at the others is none of ours."""
+    addresses = [flows.of(Frontend(f"10.96.0.{host}", Protocol.UDP, Port(30053))) for host in (9, 10)]
+    flows.namespace.ip(*(f"addr add {frontend.address} dev lo" for frontend in addresses))
+    flows.send_to(*addresses)
+    every = Frontend(EVERY_LOCAL_ADDRESS[flows.family], Protocol.UDP, Port(30053))
+    networks = [str(ip_network(addresses[0].address))]
+    assert (
+        flows.namespace.call(
+            lambda: delete_stale_udp(flows.family, {every: [PROXY_PORT]}, node_port_networks=networks)
+        )
+        == 1
+    )
+
+
+@pytest.mark.parametrize(
+    ("allowed_ports", "captured", "deleted"),
+    [
+        ({}, PortRange(20000, 20010), 1),
+        ({}, PortRange(20010, 20020), 0),
+        ({CAPTURED: [PROXY_PORT]}, PortRange(20000, 20010), 0),
+        ({CAPTURED: [OTHER_PORT, PROXY_PORT]}, PortRange(20000, 20010), 0),
+        ({UNCAPTURED: [PROXY_PORT]}, PortRange(20000, 20010), 2),
+    ],
+    ids=["nothing is ours", "other ports", "as it should be", "one of several", "something else is ours"],
+)
+def test_all_that_leads_to_a_proxy_port_can_be_looked_through(
+    flows: Flows, allowed_ports: dict[Frontend, list[ProxyPort]], captured: PortRange, deleted: int
+) -> None:
+    flows.send(CAPTURED, UNCAPTURED, UNTOUCHED)
+    in_family = {flows.of(frontend): ports for frontend, ports in allowed_ports.items()}
+    found = flows.namespace.call(lambda: delete_stale_udp(flows.family, in_family, captured_ports=captured))
+    assert found == deleted
+    assert UNTOUCHED in flows.entries()
 
 
 def test_every_client_of_a_frontend_is_freed(flows: Flows) -> None:
@@ -157,11 +199,11 @@ def test_an_uncaptured_frontend_on_the_proxy_port_s_number_is_not_mistaken_for_c
 
 def test_thousands_of_frontends_take_one_dump(flows: Flows) -> None:
     flows.send(CAPTURED, UNCAPTURED)
-    many: dict[Frontend, ProxyPort | None] = {
-        Frontend(f"10.97.{number >> 8}.{number & 255}", Protocol.UDP, Port(53)): PROXY_PORT
+    many = {
+        Frontend(f"10.97.{number >> 8}.{number & 255}", Protocol.UDP, Port(53)): [PROXY_PORT]
         for number in range(5000)
     }
-    expected = {flows.of(CAPTURED): OTHER_PORT, **many}
+    expected = {flows.of(CAPTURED): [OTHER_PORT], **many}
     assert flows.namespace.call(lambda: delete_stale_udp(flows.family, expected)) == 1
     assert flows.entries() == [UNCAPTURED]
 
@@ -173,4 +215,4 @@ def test_a_refusal_of_the_kernel_s_is_said(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(conntrack, "NFCTSocket", Refusing)
     with pytest.raises(ConntrackError, match="Operation not permitted"):
-        delete_stale_udp(IPFamily.IPV4, {CAPTURED: None})
+        delete_stale_udp(IPFamily.IPV4, {CAPTURED: ()})

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import socket
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.support.clients import REFUSED, outcomes
+from tests.support import objects
+from tests.support.clients import REFUSED, SILENT, outcomes, udp_client, who_answers
 from tests.support.exposed_service import (
     EVERYBODY,
     FAMILIES,
@@ -52,6 +55,43 @@ def test_node_ports_are_on_these_addresses_alone(tmp_path: Path, cidrs: str, bac
                     for protocol in PROTOCOLS:
                         address = SERVICE.frontend(node, kind, family, protocol)
                         wait_until_met(place_of(node, place), (protocol, address), {expected})
+
+
+@pytest.mark.parametrize("backend", ["nft", "python-iptables"])
+def test_lasting_udp_clients_follow_node_ports_to_other_addresses(tmp_path: Path, backend: str) -> None:
+    """Rules change, and what conntrack remembers of clients has to go."""
+    flags = ("--nodeport-addresses", "primary", "--iptables-backend", backend)
+    with ServiceNode(tmp_path, *flags, ipv6=True, second_node_address=True, endpoints=1) as node:
+        wire_external_addresses(node)
+        node.objects.apply(SERVICE.manifest())
+        node.apply_endpoints("serving", node.endpoint_on(node.endpoints[0]))
+        node.agent.start()
+        own, second = (
+            [SERVICE.frontend(node, kind, family, "UDP") for family in FAMILIES] for kind in ("own", "second")
+        )
+        for address in own:
+            wait_until_met(node.network.outside, ("UDP", address), {"web-1"})
+        with ExitStack() as stack:
+            before, after = (
+                [stack.enter_context(udp_client(node.network.outside, address)) for address in addresses]
+                for addresses in (own, second)
+            )
+            assert [answer(client) for client in (*before, *after)] == ["web-1"] * 2 + [REFUSED] * 2
+            node.objects.apply(objects.node("node-1", internal_ips=[host for host, _ in second]))
+            wait_until(
+                lambda: [answer(client) for client in (*before, *after)] == [REFUSED] * 2 + ["web-1"] * 2
+            )
+
+
+def answer(client: socket.socket) -> str:
+    """What a client hears that asks once more."""
+    client.settimeout(0.2)
+    try:
+        return who_answers([client])[0]
+    except ConnectionRefusedError:
+        return REFUSED
+    except TimeoutError:
+        return SILENT
 
 
 def test_addresses_and_interfaces_come_and_go(tmp_path: Path) -> None:

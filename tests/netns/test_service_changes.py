@@ -82,7 +82,7 @@ def test_the_last_local_endpoint_goes_and_comes_back(node: ServiceNode) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_who_waits_in_silence_is_served_when_it_ends(node: ServiceNode, family: str) -> None:
     """The next SYN of a connection is a new one to the rules, from the node's own processes too."""
-    service = ExposedService(f"silent-{family.lower()}", 40 + FAMILIES.index(family))
+    service = ExposedService(f"silent-{family.lower()}", 60 + FAMILIES.index(family))
     web_1, web_2, _ = node.endpoints
     node.objects.apply(service.manifest(**INTERNAL))
     node.apply_endpoints(service.name, node.endpoint_on(web_2, ELSEWHERE))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from userspace_proxy.errors import RulesError
 from userspace_proxy.iptables.rule_changes import TableChange
 from userspace_proxy.iptables.rules import InstalledRules, RuleSet, Table, as_installed
@@ -17,9 +19,13 @@ class FakeBackend:
         self.reads = 0
         self.touched = 0
         self.unreadable = 0
+        self.read_seconds = 0.0
+        self.touch_when_read = False
 
     def read(self) -> InstalledRules:
         self.reads += 1
+        self.touched += self.touch_when_read
+        time.sleep(self.read_seconds)
         if self.unreadable:
             self.unreadable -= 1
             raise RulesError("the kernel is busy")

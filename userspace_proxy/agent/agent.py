@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from typing import Final, NoReturn, TypeVar
 
-from userspace_proxy.agent.fitted_captures import FittedCaptures, RulesThread, read_networks
+from userspace_proxy.agent.fitted_captures import FittedCaptures, KernelThread, read_networks
 from userspace_proxy.agent.host import (
     ephemeral_ports,
     raise_descriptor_limit,
@@ -43,6 +43,8 @@ logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 _RETRY_SECONDS: Final = 5.0
+_SHARE_OF_TIME: Final = 0.1
+_MAX_REST_SECONDS: Final = 10.0
 _SETTLE_SECONDS: Final = 0.1
 """Interfaces are made in several steps; one look after the last of them is enough."""
 
@@ -59,11 +61,12 @@ async def run_agent(configuration: Configuration) -> None:
         instance = SingleInstance()
         instance.answer(loop)
         stack.callback(instance.close, loop)
-        rules_thread = RulesThread(loop)
-        stack.callback(rules_thread.executor.shutdown)
+        rules_thread, netlink_thread = KernelThread(loop, "rules"), KernelThread(loop, "netlink")
+        for thread in (rules_thread, netlink_thread):
+            stack.callback(thread.executor.shutdown)
         changes = NetworkChanges()  # before the first look, so that nothing between them is missed
         stack.callback(changes.close)
-        networks = await read_networks(rules_thread)
+        networks = await read_networks(netlink_thread)
         _require_local(configuration.bind_address, list(networks.values()))
 
         state = ClusterState(configuration.node_name, configuration.proxy_port_range)
@@ -79,6 +82,7 @@ async def run_agent(configuration: Configuration) -> None:
         captures = FittedCaptures(
             configuration,
             rules_thread,
+            netlink_thread,
             refusing_port=sockets.reserve_port(),
             silent_port=sockets.reserve_port(),
         )
@@ -180,8 +184,11 @@ async def _follow_network(
             await changed.wait()
             await asyncio.sleep(_SETTLE_SECONDS)
             changed.clear()
+            started = loop.time()
             try:
                 await fit()
+                # Where routes come and go all the time, and there are many, a tenth of the time is enough.
+                await asyncio.sleep(min((loop.time() - started) / _SHARE_OF_TIME, _MAX_REST_SECONDS))
             except NodeNetworkError as error:
                 logger.warning("The rules may not fit the node's network: %s", error)
                 changed.set()

@@ -46,7 +46,7 @@ def _clean_up_family(family: IPFamily) -> Iterator[str]:
         capture = Capture(backend)
         frontends |= {f for f in read_portals(capture.read(), family) if f.protocol is Protocol.UDP}
         removed |= bool(capture.remove_everything().changes)
-    deleted = delete_stale_udp(family, dict.fromkeys(frontends)) if frontends else 0
+    deleted = delete_stale_udp(family, dict.fromkeys(frontends, ())) if frontends else 0
     if removed or deleted:
         yield f"{family.value}: removed every rule and chain of ours, and {deleted} UDP conntrack entries"
     else:

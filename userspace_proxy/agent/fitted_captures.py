@@ -13,10 +13,12 @@ from typing import TypeVar
 
 from userspace_proxy.agent.capture_settings import capture_settings, local_addresses
 from userspace_proxy.agent.portal_capture import PortalCapture
+from userspace_proxy.agent.stale_udp import StaleUdp
 from userspace_proxy.configuration import Configuration
 from userspace_proxy.core.cluster_state import NodeFacts
 from userspace_proxy.core.service_port import EVERY_LOCAL_ADDRESS, IPFamily, ProxyPort
 from userspace_proxy.iptables.capture import Capture
+from userspace_proxy.iptables.change_marks import NftMarks
 from userspace_proxy.iptables.portal_rules import CaptureSettings
 from userspace_proxy.iptables.variant import BackendChoice, detect_variant, open_backend, why_unavailable
 from userspace_proxy.netlink.conntrack import delete_stale_udp
@@ -27,26 +29,26 @@ logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 
-class RulesThread:
-    """The one thread in which iptables and netlink block."""
+class KernelThread:
+    """One thread to block in: `rules` for iptables, `netlink` for conntrack, addresses and routes."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.executor = ThreadPoolExecutor(1, thread_name_prefix="rules")
+    def __init__(self, loop: asyncio.AbstractEventLoop, name: str) -> None:
+        self.executor = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._loop = loop
 
     async def run(self, work: Callable[[], _T]) -> _T:
         return await self._loop.run_in_executor(self.executor, work)
 
 
-async def read_networks(rules_thread: RulesThread) -> dict[IPFamily, NodeNetwork]:
+async def read_networks(netlink_thread: KernelThread) -> dict[IPFamily, NodeNetwork]:
     """The node's network in IPv4, and in IPv6 where this host has it. Raises `NodeNetworkError`."""
     families = [IPFamily.IPV4]
-    why = await rules_thread.run(partial(why_unavailable, IPFamily.IPV6))
+    why = await netlink_thread.run(partial(why_unavailable, IPFamily.IPV6))
     if why is None:
         families.append(IPFamily.IPV6)
     else:
         logger.info("Services are served in IPv4 alone: %s", why)
-    return {family: await rules_thread.run(partial(read_node_network, family)) for family in families}
+    return {family: await netlink_thread.run(partial(read_node_network, family)) for family in families}
 
 
 @dataclass(slots=True)
@@ -62,13 +64,15 @@ class FittedCaptures:
     def __init__(
         self,
         configuration: Configuration,
-        rules_thread: RulesThread,
+        rules_thread: KernelThread,
+        netlink_thread: KernelThread,
         *,
         refusing_port: ProxyPort,
         silent_port: ProxyPort,
     ) -> None:
         self._configuration = configuration
         self._rules_thread = rules_thread
+        self._netlink_thread = netlink_thread
         self._settings_for = partial(
             capture_settings, configuration, refusing_port=refusing_port, silent_port=silent_port
         )
@@ -80,13 +84,15 @@ class FittedCaptures:
     async def open(self, networks: dict[IPFamily, NodeNetwork], facts: NodeFacts) -> None:
         """Make a capture for each family. Raises `StartupError`."""
         choice = await self._rules_thread.run(self._backend_choice)
+        nft_marks = NftMarks()
         for family, network in networks.items():
-            backend = await self._rules_thread.run(partial(open_backend, choice, family))
+            backend = await self._rules_thread.run(partial(open_backend, choice, family, nft_marks))
             settings = self._settings_for(family, network, facts, before=None)
             capture = PortalCapture(
                 capture=Capture(backend),
                 settings=settings,
-                delete_stale_udp=delete_stale_udp,
+                local_addresses=local_addresses(network),
+                stale_udp=StaleUdp(settings, delete_stale_udp, self._netlink_thread.executor),
                 rules_thread=self._rules_thread.executor,
             )
             self._fitted[family] = _Fitted(capture, settings, network)
@@ -96,12 +102,12 @@ class FittedCaptures:
         """Fit the captures to what the Node object says, before anything else is made of it."""
         for family, fitted in self._fitted.items():
             fitted.settings = self._settings_for(family, fitted.network, facts, before=fitted.settings)
-            fitted.capture.capture_with(fitted.settings)
+            fitted.capture.capture_with(fitted.settings, local_addresses(fitted.network))
 
     async def refit(self, facts: Callable[[], NodeFacts]) -> None:
         """Look at the node's network again. Raises `NodeNetworkError`; nothing changes then."""
         networks = {
-            family: await self._rules_thread.run(partial(read_node_network, family))
+            family: await self._netlink_thread.run(partial(read_node_network, family))
             for family in self._fitted
         }
         for family, network in networks.items():

@@ -2,9 +2,10 @@
 
 Theory of operation. `want` says which portals there should be; `run` carries that out, one commit a table,
 and tells after each commit that it stands. A run that fails is taken again until it succeeds, with back-off;
-what was committed before still works. Runs are spaced by how long they take, so that a node with many rules
-and many changes spends a tenth of its time on them at most. Every `verify_seconds` the rules are read back,
-and as soon as a look every `watch_seconds` shows that somebody has touched the tables.
+what was committed before still works. After a run there is a rest of ten times what it took, up to a second,
+and of as long as it took if that is more. Every `verify_seconds` the rules are read back, and as soon as a
+look every `watch_seconds` shows that somebody else has touched the tables; where somebody does so all the
+time, that takes a tenth of it.
 
 iptables blocks, so all of it happens in `rules_thread`, which has one thread for all families.
 """
@@ -13,11 +14,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Final, NoReturn, TypeAlias, TypeVar
+from typing import Final, NoReturn, TypeVar
 
+from userspace_proxy.agent.repairs import Repairs
+from userspace_proxy.agent.stale_udp import Portals, StaleUdp
 from userspace_proxy.core.service_port import Frontend, IPFamily, Protocol, ProxyPort
 from userspace_proxy.errors import RulesError, UserspaceProxyError
 from userspace_proxy.iptables.capture import Capture
@@ -32,23 +35,17 @@ from userspace_proxy.iptables.portal_rules import (
 
 logger = logging.getLogger(__name__)
 
-Portals: TypeAlias = Mapping[Frontend, Portal]
-DeleteStaleUdp: TypeAlias = Callable[[IPFamily, Mapping[Frontend, ProxyPort | None]], int]
-"""Deletes UDP conntrack entries of frontends that lead elsewhere than to the port given (None: anywhere).
-
-Returns how many; raises a `UserspaceProxyError` if it cannot."""
-
 _Result = TypeVar("_Result")
 
 _MAX_RETRY_SECONDS: Final = 5.0
-_MIN_SPACING_SECONDS: Final = 1.0
+_MAX_SPACING_SECONDS: Final = 1.0
 _SHARE_OF_TIME: Final = 0.1
 
 
 class PortalCapture:
-    """Owns the rules of one family. `capture` and `delete_stale_udp` are called in `rules_thread` alone.
+    """Owns the rules of one family, and `stale_udp`. `capture` is called in `rules_thread` alone.
 
-    A run ends with `on_committed`; the next one waits for it.
+    A run ends with `on_committed`; the next one waits for it. `local_addresses` are the node's.
     """
 
     def __init__(
@@ -56,7 +53,8 @@ class PortalCapture:
         *,
         capture: Capture,
         settings: CaptureSettings,
-        delete_stale_udp: DeleteStaleUdp,
+        local_addresses: Collection[str],
+        stale_udp: StaleUdp,
         rules_thread: ThreadPoolExecutor,
         verify_seconds: float = 30.0,
         watch_seconds: float = 0.5,
@@ -64,7 +62,8 @@ class PortalCapture:
         self._capture = capture
         self._settings = settings
         self._rules = PortalRules()
-        self._delete_stale_udp = delete_stale_udp
+        self._local_addresses = frozenset(local_addresses)
+        self._stale_udp = stale_udp
         self._rules_thread = rules_thread
         self._verify_seconds = verify_seconds
         self._watch_seconds = watch_seconds
@@ -75,8 +74,9 @@ class PortalCapture:
         self._committed: Portals = {}
         self._leads_to: frozenset[tuple[Protocol, ProxyPort]] = frozenset()
         self._may_lead_to: frozenset[tuple[Protocol, ProxyPort]] = frozenset()
-        self._committed_addresses = _target_addresses(settings)
-        self._stale_udp: dict[Frontend, ProxyPort | None] = {}
+        self._committed_targets = _target_addresses(settings)
+        self._committed_node_ports = (settings.nodeport_addresses, self._local_addresses)
+        self._repairs = Repairs(settings.family)
 
     @property
     def family(self) -> IPFamily:
@@ -117,10 +117,11 @@ class PortalCapture:
         self._wanted = portals
         self._mark_due()
 
-    def capture_with(self, settings: CaptureSettings) -> None:
+    def capture_with(self, settings: CaptureSettings, local_addresses: Collection[str]) -> None:
         """Capture differently from now on, because the node's interfaces or addresses have changed."""
-        if settings != self._settings:
-            self._settings = settings
+        addresses = frozenset(local_addresses)
+        if (settings, addresses) != (self._settings, self._local_addresses):
+            self._settings, self._local_addresses = settings, addresses
             self._mark_due()
 
     def is_healthy(self) -> bool:
@@ -137,11 +138,19 @@ class PortalCapture:
 
     async def run(self, on_committed: Callable[[], Awaitable[None]]) -> NoReturn:
         """Carry out what is wanted, for ever; `on_committed` is awaited after each commit."""
+        try:
+            await self._run(on_committed)
+        finally:
+            self._stale_udp.close()
+
+    async def _run(self, on_committed: Callable[[], Awaitable[None]]) -> NoReturn:
         clock = asyncio.get_running_loop().time
         failures = 0
         verify_at = clock() + self._verify_seconds
+        look_at = clock()
         while True:
-            is_touched = await self._wait_until_due(verify_at - clock())
+            is_touched = await self._wait_until_due(look_at, verify_at)
+            self._repairs.log(clock())
             if self._wanted is None:
                 verify_at = clock() + self._verify_seconds
                 continue
@@ -160,34 +169,41 @@ class PortalCapture:
             if failures:
                 logger.info("Rules can be installed again: failures=%d", failures)
                 failures = 0
+            took = clock() - started
             if verify:
                 verify_at = clock() + self._verify_seconds
+            if is_touched:
+                look_at = clock() + took / _SHARE_OF_TIME
+            await self._stale_udp.forget(self._committed, self._settings)
             await on_committed()
-            await asyncio.sleep(min(_MIN_SPACING_SECONDS, (clock() - started) / _SHARE_OF_TIME))
+            await asyncio.sleep(max(took, min(_MAX_SPACING_SECONDS, took / _SHARE_OF_TIME)))
 
-    async def _wait_until_due(self, seconds: float) -> bool:
-        """Wait, `seconds` at most, until something is wanted or (then true) somebody touched the tables."""
+    async def _wait_until_due(self, look_at: float, until: float) -> bool:
+        """Wait until something is wanted or (then true) somebody has touched the tables.
+
+        Whether they were touched is asked from `look_at` on; these, and `until`, are times of the loop's.
+        """
         clock = asyncio.get_running_loop().time
-        until = clock() + seconds
         is_touched = False
         while not (self._due.is_set() or is_touched) and clock() < until:
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(self._watch_seconds, until - clock())):
                     await self._due.wait()
-            if not self._due.is_set():
+            if not self._due.is_set() and clock() >= look_at:
                 is_touched = await self._in_rules_thread(self._capture.was_touched)
         self._due.clear()
         return is_touched
 
     async def _sync(self, portals: Portals, *, verify: bool) -> None:
-        settings = self._settings
+        settings, local_addresses = self._settings, self._local_addresses
         # A sync that fails may have taken effect all the same, so this stays until one succeeds.
         self._may_lead_to |= _served_ports(portals)
         synced = await self._in_rules_thread(
             lambda: self._capture.sync(self._rules.rule_set(portals.values(), settings), verify=verify)
         )
         if synced.had_drifted:
-            logger.warning("Rules of ours were changed by somebody, repaired: rules=%d", synced.rule_count)
+            self._repairs.add(synced)
+            self._repairs.log(asyncio.get_running_loop().time())
         elif synced.changes:
             logger.info(
                 "Rules installed: family=%s portals=%d changed_rules=%d",
@@ -195,31 +211,19 @@ class PortalCapture:
                 len(portals),
                 synced.rule_count,
             )
-        self._stale_udp |= stale_udp_frontends(self._committed, portals)
-        if self._committed_addresses != _target_addresses(settings):
-            # Entries lead to the old address, whatever their port.
-            self._stale_udp |= {f: None for f in portals if f.protocol is Protocol.UDP}
-            self._committed_addresses = _target_addresses(settings)
+        self._stale_udp.portals_changed(self._committed, portals, settings)
+        if self._committed_targets != _target_addresses(settings):
+            self._committed_targets = _target_addresses(settings)
+            self._stale_udp.forget_all()
+        if self._committed_node_ports != (settings.nodeport_addresses, local_addresses):
+            self._committed_node_ports = (settings.nodeport_addresses, local_addresses)
+            self._stale_udp.recheck_all()
         self._now_committed(portals)
         self.has_committed = True
-        if self._stale_udp:
-            await self._forget_udp()
 
     def _now_committed(self, portals: Portals) -> None:
         self._committed = portals
         self._leads_to, self._may_lead_to = _served_ports(portals), frozenset()
-
-    async def _forget_udp(self) -> None:
-        """Delete the conntrack entries that lead astray; what fails is tried again at the next sync."""
-        stale = dict(self._stale_udp)
-        try:
-            deleted = await self._in_rules_thread(lambda: self._delete_stale_udp(self.family, stale))
-        except UserspaceProxyError as error:
-            logger.warning("Stale UDP conntrack entries remain: %s", error)
-            return
-        self._stale_udp.clear()
-        if deleted:
-            logger.info("Stale UDP conntrack entries deleted: entries=%d", deleted)
 
     async def _in_rules_thread(self, work: Callable[[], _Result]) -> _Result:
         return await asyncio.get_running_loop().run_in_executor(self._rules_thread, work)
@@ -247,29 +251,3 @@ def _destinations(portal: Portal) -> tuple[Destination, Destination]:
 def _target_addresses(settings: CaptureSettings) -> tuple[str | None, str | None]:
     """The addresses that captured traffic is sent to."""
     return settings.bind_address, settings.node_address
-
-
-def stale_udp_frontends(before: Portals, after: Portals) -> dict[Frontend, ProxyPort | None]:
-    """The UDP frontends whose conntrack entries may lead astray, and where they should lead (None: nowhere).
-
-    conntrack decides where a UDP flow goes once, when its first datagram comes, so an entry outlives the rule
-    that made it: one from before a rule appeared, from before its proxy port changed, from a rule that is
-    gone, or from the other side of a flip between refusing and serving.
-    """
-    stale: dict[Frontend, ProxyPort | None] = {}
-    for frontend, portal in after.items():
-        old = before.get(frontend)
-        if frontend.protocol is not Protocol.UDP:
-            continue
-        now = _destinations(portal)
-        if old is not None and _destinations(old) == now and old.source_ranges == portal.source_ranges:
-            continue
-        # Entries that lead to the one place where all of it goes now may stay; it may be theirs of before.
-        only = now[0] if len(set(now)) == 1 and now[0].refusal is None else None
-        was_refused = old is not None and any(place.refusal for place in _destinations(old))
-        stays = only is not None and not was_refused and portal.source_ranges is None
-        stale[frontend] = only.proxy_port if only is not None and stays else None
-    for frontend in before.keys() - after.keys():
-        if frontend.protocol is Protocol.UDP:
-            stale[frontend] = None
-    return stale

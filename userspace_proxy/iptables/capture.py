@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from userspace_proxy.errors import RulesError
-from userspace_proxy.iptables.change_marks import ChangeMark
-from userspace_proxy.iptables.rule_changes import TableChange, plan_changes, plan_removal
-from userspace_proxy.iptables.rules import InstalledRules, RuleSet, as_installed
+from userspace_proxy.iptables.rule_changes import TableChange, chain_of, plan_changes, plan_removal
+from userspace_proxy.iptables.rules import Chain, InstalledRules, RuleSet, as_installed
 
 
 class Backend(Protocol):
@@ -25,8 +24,8 @@ class Backend(Protocol):
         """Make the change, whole or not at all."""
         ...
 
-    def mark(self) -> ChangeMark:
-        """A value that differs from an earlier one when somebody has changed the tables."""
+    def mark(self) -> int:
+        """A value that differs from an earlier one when somebody else has changed the tables."""
         ...
 
 
@@ -42,6 +41,11 @@ class Synced:
         """How many rules were written or deleted."""
         return sum(change.rule_count for change in self.changes)
 
+    @property
+    def chains(self) -> dict[Chain, None]:
+        """The chains in which these were, in order."""
+        return dict.fromkeys(chain_of(step) for change in self.changes for step in change.steps)
+
 
 class Capture:
     """The rules of ours in one family. It is their only writer: one live `Capture` a network namespace."""
@@ -49,7 +53,7 @@ class Capture:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._last_synced: RuleSet | None = None
-        self._mark: ChangeMark | None = None
+        self._mark: int | None = None
 
     def was_touched(self) -> bool:
         """Whether somebody has changed tables since the last sync, at the price of a system call or two.
@@ -79,9 +83,8 @@ class Capture:
         changes = plan_changes(installed, wanted)
         had_drifted = last_synced is not None and bool(plan_changes(installed, last_synced))
         self._commit(changes)
-        self._last_synced = wanted
-        # The mark from before a repair stays: who changes rules once may do so while they are repaired.
-        self._mark = mark if had_drifted or not changes else self._take_mark()
+        # The mark is from before the reading: what somebody changes after that, the next look notices.
+        self._last_synced, self._mark = wanted, mark
         return Synced(changes, had_drifted)
 
     def remove_everything(self) -> Synced:
@@ -91,7 +94,7 @@ class Capture:
         self._commit(changes)
         return Synced(changes)
 
-    def _take_mark(self) -> ChangeMark | None:
+    def _take_mark(self) -> int | None:
         try:
             return self._backend.mark()
         except RulesError:

@@ -1,8 +1,9 @@
-"""Cheap signs that somebody has changed a table: numbers to compare, without reading a rule.
+"""Cheap signs that somebody else has changed a table: numbers to compare, without reading a rule.
 
 nft keeps a generation number for all tables of a network namespace, which every commit of anybody raises
 (25 µs to ask). Legacy tables have none, but tell how many rules they hold and how many bytes these take
-(getsockopt, 2 ms), which a flush or a deletion changes and a mere reordering does not.
+(getsockopt, 2 ms), which a flush or a deletion changes and a mere reordering does not. What we commit
+ourselves is taken out of either.
 Source: linux/netfilter/nf_tables.h (NFT_MSG_GETGEN), linux/netfilter_ipv4/ip_tables.h (IPT_SO_GET_INFO).
 """
 
@@ -12,14 +13,15 @@ import ctypes
 import os
 import socket
 import struct
-from typing import Final, TypeAlias
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import Final, Protocol, TypeAlias
 
 from userspace_proxy.core.service_port import IPFamily
 from userspace_proxy.errors import RulesError
 from userspace_proxy.iptables.rules import Table
 
-ChangeMark: TypeAlias = int | tuple[bytes, ...]
-"""Differs from an earlier one when the tables have changed."""
+TableInfo: TypeAlias = tuple[bytes, ...]
 
 _HEADER: Final = struct.Struct("=IHHII")
 _GENMSG: Final = struct.Struct("!BBH")
@@ -35,7 +37,64 @@ _TABLE_NAME_BYTES: Final = 32
 _INFO: Final = struct.Struct("=32s52x")
 
 
-def nft_generation() -> ChangeMark:
+class ChangeMarks(Protocol):
+    """Tells changes by others. Belongs to one thread, whose network namespace does not change."""
+
+    def mark(self) -> int:
+        """Differs from an earlier one when somebody else has changed the tables. Raises RulesError."""
+        ...
+
+    def own_commit(self) -> AbstractContextManager[None]:
+        """Within this, one commit of ours is made; one that raises may count as somebody else's."""
+        ...
+
+
+class NftMarks:
+    """The generation less our own commits, each of which raises it by one. Both families share it."""
+
+    def __init__(self) -> None:
+        self._own_commits = 0
+
+    def mark(self) -> int:
+        """Raises RulesError."""
+        return nft_generation() - self._own_commits
+
+    @contextmanager
+    def own_commit(self) -> Iterator[None]:
+        """A change that somebody makes meanwhile shows: it raises the generation further."""
+        yield
+        self._own_commits += 1
+
+
+class LegacyMarks:
+    """How often a look found the tables of a family otherwise than we left them.
+
+    Who changes them while a commit of ours is under way goes unseen.
+    """
+
+    def __init__(self, family: IPFamily) -> None:
+        self._family = family
+        self._seen: TableInfo | None = None
+        self._changes = 0
+
+    def mark(self) -> int:
+        """Raises RulesError."""
+        info = legacy_table_info(self._family)
+        if info != self._seen:
+            self._seen = info
+            self._changes += 1
+        return self._changes
+
+    @contextmanager
+    def own_commit(self) -> Iterator[None]:
+        with suppress(RulesError):
+            self.mark()
+        yield
+        with suppress(RulesError):
+            self._seen = legacy_table_info(self._family)
+
+
+def nft_generation() -> int:
     """The generation of all nft tables in the network namespace of the calling thread. Raises RulesError."""
     try:
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NFNETLINK) as netlink:
@@ -57,7 +116,7 @@ def nft_generation() -> ChangeMark:
     raise RulesError("the kernel does not tell nft's generation")
 
 
-def legacy_table_info(family: IPFamily) -> ChangeMark:
+def legacy_table_info(family: IPFamily) -> TableInfo:
     """How much filter and nat hold. Raises RulesError.
 
     For a host whose legacy tables are in use: asking registers a table that is not there yet.

@@ -16,7 +16,7 @@ from typing import Final
 
 from userspace_proxy.core.service_port import IPFamily
 from userspace_proxy.errors import RulesError
-from userspace_proxy.iptables.change_marks import ChangeMark, legacy_table_info, nft_generation
+from userspace_proxy.iptables.change_marks import ChangeMarks, LegacyMarks, NftMarks
 from userspace_proxy.iptables.rule_changes import (
     AddHook,
     DeleteChain,
@@ -48,11 +48,14 @@ class Variant(Enum):
 
 
 class IptablesRestore:
-    """The rules of one family in one variant. Every method blocks, for `PROGRAM_SECONDS` at most."""
+    """The rules of one family in one variant. Every method blocks, for `PROGRAM_SECONDS` at most.
 
-    def __init__(self, variant: Variant, family: IPFamily) -> None:
+    `nft_marks` is what the other family has too, so that neither takes the other's commits for a stranger's.
+    """
+
+    def __init__(self, variant: Variant, family: IPFamily, nft_marks: NftMarks | None = None) -> None:
         self.variant = variant
-        self._family = family
+        self.marks: ChangeMarks = nft_marks or NftMarks() if variant is Variant.NFT else LegacyMarks(family)
         self._save = program(variant, family, "save")
         self._restore = [program(variant, family, "restore"), "--noflush"]
         if variant is Variant.LEGACY:  # the nft variant's transactions need no lock
@@ -69,15 +72,14 @@ class IptablesRestore:
         """Make the change, whole or, raising RulesError, not at all."""
         text = restore_input(change)
         try:
-            _run(self._restore, text)
+            with self.marks.own_commit():
+                _run(self._restore, text)
         except RulesError as error:
             raise _with_line(error, text) from error
 
-    def mark(self) -> ChangeMark:
-        """Differs from an earlier one when the tables have changed. Raises RulesError."""
-        if self.variant is Variant.NFT:
-            return nft_generation()
-        return legacy_table_info(self._family)
+    def mark(self) -> int:
+        """Differs from an earlier one when somebody else has changed the tables. Raises RulesError."""
+        return self.marks.mark()
 
 
 def program(variant: Variant, family: IPFamily, verb: str) -> str:

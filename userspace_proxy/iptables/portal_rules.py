@@ -109,6 +109,16 @@ class CaptureSettings:
     nodeport_addresses: tuple[str, ...] | None = None
     node_ip: str | None = None
 
+    def port_of(self, destination: Destination) -> ProxyPort:
+        """Where the rules lead what goes there."""
+        match destination.refusal:
+            case None:
+                return destination.proxy_port
+            case Refusal.REJECT:
+                return self.refusing_port
+            case Refusal.DROP:
+                return self.silent_port
+
 
 @dataclass(frozen=True, slots=True)
 class AdoptedPorts:
@@ -231,13 +241,7 @@ def _welcome(
     portal: Portal, destination: Destination, traffic: LocalTraffic, settings: CaptureSettings
 ) -> Iterator[Rule]:
     """Rules that lead the part of `traffic` that may use the portal to its destination."""
-    match destination.refusal:
-        case None:
-            port = destination.proxy_port
-        case Refusal.REJECT:
-            port = settings.refusing_port
-        case Refusal.DROP:
-            port = settings.silent_port
+    port = settings.port_of(destination)
     comment = _comment(portal, _WHY_REFUSED[destination.refusal] if destination.refusal else "")
     for source in _sources(portal.source_ranges, traffic.source):
         yield _capture(portal, port, comment, settings, source, traffic.in_interface)

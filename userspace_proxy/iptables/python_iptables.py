@@ -20,7 +20,6 @@ from typing import Any, Final, assert_never
 
 from userspace_proxy.core.service_port import Protocol
 from userspace_proxy.errors import RulesError, StartupError
-from userspace_proxy.iptables.change_marks import ChangeMark
 from userspace_proxy.iptables.iptables_restore import LOCK_WAIT_SECONDS, IptablesRestore
 from userspace_proxy.iptables.rule_changes import (
     AddHook,
@@ -75,8 +74,8 @@ class PythonIptables:
         """What is installed of ours. Raises RulesError."""
         return self._restore.read()
 
-    def mark(self) -> ChangeMark:
-        """Differs from an earlier one when the tables have changed. Raises RulesError."""
+    def mark(self) -> int:
+        """Differs from an earlier one when somebody else has changed the tables. Raises RulesError."""
         return self._restore.mark()
 
     def commit(self, change: TableChange) -> None:
@@ -85,7 +84,7 @@ class PythonIptables:
             self._restore.commit(change)
             return
         errors = (self._iptc.IPTCError, self._iptc.xtables.XTablesError, ValueError, LookupError)
-        with xtables_lock():
+        with xtables_lock(), self._restore.marks.own_commit():
             try:
                 self._commit(change)
             except errors as error:

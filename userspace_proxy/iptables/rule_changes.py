@@ -87,6 +87,11 @@ class TableChange:
         return sum(len(step.rules) if isinstance(step, WriteChain) else 1 for step in self.steps)
 
 
+def chain_of(step: Step) -> Chain:
+    """The chain that the step changes."""
+    return step.hook.chain if isinstance(step, AddHook | DeleteHook) else step.chain
+
+
 def plan_changes(installed: InstalledRules, wanted: RuleSet) -> tuple[TableChange, ...]:
     """The changes that lead from `installed` to `wanted`, a table at most once, filter before nat.
 

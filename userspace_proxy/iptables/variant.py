@@ -16,6 +16,7 @@ from pathlib import Path
 from userspace_proxy.core.service_port import IPFamily
 from userspace_proxy.errors import RulesError, StartupError
 from userspace_proxy.iptables.capture import Backend
+from userspace_proxy.iptables.change_marks import NftMarks
 from userspace_proxy.iptables.iptables_restore import (
     HiddenTableError,
     IptablesRestore,
@@ -44,10 +45,11 @@ class BackendChoice(Enum):
     PYTHON_IPTABLES = "python-iptables"
 
 
-def open_backend(choice: BackendChoice, family: IPFamily) -> Backend:
+def open_backend(choice: BackendChoice, family: IPFamily, nft_marks: NftMarks | None = None) -> Backend:
     """The backend that was chosen, or the one that fits the host. Blocks.
 
-    python-iptables can write IPv4 rules only, so IPv6 rules go through ip6tables-legacy-restore beside it.
+    Backends of both families are given the same `nft_marks`. python-iptables can write IPv4 rules only, so
+    IPv6 rules go through ip6tables-legacy-restore beside it.
     Raises StartupError when what it needs is not on this machine.
     """
     match choice:
@@ -58,7 +60,7 @@ def open_backend(choice: BackendChoice, family: IPFamily) -> Backend:
         case BackendChoice.LEGACY | BackendChoice.PYTHON_IPTABLES:
             variant = Variant.LEGACY
     _require_programs(variant, family)
-    restore = IptablesRestore(variant, family)
+    restore = IptablesRestore(variant, family, nft_marks)
     if variant is Variant.NFT or family is not IPFamily.IPV4:
         return restore
     if choice is BackendChoice.PYTHON_IPTABLES:

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import lru_cache
+from ipaddress import ip_address, ip_network
 from typing import Any, Final, NamedTuple
 
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.nfnetlink.nfctsocket import NFCTAttrTuple, NFCTSocket
 
+from userspace_proxy.core.port_claims import PortRange
 from userspace_proxy.core.service_port import (
     EVERY_LOCAL_ADDRESS,
     Frontend,
@@ -26,7 +29,7 @@ from userspace_proxy.core.service_port import (
     ProxyPort,
 )
 from userspace_proxy.errors import UserspaceProxyError
-from userspace_proxy.netlink.node_network import read_node_network
+from userspace_proxy.netlink.node_network import read_local_addresses
 
 FILTERED_DUMPS: Final = 32
 """For up to so many frontends the kernel is asked for each one's entries; for more, once for all of UDP.
@@ -51,48 +54,69 @@ class _Entry(NamedTuple):
     id: int
 
 
-def delete_stale_udp(family: IPFamily, expected: Mapping[Frontend, ProxyPort | None]) -> int:
+def delete_stale_udp(
+    family: IPFamily,
+    allowed: Mapping[Frontend, Collection[ProxyPort]],
+    *,
+    captured_ports: PortRange | None = None,
+    node_port_networks: Collection[str] | None = None,
+) -> int:
     """Delete the UDP entries of these frontends that lead elsewhere, and return how many they were.
 
-    A frontend's entries may stay if they lead to its expected proxy port; with None, none may. A NodePort's
-    are those to every address of the node. Frontends of TCP are skipped. Blocks; for a thread without a
-    running event loop. Raises ConntrackError or NodeNetworkError.
+    A frontend's entries may stay if they lead to one of its allowed proxy ports. A NodePort's are those to
+    every address of the node, or to those in `node_port_networks` (CIDRs). With `captured_ports` no frontends
+    but these are captured, and what leads to such a port of the node for any other address goes too.
+    Frontends of TCP are skipped. Blocks; for a thread without a running event loop. Raises ConntrackError or
+    NodeNetworkError.
     """
-    frontends = {frontend: port for frontend, port in expected.items() if frontend.protocol is Protocol.UDP}
-    if not frontends:
+    frontends = {frontend: ports for frontend, ports in allowed.items() if frontend.protocol is Protocol.UDP}
+    if not frontends and captured_ports is None:
         return 0
     af = socket.AF_INET if family is IPFamily.IPV4 else socket.AF_INET6
     every = EVERY_LOCAL_ADDRESS[family]
     local: frozenset[str] = frozenset()
-    if any(frontend.address == every for frontend in frontends):
-        local = frozenset(entry.address for entry in read_node_network(family).addresses)
+    if captured_ports is not None or any(frontend.address == every for frontend in frontends):
+        local = frozenset(entry.address for entry in read_local_addresses(family))
+    networks = None if node_port_networks is None else [ip_network(cidr) for cidr in node_port_networks]
+
+    @lru_cache(maxsize=1024)
+    def has_node_ports(address: str) -> bool:
+        is_local = address in local or (bool(local) and address.startswith("127."))
+        if networks is None or not is_local:
+            return is_local
+        return any(ip_address(address) in network for network in networks)
 
     def is_stale(entry: _Entry) -> bool:
-        """Whether the entry is of one of the frontends and leads elsewhere than expected."""
+        """Whether the entry leads elsewhere than it may."""
         frontend = Frontend(entry.destination, Protocol.UDP, Port(entry.destination_port))
-        is_local = entry.destination in local or (bool(local) and entry.destination.startswith("127."))
-        if frontend not in frontends and is_local:
+        if frontend not in frontends and has_node_ports(entry.destination):
             frontend = replace(frontend, address=every)
-        if frontend not in frontends:
-            return False
         is_captured = (entry.answered_by, entry.answered_by_port) != (
             entry.destination,
             entry.destination_port,
         )
-        return not (is_captured and entry.answered_by_port == frontends[frontend])
+        ports = frontends.get(frontend)
+        if ports is not None:
+            return not (is_captured and entry.answered_by_port in ports)
+        is_ours = captured_ports is not None and entry.answered_by_port in captured_ports
+        return is_ours and is_captured and entry.answered_by in local
 
     try:
         with NFCTSocket(nfgen_family=af) as conntrack:
-            entries = [entry for wanted in _filters(af, frontends) for entry in _dump(conntrack, af, wanted)]
+            filters = _filters(af, frontends if captured_ports is None else None)
+            entries = [entry for wanted in filters for entry in _dump(conntrack, af, wanted)]
             return sum(_delete(conntrack, af, entry) for entry in entries if is_stale(entry))
     except (NetlinkError, OSError) as error:
         raise ConntrackError(f"the kernel refuses access to its conntrack table: {error}") from error
 
 
-def _filters(af: socket.AddressFamily, frontends: Iterable[Frontend]) -> list[Any]:
-    """What to ask the kernel for, so that the answers have every entry of the frontends, and few others."""
-    address_ports = {(frontend.address, frontend.port) for frontend in frontends}
-    if len(address_ports) > FILTERED_DUMPS:
+def _filters(af: socket.AddressFamily, frontends: Iterable[Frontend] | None) -> list[Any]:
+    """What to ask the kernel for, so that the answers have every entry of the frontends, and few others.
+
+    None: every entry there is.
+    """
+    address_ports = {(frontend.address, frontend.port) for frontend in frontends or ()}
+    if frontends is None or len(address_ports) > FILTERED_DUMPS:
         return [NFCTAttrTuple(family=af, proto=socket.IPPROTO_UDP)]
     if af == socket.AF_INET6:  # asked for an IPv6 address, Linux (6.18 still) gives all but that one
         ports = {port for _, port in address_ports}

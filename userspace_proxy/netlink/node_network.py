@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any, Final
@@ -61,15 +61,11 @@ def read_node_network(family: IPFamily) -> NodeNetwork:
 
     Raises NodeNetworkError.
     """
-    af = socket.AF_INET if family is IPFamily.IPV4 else socket.AF_INET6
+    af = _address_family(family)
     try:
         with IPRoute() as netlink:
             links = {link["index"]: link for link in netlink.get_links()}
-            addresses = [
-                LocalAddress(_local_address(message), links[message["index"]].get_attr("IFLA_IFNAME"))
-                for message in netlink.get_addr(family=af)
-                if message["index"] in links
-            ]
+            addresses = _local_addresses(netlink, links, af)
             numbered = {local.interface for local in addresses if not _is_link_local_v6(local.address)}
             candidates = {
                 index: name
@@ -80,7 +76,20 @@ def read_node_network(family: IPFamily) -> NodeNetwork:
     except (NetlinkError, OSError) as error:
         raise NodeNetworkError(f"cannot read the node's links, addresses and routes: {error}") from error
     unnumbered = (name for index, name in candidates.items() if index in routed)
-    return NodeNetwork(family, tuple(sorted(addresses)), tuple(sorted(unnumbered)))
+    return NodeNetwork(family, addresses, tuple(sorted(unnumbered)))
+
+
+def read_local_addresses(family: IPFamily) -> tuple[LocalAddress, ...]:
+    """The node's addresses alone, without a look at its routes, of which there may be thousands.
+
+    Blocks like `read_node_network`. Raises NodeNetworkError.
+    """
+    try:
+        with IPRoute() as netlink:
+            links = {link["index"]: link for link in netlink.get_links()}
+            return _local_addresses(netlink, links, _address_family(family))
+    except (NetlinkError, OSError) as error:
+        raise NodeNetworkError(f"cannot read the node's links and addresses: {error}") from error
 
 
 class NetworkChanges:
@@ -120,6 +129,21 @@ class NetworkChanges:
 
     def close(self) -> None:
         self._socket.close()
+
+
+def _address_family(family: IPFamily) -> socket.AddressFamily:
+    return socket.AF_INET if family is IPFamily.IPV4 else socket.AF_INET6
+
+
+def _local_addresses(
+    netlink: Any, links: Mapping[int, Any], af: socket.AddressFamily
+) -> tuple[LocalAddress, ...]:
+    addresses = (
+        LocalAddress(_local_address(message), links[message["index"]].get_attr("IFLA_IFNAME"))
+        for message in netlink.get_addr(family=af)
+        if message["index"] in links
+    )
+    return tuple(sorted(addresses))
 
 
 def _takes_packets(link: Any) -> bool:

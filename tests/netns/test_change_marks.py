@@ -1,0 +1,119 @@
+"""Who changed the tables: others are noticed, while we commit too, and we ourselves are not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.iptables.packet_table import V4, V6, portals, wirings
+from userspace_proxy.core.service_port import IPFamily
+from userspace_proxy.demo.namespaces import Namespace
+from userspace_proxy.errors import RulesError
+from userspace_proxy.iptables.capture import Backend, Capture
+from userspace_proxy.iptables.change_marks import NftMarks, nft_generation
+from userspace_proxy.iptables.portal_rules import PortalRules
+from userspace_proxy.iptables.rule_changes import DeleteRule, TableChange
+from userspace_proxy.iptables.rules import PORTALS_CONTAINER, InstalledRules, RuleSet, Table
+from userspace_proxy.iptables.variant import BackendChoice, open_backend
+
+
+def rules(family: IPFamily, without: int = 0) -> RuleSet:
+    return PortalRules().rule_set(portals(family)[without:], wirings(family)[0].settings)
+
+
+class Interrupted:
+    """A backend during whose commits somebody else changes rules."""
+
+    def __init__(self, backend: Backend, node: Namespace, *stranger: str) -> None:
+        self._backend = backend
+        self._node = node
+        self._stranger = stranger
+
+    def read(self) -> InstalledRules:
+        return self._backend.read()
+
+    def mark(self) -> int:
+        return self._backend.mark()
+
+    def commit(self, change: TableChange) -> None:
+        self._node.run(*self._stranger)
+        self._backend.commit(change)
+
+
+class Host:
+    """A namespace with captures of both families, as an agent has them."""
+
+    def __init__(self, namespace: Namespace, choice: BackendChoice) -> None:
+        self.namespace = namespace
+        self.variant = "nft" if choice is BackendChoice.NFT else "legacy"
+        marks = NftMarks()
+        self.backends = {
+            family: namespace.call(partial(open_backend, choice, family, marks)) for family in IPFamily
+        }
+        self.captures = {family: Capture(backend) for family, backend in self.backends.items()}
+
+    def sync(self, family: IPFamily, wanted: RuleSet) -> None:
+        self.namespace.call(lambda: self.captures[family].sync(wanted))
+
+    def touched(self) -> set[IPFamily]:
+        captures = self.captures.items()
+        return {family for family, capture in captures if self.namespace.call(capture.was_touched)}
+
+
+@pytest.fixture(params=list(BackendChoice)[1:], ids=lambda choice: choice.value)
+def host(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
+    monkeypatch.setenv("XTABLES_LOCKFILE", str(tmp_path / "xtables.lock"))
+    with Namespace("marks") as namespace:
+        host = Host(namespace, request.param)
+        for family in IPFamily:
+            host.sync(family, rules(family))
+        yield host
+
+
+def test_our_own_commits_are_not_taken_for_a_stranger_s(host: Host) -> None:
+    for family in IPFamily:
+        for without in (3, 0, 1):
+            host.sync(family, rules(family, without))
+            assert host.touched() == set()
+
+
+def test_a_failed_commit_hides_nothing(host: Host) -> None:
+    change = TableChange(Table.NAT, (DeleteRule(PORTALS_CONTAINER, 1000),))
+    with pytest.raises(RulesError):
+        host.namespace.call(lambda: host.backends[V4].commit(change))
+    host.namespace.run(f"iptables-{host.variant}", "-t", "nat", "-F", PORTALS_CONTAINER.name)
+    assert V4 in host.touched()
+
+
+@pytest.mark.parametrize("family", list(IPFamily), ids=lambda family: family.value)
+def test_others_are_noticed_until_rules_are_read(host: Host, family: IPFamily) -> None:
+    tool = "iptables" if family is V4 else "ip6tables"
+    host.namespace.run(f"{tool}-{host.variant}", "-A", "INPUT", "-j", "ACCEPT")
+    assert host.touched() == ({V4, V6} if host.variant == "nft" else {family})
+    for synced in IPFamily:
+        host.sync(synced, rules(synced))
+    assert host.touched() == set()
+
+
+@pytest.mark.parametrize("host", [BackendChoice.NFT], indirect=True, ids=["nft"])
+def test_others_are_noticed_who_come_while_we_commit(host: Host) -> None:
+    flush = ("iptables-nft", "-F", "INPUT")
+    host.captures[V4] = Capture(Interrupted(host.backends[V4], host.namespace, *flush))
+    host.sync(V4, rules(V4, 1))
+    assert V4 in host.touched()
+    host.sync(V4, rules(V4, 1))
+    host.captures[V4] = Capture(host.backends[V4])
+    host.sync(V4, rules(V4, 1))
+    assert V4 not in host.touched()
+
+
+@pytest.mark.parametrize("host", [BackendChoice.NFT], indirect=True, ids=["nft"])
+def test_a_commit_is_one_generation(host: Host) -> None:
+    """However many rules it writes; on this the count of others' commits rests."""
+    before = host.namespace.call(nft_generation)
+    for without in (20, 0, 1):
+        host.sync(V4, rules(V4, without))
+    assert host.namespace.call(nft_generation) == before + 3

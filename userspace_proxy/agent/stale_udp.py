@@ -1,0 +1,177 @@
+"""Which UDP conntrack entries may lead astray, and having them deleted.
+
+conntrack decides where a UDP flow goes once, when its first datagram comes, so an entry outlives the rule
+that made it: one from before a rule appeared, from before its proxy port changed, from a rule that is gone,
+or from the other side of a flip between refusing and serving. Entries that lead to the right place stay:
+without its entry, an answer that is under way to a client would leave with the wrong source.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import Executor
+from functools import partial
+from typing import Final, Protocol, TypeAlias
+
+from userspace_proxy.core.port_claims import PortRange
+from userspace_proxy.core.service_port import Frontend, IPFamily, ProxyPort
+from userspace_proxy.core.service_port import Protocol as TransportProtocol
+from userspace_proxy.errors import UserspaceProxyError
+from userspace_proxy.iptables.portal_rules import CaptureSettings, Destination, Portal
+
+logger = logging.getLogger(__name__)
+
+Portals: TypeAlias = Mapping[Frontend, Portal]
+Allowed: TypeAlias = Mapping[Frontend, Collection[ProxyPort]]
+"""Frontends, and the proxy ports to which their entries may lead; none: no entry may stay."""
+
+_NONE: Final[frozenset[ProxyPort]] = frozenset()
+
+
+class DeleteStaleUdp(Protocol):
+    """`userspace_proxy.netlink.conntrack.delete_stale_udp`, which blocks and may raise."""
+
+    def __call__(
+        self,
+        family: IPFamily,
+        allowed: Allowed,
+        *,
+        captured_ports: PortRange | None = None,
+        node_port_networks: Collection[str] | None = None,
+    ) -> int: ...
+
+
+class StaleUdp:
+    """The frontends of one family whose entries are to be looked through. `delete` blocks `netlink_thread`.
+
+    What cannot be deleted waits for the next `forget`. Of more than `max_frontends` that wait none is
+    remembered: then all UDP entries go that have to do with us.
+    """
+
+    def __init__(
+        self,
+        settings: CaptureSettings,
+        delete: DeleteStaleUdp,
+        netlink_thread: Executor,
+        *,
+        max_frontends: int = 10_000,
+        patience_seconds: float = 1.0,
+    ) -> None:
+        self._settings = settings
+        self._committed: Portals = {}
+        self._delete = delete
+        self._netlink_thread = netlink_thread
+        self._max_frontends = max_frontends
+        self._patience_seconds = patience_seconds
+        self._waiting: dict[Frontend, Collection[ProxyPort]] = {}
+        self._recheck_all = False
+        self._forget_all = False
+        self._forgetting: asyncio.Task[None] | None = None
+
+    def portals_changed(self, before: Portals, after: Portals, settings: CaptureSettings) -> None:
+        """Entries of the frontends that differ may lead astray."""
+        self._waiting |= stale_udp_frontends(before, after, settings)
+        if len(self._waiting) > self._max_frontends:
+            self.forget_all()
+
+    def recheck_all(self) -> None:
+        """Any entry may lead astray: the node's addresses, or those of NodePorts, are others now."""
+        self._recheck_all = True
+
+    def forget_all(self) -> None:
+        """Every entry leads astray: captured traffic goes to another address of the node now."""
+        self._forget_all = True
+        self._waiting.clear()
+
+    async def forget(self, committed: Portals, settings: CaptureSettings) -> None:
+        """Have entries deleted, now that the rules are these. Waits for it, but not for long."""
+        self._committed, self._settings = committed, settings
+        if self._forgetting is None:
+            if not self._is_anything_due():
+                return
+            self._forgetting = asyncio.create_task(self._forget())
+        await asyncio.wait([self._forgetting], timeout=self._patience_seconds)
+        if self._forgetting.done():
+            finished, self._forgetting = self._forgetting, None
+            finished.result()
+
+    def close(self) -> None:
+        """Give up what is under way."""
+        if self._forgetting is not None:
+            self._forgetting.cancel()
+
+    def _is_anything_due(self) -> bool:
+        return bool(self._waiting) or self._recheck_all or self._forget_all
+
+    async def _forget(self) -> None:
+        """Delete entries until none is due; what fails waits again, with what has come since then."""
+        loop = asyncio.get_running_loop()
+        while self._is_anything_due():
+            waiting, rechecks, forgets = self._waiting, self._recheck_all, self._forget_all
+            self._waiting, self._recheck_all, self._forget_all = {}, False, False
+            delete = self._deletion(waiting, rechecks, forgets)
+            try:
+                deleted = await loop.run_in_executor(self._netlink_thread, delete)
+            except UserspaceProxyError as error:
+                logger.warning("Stale UDP conntrack entries remain: %s", error)
+                self._recheck_all |= rechecks
+                self._waiting = waiting | self._waiting
+                if forgets or len(self._waiting) > self._max_frontends:
+                    self.forget_all()
+                return
+            if deleted:
+                logger.info("Stale UDP conntrack entries deleted: entries=%d", deleted)
+
+    def _deletion(
+        self, waiting: dict[Frontend, Collection[ProxyPort]], rechecks: bool, forgets: bool
+    ) -> Callable[[], int]:
+        settings = self._settings
+        allowed, captured_ports = waiting, None
+        if rechecks or forgets:
+            captured_ports = settings.proxy_ports
+            udp = {f: portal for f, portal in self._committed.items() if _is_udp(f)}
+            allowed = {f: _NONE if forgets else _ports_of(portal, settings) for f, portal in udp.items()}
+            allowed |= waiting
+        return partial(
+            self._delete,
+            settings.family,
+            allowed,
+            captured_ports=captured_ports,
+            node_port_networks=settings.nodeport_addresses,
+        )
+
+
+def stale_udp_frontends(
+    before: Portals, after: Portals, settings: CaptureSettings
+) -> dict[Frontend, Collection[ProxyPort]]:
+    """The UDP frontends that differ, and where their entries may lead.
+
+    Of a frontend that leads clients to several places none may stay: who belongs where is for the rules.
+    """
+    stale: dict[Frontend, Collection[ProxyPort]] = {}
+    for frontend, portal in after.items():
+        if not _is_udp(frontend):
+            continue
+        old = before.get(frontend)
+        if old is not None and _places(old) == _places(portal) and old.source_ranges == portal.source_ranges:
+            continue
+        ports = _ports_of(portal, settings)
+        stale[frontend] = ports if len(ports) == 1 else _NONE
+    stale |= {frontend: _NONE for frontend in before.keys() - after.keys() if _is_udp(frontend)}
+    return stale
+
+
+def _is_udp(frontend: Frontend) -> bool:
+    return frontend.protocol is TransportProtocol.UDP
+
+
+def _places(portal: Portal) -> tuple[Destination, Destination]:
+    return portal.outside, portal.inside
+
+
+def _ports_of(portal: Portal, settings: CaptureSettings) -> frozenset[ProxyPort]:
+    """Where rules for the portal may lead a client."""
+    ports = {settings.port_of(place) for place in _places(portal)}
+    return frozenset(ports if portal.source_ranges is None else {*ports, settings.silent_port})
