@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.peers import REPOSITORY, Ours
+from benchmarks.reports import row_title
 from benchmarks.runs import FOLDER, PeerSet, Progress, alternate, require_programs
 from benchmarks.samples import Samples
-from benchmarks.tables import cell, markdown, row_title
+from benchmarks.tables import cell, markdown
 from benchmarks.works import WORKS, Metric, Work
 from userspace_proxy.errors import UsageError
 

@@ -55,8 +55,8 @@ def read_transfer(output: str) -> Transfer:
     """What `iperf3 --json` printed, as the receiver saw it."""
     try:
         report = json.loads(output)
-        if message := report.get("error"):
-            raise MeasurementError(f"iperf3: {message}")
+        if "error" in report:
+            raise MeasurementError(f"iperf3: {report['error']}")
         received = report["end"]["sum_received"]
         return Transfer(received["bytes"], received["seconds"])
     except (ValueError, KeyError, TypeError) as error:

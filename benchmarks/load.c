@@ -1,13 +1,14 @@
 /* What the benchmarks put at both ends where Python would be the bottleneck: an echo server and load generators.
  *
- *   load serve PORT                                    echoes TCP streams and UDP datagrams until killed
+ *   load serve PORT [LETTER]                           echoes streams and datagrams until killed, or so many LETTERs
  *   load ping-pong   HOST PORT SECONDS                 one connection, one message at a time
  *   load connections HOST PORT SECONDS CLIENTS SOURCES one message a connection; the client closes first
  *   load udp-flows   HOST PORT SECONDS CLIENTS SOURCES each client asks again when it is answered
  *   load udp-fresh   HOST PORT SECONDS CLIENTS SOURCES the same, from a new source port for each query
  *   load idle        HOST PORT COUNT SOURCES           says "ready" once all are open; closes them at end of input
  *
- * SOURCES are local addresses separated by commas, used in turn; "-" leaves the choice to the kernel. Generators
+ * HOST may be several addresses separated by commas, used in turn (not by ping-pong). So are SOURCES, which are
+ * local addresses; "-" leaves the choice to the kernel. Generators
  * print one line of JSON; latencies are in microseconds. A query that is not answered within two seconds is lost.
  */
 #define _GNU_SOURCE
@@ -26,8 +27,9 @@
 enum { MESSAGE = 64, BATCH = 64, EVENTS = 256, MAX_CLIENTS = 16384, BUCKETS = 20000000 };
 static const uint64_t SECOND = 1000000000, PATIENCE = 2000000000, BUCKET = 100; /* nanoseconds */
 
-static struct sockaddr_in target, sources[256];
-static unsigned source_count, next_source;
+static struct sockaddr_in targets[256], sources[256];
+static unsigned target_count, source_count, next_target, next_source;
+static int letter; /* what the server answers with; 0: with what it was sent */
 static uint64_t done, failed, lost, longest;
 static uint32_t histogram[BUCKETS]; /* of latencies up to two seconds, 0.1 us each */
 static char message[MESSAGE], scratch[1 << 16];
@@ -77,7 +79,8 @@ static int open_client(unsigned index, int type) {
     struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, .data.u32 = index};
     if (type == SOCK_DGRAM) event.events = EPOLLIN;
     clients[index] = (struct client){.fd = fd, .began = now()};
-    if (connect(fd, (struct sockaddr *)&target, sizeof target) && errno != EINPROGRESS) {
+    struct sockaddr_in *target = &targets[next_target++ % target_count];
+    if (connect(fd, (struct sockaddr *)target, sizeof *target) && errno != EINPROGRESS) {
         close(fd);
         return clients[index].fd = -1;
     }
@@ -95,7 +98,7 @@ static void close_client(unsigned index) {
 static void ping_pong(uint64_t until) {
     int fd = socket(AF_INET, SOCK_STREAM, 0), one = 1;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    if (connect(fd, (struct sockaddr *)&target, sizeof target)) die("connect");
+    if (connect(fd, (struct sockaddr *)targets, sizeof *targets)) die("connect");
     for (uint64_t began; (began = now()) < until; answered(began)) {
         if (send(fd, message, MESSAGE, 0) != MESSAGE) die("send");
         if (recv(fd, scratch, MESSAGE, MSG_WAITALL) != MESSAGE) die("recv");
@@ -183,8 +186,8 @@ static void idle(unsigned count) {
         int fd = socket(AF_INET, SOCK_STREAM, 0), one = 1;
         if (fd < 0) die("socket");
         setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one);
-        if (source_count && bind(fd, (struct sockaddr *)&sources[i % source_count], sizeof target)) die("bind");
-        if (connect(fd, (struct sockaddr *)&target, sizeof target)) die("connect");
+        if (source_count && bind(fd, (struct sockaddr *)&sources[i % source_count], sizeof *sources)) die("bind");
+        if (connect(fd, (struct sockaddr *)&targets[i % target_count], sizeof *targets)) die("connect");
         /* One exchange, so that the connection reaches all the way to the endpoint before it rests. */
         if (send(fd, message, MESSAGE, 0) != MESSAGE) die("send");
         if (recv(fd, scratch, MESSAGE, MSG_WAITALL) != MESSAGE) die("recv");
@@ -218,6 +221,7 @@ static void accept_all(int listener) {
 
 static void echo_stream(int fd) {
     ssize_t size = recv(fd, scratch, sizeof scratch, 0);
+    if (letter && size > 0) memset(scratch, letter, size);
     if (size > 0 && send(fd, scratch, size, MSG_NOSIGNAL) == size) return;
     if (size < 0 && errno == EAGAIN) return;
     close(fd);
@@ -254,26 +258,30 @@ static void serve(unsigned port) {
     }
 }
 
-static void read_sources(char *text) {
-    for (char *part = strtok(text, ","); part && *part != '-' && source_count < 256; part = strtok(NULL, ",")) {
-        sources[source_count].sin_family = AF_INET;
-        if (inet_pton(AF_INET, part, &sources[source_count++].sin_addr) != 1) die("source address");
+static unsigned read_addresses(char *text, struct sockaddr_in *addresses, unsigned port) {
+    unsigned count = 0;
+    for (char *part = strtok(text, ","); part && *part != '-' && count < 256; part = strtok(NULL, ","), count++) {
+        addresses[count] = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(port)};
+        if (inet_pton(AF_INET, part, &addresses[count].sin_addr) != 1) die(part);
     }
+    return count;
 }
 
 int main(int argc, char **argv) {
     const char *mode = argc > 1 ? argv[1] : "";
     if ((poller = epoll_create1(0)) < 0) die("epoll_create1");
-    if (argc == 3 && !strcmp(mode, "serve")) serve(atoi(argv[2]));
+    if (argc >= 3 && !strcmp(mode, "serve")) letter = argc > 3 ? *argv[3] : 0, serve(atoi(argv[2]));
     if (argc < 5) return fputs("see load.c for how it is called\n", stderr), 2;
-    target = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(atoi(argv[3]))};
-    if (inet_pton(AF_INET, argv[2], &target.sin_addr) != 1) die("address");
+    target_count = read_addresses(argv[2], targets, atoi(argv[3]));
     memset(message, 'x', MESSAGE);
-    if (argc == 6 && !strcmp(mode, "idle")) return read_sources(argv[5]), idle(atoi(argv[4])), 0;
+    if (argc == 6 && !strcmp(mode, "idle")) {
+        source_count = read_addresses(argv[5], sources, 0);
+        return idle(atoi(argv[4])), 0;
+    }
     uint64_t began = now(), until = began + (uint64_t)(atof(argv[4]) * SECOND);
     unsigned count = argc > 5 ? atoi(argv[5]) : 1;
     if (count > MAX_CLIENTS) return fputs("too many clients\n", stderr), 2;
-    if (argc > 6) read_sources(argv[6]);
+    if (argc > 6) source_count = read_addresses(argv[6], sources, 0);
     if (!strcmp(mode, "ping-pong")) ping_pong(until);
     else if (!strcmp(mode, "connections")) connections(count, until);
     else if (!strcmp(mode, "udp-flows")) udp(count, until, 0);

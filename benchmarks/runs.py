@@ -16,7 +16,7 @@ from benchmarks.peers import PEERS, Peer
 from benchmarks.samples import Samples
 from benchmarks.tables import number
 from benchmarks.testbed import Testbed, share_cores
-from benchmarks.works import Work
+from benchmarks.works import Metric, Work
 from userspace_proxy.errors import StartupError
 
 FOLDER: Final = Path("/run/benchmarks")
@@ -32,13 +32,17 @@ _PROGRAMS: Final = {
 }
 
 
-def require_programs(peers: Iterable[str]) -> None:
-    """Raises StartupError, with what to install, if a program is missing that the suite or a peer needs."""
+def missing_packages(peers: Iterable[str]) -> list[str]:
+    """The Debian packages of the programs that the suite or one of the peers needs and that are not here."""
     needed = dict(_PROGRAMS)
     for peer in peers:
         needed.update(PEERS[peer].programs)
-    missing = sorted({package for program, package in needed.items() if shutil.which(program) is None})
-    if missing:
+    return sorted({package for program, package in needed.items() if shutil.which(program) is None})
+
+
+def require_programs(peers: Iterable[str]) -> None:
+    """Raises StartupError, with what to install, if a program is missing."""
+    if missing := missing_packages(peers):
         raise StartupError(f"programs are missing; install them with: apt-get install {' '.join(missing)}")
 
 
@@ -46,15 +50,17 @@ class Progress:
     """Says on standard error what is being measured and what came of it."""
 
     def say(self, text: str) -> None:
+        """A line."""
         print(text, file=sys.stderr, flush=True)
 
-    def measured(self, work: Work, round_number: int, peer: str, figures: Mapping[str, float]) -> None:
-        shown = "  ".join(
+    def figures(self, what: str, metrics: Sequence[Metric], figures: Mapping[str, float]) -> None:
+        """One line for what was measured."""
+        shown = (
             f"{metric.title} {number(figures[metric.key])} {metric.unit}".strip()
-            for metric in work.metrics
+            for metric in metrics
             if metric.key in figures
         )
-        self.say(f"  {work.name} {round_number + 1}: {peer:<8} {shown}")
+        self.say(f"  {what} {'  '.join(shown)}")
 
 
 class PeerSet:
@@ -113,6 +119,6 @@ def alternate(
                     progress.say(f"  {failures[-1]}")
                     continue
                 samples.add(work.name, name, round_number, figures)
-                progress.measured(work, round_number, name, figures)
+                progress.figures(f"{work.name} {round_number + 1}: {name:<9}", work.metrics, figures)
                 time.sleep(0.05)  # what is closing closes before the next begins
     return samples, failures

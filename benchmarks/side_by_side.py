@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import argparse
+import resource
 from datetime import datetime
-from typing import Final
+from pathlib import Path
 
-from benchmarks import machine
-from benchmarks.peers import PEERS
+from benchmarks import machine, plots
+from benchmarks.generators import MeasurementError
+from benchmarks.peers import PEERS, REPOSITORY
+from benchmarks.results import Results
 from benchmarks.runs import PeerSet, Progress, alternate, require_programs
-from benchmarks.tables import figures_table, ratios_table
+from benchmarks.studies import STUDIES, Pace, Study
 from benchmarks.works import WORKS
 
-_OURS: Final = "ours"
+_CHOICES = (*WORKS, *STUDIES)
+_QUICK_ROUNDS, _QUICK_SECONDS = 2, 1
+_NOT_QUICK = ("bulk-1-down", "bulk-8-down", "soak", "endpoints", "clients")
+"""What a quick run leaves out unless it is asked for."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command understands."""
     parser.add_argument(
-        "--only", nargs="+", metavar="WORK", choices=WORKS, default=list(WORKS), help=f"of {', '.join(WORKS)}"
+        "--only",
+        nargs="+",
+        metavar="WORK",
+        choices=_CHOICES,
+        help=f"of {', '.join(_CHOICES)} (default: all)",
     )
     parser.add_argument(
         "--peers",
@@ -30,28 +40,64 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--rounds", type=int, default=5, help="how often each peer does each work")
     parser.add_argument("--seconds", type=int, default=5, help="how long it takes over it")
-    parser.add_argument("--quick", action="store_true", help="two rounds of a second: a first look")
+    parser.add_argument("--quick", action="store_true", help="a first look in two minutes")
+    parser.add_argument(
+        "--output", type=Path, default=REPOSITORY / "benchmarks" / "results", help="the folder for results"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure and print."""
-    rounds, seconds = (2, 1) if arguments.quick else (arguments.rounds, arguments.seconds)
+    """Measure, write the results, print them."""
     require_programs(arguments.peers)
+    plots.require_matplotlib()
     began = datetime.now().astimezone()
-    works = [WORKS[name] for name in arguments.only]
+    is_quick = arguments.quick
+    names = arguments.only or [name for name in _CHOICES if not (is_quick and name in _NOT_QUICK)]
+    results = Results(
+        date=f"{began:%Y-%m-%d %H:%M %Z}",
+        rounds=_QUICK_ROUNDS if is_quick else arguments.rounds,
+        seconds=_QUICK_SECONDS if is_quick else arguments.seconds,
+        peers=arguments.peers,
+        machine=machine.describe(),
+    )
     progress = Progress()
+    _measure_works([name for name in names if name in WORKS], results, progress)
+    pace = Pace(
+        seconds=results.seconds,
+        is_quick=is_quick,
+        max_descriptors=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        peers=tuple(arguments.peers),
+    )
+    for name in names:
+        if name in STUDIES:
+            _measure_study(STUDIES[name], pace, results, progress)
+    page = results.write(arguments.output.resolve(), f"{began:%Y-%m-%d-%H%M}")
+    print("\n" + results.as_markdown())
+    print(f"written to {page.parent}: {page.stem}.md, .json, -*.svg")
+    return 0
+
+
+def _measure_works(names: list[str], results: Results, progress: Progress) -> None:
+    if not names:
+        return
     with PeerSet() as ready:
-        for name in arguments.peers:
+        for name in results.peers:
             progress.say(f"starting {PEERS[name].title}")
             ready.add(name, PEERS[name](ready.testbed(name)))
-        samples, failures = alternate(ready.peers, works, rounds=rounds, seconds=seconds, progress=progress)
-    titles = [(name, PEERS[name].title) for name in arguments.peers]
-    print(f"\n{began:%Y-%m-%d %H:%M}, {rounds} rounds of {seconds} s: median (lowest-highest)\n")
-    print(figures_table(samples, works, titles))
-    others = [(name, title) for name, title in titles if name != _OURS]
-    if _OURS in arguments.peers and others:
-        print("\nours divided by\n\n" + ratios_table(samples, works, _OURS, others))
-    print("\n" + "\n".join(f"- {key}: {value}" for key, value in machine.describe().items()))
-    for failure in failures:
-        print(f"came to nothing: {failure}")
-    return 0
+        works = [WORKS[name] for name in names]
+        results.samples, results.failures = alternate(
+            ready.peers, works, rounds=results.rounds, seconds=results.seconds, progress=progress
+        )
+
+
+def _measure_study(study: Study, pace: Pace, results: Results, progress: Progress) -> None:
+    progress.say(study.title)
+    steps = results.studies.setdefault(study.name, [])
+    with PeerSet() as ready:
+        try:
+            for step in study.measure(ready, pace):
+                steps.append(step)
+                progress.figures(f"{study.name} {step.x:g}: {step.series:<9}", study.metrics, step.figures)
+        except MeasurementError as error:
+            results.failures.append(f"{study.name}: {error}")
+            progress.say(f"  {results.failures[-1]}")

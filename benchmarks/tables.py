@@ -6,8 +6,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Final
 
-from benchmarks.samples import Samples, Spread
-from benchmarks.works import Metric, Work
+from benchmarks.samples import Spread
 
 NOTHING: Final = "-"
 
@@ -50,34 +49,3 @@ def _width(text: str) -> int:
 
 def _pad(text: str, width: int) -> str:
     return text + " " * (width - _width(text))
-
-
-def row_title(work: Work, metric: Metric, *, is_first: bool) -> str:
-    """What a row is about; the rows of a work after the first say only how they differ."""
-    what = ", ".join(text for text in (metric.title, metric.unit) if text)
-    return f"{work.title}: {what}" if is_first else f"… {what}"
-
-
-def figures_table(samples: Samples, works: Sequence[Work], peers: Sequence[tuple[str, str]]) -> str:
-    """A row for each metric, a column for each peer, which are pairs of name and title."""
-    rows = []
-    for work in works:
-        shown = [metric for metric in work.metrics if metric.key in samples.figures.get(work.name, {})]
-        for metric in shown:
-            cells = [cell(samples.spread(work.name, metric.key, name)) for name, _ in peers]
-            rows.append([row_title(work, metric, is_first=metric is shown[0]), *cells])
-    return markdown(["", *(title for _, title in peers)], rows)
-
-
-def ratios_table(
-    samples: Samples, works: Sequence[Work], peer: str, others: Sequence[tuple[str, str]]
-) -> str:
-    """The same with what `peer` comes to divided by what each other does, within rounds."""
-    rows = []
-    for work in works:
-        shown = [metric for metric in work.metrics if metric.key in samples.figures.get(work.name, {})]
-        for metric in shown:
-            cells = [cell(samples.ratio(work.name, metric.key, peer, name)) for name, _ in others]
-            if set(cells) != {NOTHING}:
-                rows.append([row_title(work, metric, is_first=metric is shown[0]), *cells])
-    return markdown(["", *(f"÷ {title}" for _, title in others)], rows)

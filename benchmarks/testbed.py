@@ -12,7 +12,8 @@ import select
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -145,6 +146,18 @@ class Testbed:
             raise MeasurementError(f"{Path(argv[0]).name}: {(completed.stderr or completed.stdout).strip()}")
         return completed.stdout
 
+    @contextmanager
+    def start_client(self, *argv: str) -> Iterator[subprocess.Popen[str]]:
+        """Start a program in the client pod whose input and output are ours; it ends with the block."""
+        inside = ["ip", "netns", "exec", self.client.name, "taskset", "-c", self.cores.load]
+        with subprocess.Popen(
+            [*inside, *argv], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as client:
+            try:
+                yield client
+            finally:
+                client.kill()
+
     def exchange(self, *argv: str, seconds: float) -> Exchanges:
         """Run a generator that prints `Exchanges`."""
         exchanges = read_exchanges(self.generate(*argv, seconds=seconds))
@@ -203,15 +216,16 @@ class Testbed:
         folder = self.folder / "endpoint"
         folder.mkdir()
         (folder / "nginx.conf").write_text(_ENDPOINT_NGINX.format(folder=folder, port=HTTP.endpoint_port))
-        self._start_server("nginx", "-c", str(folder / "nginx.conf"), "-p", str(folder))
-        self._start_server("iperf3", "-s", "-p", str(BULK.endpoint_port))
-        echo = self._start_server(str(self.load), "serve", str(ECHO.endpoint_port), is_heard=True)
+        self.start_endpoint_server("nginx", "-c", str(folder / "nginx.conf"), "-p", str(folder))
+        self.start_endpoint_server("iperf3", "-s", "-p", str(BULK.endpoint_port))
+        echo = self.start_endpoint_server(str(self.load), "serve", str(ECHO.endpoint_port), is_heard=True)
         assert echo.stdout is not None
         readable, _, _ = select.select([echo.stdout], [], [], _READY_SECONDS)
         if not readable or echo.stdout.readline() != "ready\n":
             raise StartupError("the echo server did not start")
 
-    def _start_server(self, *argv: str, is_heard: bool = False) -> subprocess.Popen[str]:
+    def start_endpoint_server(self, *argv: str, is_heard: bool = False) -> subprocess.Popen[str]:
+        """Start a program in the endpoint pod; with `is_heard` its output can be read."""
         return self.endpoint.popen(
             *("taskset", "-c", self.cores.load, *argv),
             stdout=subprocess.PIPE if is_heard else subprocess.DEVNULL,

@@ -15,7 +15,7 @@ from benchmarks.testbed import BULK, DNS, ECHO, ECHO_UDP, SERVICE_ADDRESS
 Figures = Mapping[str, float]
 
 CLIENTS: Final = 64
-_HTTP_URL: Final = f"http://{SERVICE_ADDRESS}/"
+HTTP_URL: Final = f"http://{SERVICE_ADDRESS}/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +39,14 @@ class Work:
     needs_udp: bool = False
 
 
-class _Cost:
+class Cost:
     """The CPU time that a peer's processes take within a `with` block, in seconds."""
 
     def __init__(self, peer: Peer) -> None:
         self.seconds = 0.0
         self._pids = peer.processes()
 
-    def __enter__(self) -> _Cost:
+    def __enter__(self) -> Cost:
         self._before = cpu_seconds(self._pids)
         return self
 
@@ -73,7 +73,7 @@ def _bulk(streams: int, *, is_download: bool) -> Callable[[Peer, int], Figures]:
         command = generators.iperf3(
             SERVICE_ADDRESS, BULK.port, streams=streams, seconds=seconds, is_download=is_download
         )
-        with _Cost(peer) as cost:
+        with Cost(peer) as cost:
             transfer = peer.testbed.transfer(*command, seconds=seconds)
         return {"rate": transfer.bytes * 8 / transfer.seconds / 1e9, **cost.per(transfer.bytes / 1e3)}
 
@@ -82,8 +82,8 @@ def _bulk(streams: int, *, is_download: bool) -> Callable[[Peer, int], Figures]:
 
 def _http(*headers: str) -> Callable[[Peer, int], Figures]:
     def measure(peer: Peer, seconds: int) -> Figures:
-        command = generators.wrk(_HTTP_URL, clients=CLIENTS, seconds=seconds, headers=headers)
-        with _Cost(peer) as cost:
+        command = generators.wrk(HTTP_URL, clients=CLIENTS, seconds=seconds, headers=headers)
+        with Cost(peer) as cost:
             exchanges = peer.testbed.exchange(*command, seconds=seconds)
         return {**_figures(exchanges), **cost.per(exchanges.done)}
 
@@ -91,25 +91,25 @@ def _http(*headers: str) -> Callable[[Peer, int], Figures]:
 
 
 def _connections_client_first(peer: Peer, seconds: int) -> Figures:
-    with _Cost(peer) as cost:
+    with Cost(peer) as cost:
         exchanges = peer.testbed.exchange_load("connections", ECHO, seconds, CLIENTS)
     return {**_figures(exchanges), **cost.per(exchanges.done)}
 
 
 def _ping_pong(peer: Peer, seconds: int) -> Figures:
-    with _Cost(peer) as cost:
+    with Cost(peer) as cost:
         exchanges = peer.testbed.exchange_load("ping-pong", ECHO, seconds)
     return {**_figures(exchanges), **cost.per(exchanges.done)}
 
 
 def _udp_flows(peer: Peer, seconds: int) -> Figures:
-    with _Cost(peer) as cost:
+    with Cost(peer) as cost:
         exchanges = peer.testbed.exchange_load("udp-flows", ECHO_UDP, seconds, CLIENTS, "-")
     return {**_figures(exchanges), **cost.per(exchanges.done)}
 
 
 def _udp_fresh(peer: Peer, seconds: int) -> Figures:
-    with _Cost(peer) as cost:
+    with Cost(peer) as cost:
         exchanges = peer.testbed.exchange_load("udp-fresh", DNS, seconds, CLIENTS)
     held = {"descriptors": descriptors(peer.processes())} if peer.processes() else {}
     return {**_figures(exchanges), **cost.per(exchanges.done), **held}
