@@ -18,6 +18,7 @@ from userspace_proxy.core.port_claims import PortRange
 from userspace_proxy.core.service_port import Frontend, IPFamily, Port, Protocol, ProxyPort
 from userspace_proxy.errors import RulesError
 from userspace_proxy.iptables.capture import Capture
+from userspace_proxy.iptables.chains import Table
 from userspace_proxy.iptables.portal_rules import (
     AdoptedPorts,
     CaptureSettings,
@@ -26,7 +27,7 @@ from userspace_proxy.iptables.portal_rules import (
     PortalRules,
     Refusal,
 )
-from userspace_proxy.iptables.rules import RuleSet, Table, as_installed
+from userspace_proxy.iptables.rules import RuleSet, as_installed
 
 SETTINGS = CaptureSettings(IPFamily.IPV4, PortRange(11000, 29999), ProxyPort(11000), ProxyPort(11001))
 

@@ -5,8 +5,8 @@ import pytest
 from userspace_proxy.agent.repairs import Repairs
 from userspace_proxy.core.service_port import IPFamily
 from userspace_proxy.iptables.capture import Synced
+from userspace_proxy.iptables.chains import NODE_PORTS, PORTALS, Chain, Table
 from userspace_proxy.iptables.rule_changes import DeleteRule, TableChange
-from userspace_proxy.iptables.rules import NODE_PORTS, PORTALS, Chain, Table
 
 
 def repair(*chains: Chain) -> Synced:

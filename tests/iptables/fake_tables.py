@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 
 from userspace_proxy.errors import RulesError
+from userspace_proxy.iptables.chains import Chain, Table, is_ours
 from userspace_proxy.iptables.rule_changes import (
     AddHook,
     DeleteChain,
@@ -16,7 +17,7 @@ from userspace_proxy.iptables.rule_changes import (
     TableChange,
     WriteChain,
 )
-from userspace_proxy.iptables.rules import Chain, InstalledRules, Jump, Place, Rule, Table, is_ours
+from userspace_proxy.iptables.rules import InstalledRules, Jump, Place, Rule
 from userspace_proxy.iptables.saved_rules import parse_saved_rules
 
 BUILTINS = {

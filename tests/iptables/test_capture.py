@@ -8,8 +8,8 @@ from tests.iptables.fake_tables import FakeTables
 from tests.iptables.packet_table import BRIDGED, PORTALS
 from userspace_proxy.errors import RulesError
 from userspace_proxy.iptables.capture import Capture
+from userspace_proxy.iptables.chains import PORTALS_CONTAINER, PORTALS_GUARD, Chain, Table
 from userspace_proxy.iptables.portal_rules import PortalRules
-from userspace_proxy.iptables.rules import PORTALS_CONTAINER, PORTALS_GUARD, Chain, Table
 
 FILTER, NAT = Table.FILTER, Table.NAT
 ALL = PortalRules().rule_set(PORTALS, BRIDGED.settings)

@@ -9,6 +9,7 @@ import pytest
 from userspace_proxy.core.service_port import IPFamily
 from userspace_proxy.errors import RulesError
 from userspace_proxy.iptables import iptables_restore
+from userspace_proxy.iptables.chains import PORTALS_CONTAINER, PORTALS_HOST, Chain, Table
 from userspace_proxy.iptables.iptables_restore import (
     HiddenTableError,
     IptablesRestore,
@@ -24,19 +25,7 @@ from userspace_proxy.iptables.rule_changes import (
     TableChange,
     WriteChain,
 )
-from userspace_proxy.iptables.rules import (
-    PORTALS_CONTAINER,
-    PORTALS_HOST,
-    Chain,
-    Hook,
-    InstalledHook,
-    InstalledRules,
-    Jump,
-    Place,
-    Rule,
-    Table,
-    Verdict,
-)
+from userspace_proxy.iptables.rules import Hook, InstalledHook, InstalledRules, Jump, Place, Rule, Verdict
 from userspace_proxy.iptables.variant import detect_variant, installed_backends
 
 ACCEPT = Rule(target=Verdict.ACCEPT)

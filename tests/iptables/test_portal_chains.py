@@ -14,20 +14,17 @@ from tests.iptables.fake_tables import FakeTables
 from tests.iptables.packet_table import TCP, UDP, V4, V6, Sender, Wiring, portal, to, wirings
 from tests.support.packet_tracer import Delivered, Packet, trace
 from userspace_proxy.core.service_port import EVERY_LOCAL_ADDRESS, Frontend, IPFamily, Port, Protocol
-from userspace_proxy.iptables.portal_chains import LEAF_PORTALS
-from userspace_proxy.iptables.portal_rules import Portal, PortalRules, read_portals
-from userspace_proxy.iptables.rule_changes import plan_changes
-from userspace_proxy.iptables.rules import (
+from userspace_proxy.iptables.chains import (
     NODEPORT_CONTAINER,
     PORTALS_CONTAINER,
     PORTALS_HOST,
     Chain,
-    Jump,
-    Rule,
-    RuleSet,
-    as_installed,
     is_ours,
 )
+from userspace_proxy.iptables.portal_chains import LEAF_PORTALS
+from userspace_proxy.iptables.portal_rules import Portal, PortalRules, read_portals
+from userspace_proxy.iptables.rule_changes import plan_changes
+from userspace_proxy.iptables.rules import Jump, Rule, RuleSet, as_installed
 
 WIRING = {family: wirings(family)[0] for family in IPFamily}
 NODE_PORT_NUMBERS = range(30000, 32768)

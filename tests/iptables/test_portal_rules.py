@@ -28,6 +28,7 @@ from tests.iptables.packet_table import (
 from tests.support.packet_tracer import Delivered, Dropped, Ending, Packet, PassedOn, trace
 from userspace_proxy.core.local_traffic import LocalTraffic
 from userspace_proxy.core.service_port import Frontend, Port, Protocol, ProxyPort
+from userspace_proxy.iptables.chains import NODEPORT_CONTAINER, PORTALS_CONTAINER, PORTALS_GUARD, PORTALS_HOST
 from userspace_proxy.iptables.portal_rules import (
     AdoptedPorts,
     CaptureSettings,
@@ -37,10 +38,6 @@ from userspace_proxy.iptables.portal_rules import (
     read_portals,
 )
 from userspace_proxy.iptables.rules import (
-    NODEPORT_CONTAINER,
-    PORTALS_CONTAINER,
-    PORTALS_GUARD,
-    PORTALS_HOST,
     ConntrackState,
     Foreign,
     InstalledRules,

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from tests.iptables.fake_tables import FakeTables
 from userspace_proxy.core.port_claims import PortRange
 from userspace_proxy.core.service_port import Protocol
+from userspace_proxy.iptables.chains import PORTALS_CONTAINER, PORTALS_GUARD, PORTALS_HOST, Chain, Table
 from userspace_proxy.iptables.rule_changes import (
     AddHook,
     DeleteHook,
@@ -19,10 +20,6 @@ from userspace_proxy.iptables.rule_changes import (
     plan_removal,
 )
 from userspace_proxy.iptables.rules import (
-    PORTALS_CONTAINER,
-    PORTALS_GUARD,
-    PORTALS_HOST,
-    Chain,
     Hook,
     InstalledRules,
     Jump,
@@ -30,7 +27,6 @@ from userspace_proxy.iptables.rules import (
     Redirect,
     Rule,
     RuleSet,
-    Table,
     Verdict,
     as_installed,
 )

@@ -8,11 +8,8 @@ from hypothesis import strategies as st
 
 from userspace_proxy.core.port_claims import PortRange
 from userspace_proxy.core.service_port import Protocol
+from userspace_proxy.iptables.chains import PORTALS_CONTAINER, PORTALS_GUARD, PORTALS_HOST, Chain, Table
 from userspace_proxy.iptables.rules import (
-    PORTALS_CONTAINER,
-    PORTALS_GUARD,
-    PORTALS_HOST,
-    Chain,
     ConntrackState,
     Dnat,
     Foreign,
@@ -23,7 +20,6 @@ from userspace_proxy.iptables.rules import (
     Reject,
     Rule,
     StateMatch,
-    Table,
     Verdict,
     is_any_of,
     is_none_of,

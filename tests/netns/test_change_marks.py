@@ -13,10 +13,11 @@ from userspace_proxy.core.service_port import IPFamily
 from userspace_proxy.demo.namespaces import Namespace
 from userspace_proxy.errors import RulesError
 from userspace_proxy.iptables.capture import Backend, Capture
+from userspace_proxy.iptables.chains import PORTALS_CONTAINER, Table
 from userspace_proxy.iptables.change_marks import NftMarks, nft_generation
 from userspace_proxy.iptables.portal_rules import PortalRules
 from userspace_proxy.iptables.rule_changes import DeleteRule, TableChange
-from userspace_proxy.iptables.rules import PORTALS_CONTAINER, InstalledRules, RuleSet, Table
+from userspace_proxy.iptables.rules import InstalledRules, RuleSet
 from userspace_proxy.iptables.variant import BackendChoice, open_backend
 
 

@@ -18,20 +18,10 @@ from userspace_proxy.demo.namespaces import Namespace
 from userspace_proxy.errors import RulesError
 from userspace_proxy.iptables import python_iptables
 from userspace_proxy.iptables.capture import Capture, Synced
+from userspace_proxy.iptables.chains import PORTALS_CONTAINER, PORTALS_GUARD, PORTALS_HOST, Table
 from userspace_proxy.iptables.portal_rules import Portal, PortalRules, read_portals
 from userspace_proxy.iptables.rule_changes import DeleteRule, TableChange, plan_changes
-from userspace_proxy.iptables.rules import (
-    PORTALS_CONTAINER,
-    PORTALS_GUARD,
-    PORTALS_HOST,
-    Dnat,
-    InstalledRules,
-    Rule,
-    RuleSet,
-    Table,
-    Verdict,
-    as_installed,
-)
+from userspace_proxy.iptables.rules import Dnat, InstalledRules, Rule, RuleSet, Verdict, as_installed
 from userspace_proxy.iptables.variant import BackendChoice, open_backend
 
 

@@ -12,8 +12,8 @@ from ipaddress import ip_address, ip_network
 from typing import TypeAlias
 
 from userspace_proxy.core.service_port import Protocol
+from userspace_proxy.iptables.chains import Chain, Table
 from userspace_proxy.iptables.rules import (
-    Chain,
     ConntrackState,
     Dnat,
     Foreign,
@@ -24,7 +24,6 @@ from userspace_proxy.iptables.rules import (
     Rule,
     RuleSet,
     StateMatch,
-    Table,
     Verdict,
 )
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 
 from userspace_proxy.errors import RulesError
+from userspace_proxy.iptables.chains import Table
 from userspace_proxy.iptables.rule_changes import TableChange
-from userspace_proxy.iptables.rules import InstalledRules, RuleSet, Table, as_installed
+from userspace_proxy.iptables.rules import InstalledRules, RuleSet, as_installed
 
 
 class FakeBackend:

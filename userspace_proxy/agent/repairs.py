@@ -8,7 +8,7 @@ from typing import Final
 
 from userspace_proxy.core.service_port import IPFamily
 from userspace_proxy.iptables.capture import Synced
-from userspace_proxy.iptables.rules import Chain
+from userspace_proxy.iptables.chains import Chain
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from userspace_proxy.errors import RulesError
+from userspace_proxy.iptables.chains import Chain
 from userspace_proxy.iptables.rule_changes import TableChange, chain_of, plan_changes, plan_removal
-from userspace_proxy.iptables.rules import Chain, InstalledRules, RuleSet, as_installed
+from userspace_proxy.iptables.rules import InstalledRules, RuleSet, as_installed
 
 
 class Backend(Protocol):

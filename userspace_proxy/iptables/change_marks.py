@@ -19,7 +19,7 @@ from typing import Final, Protocol, TypeAlias
 
 from userspace_proxy.core.service_port import IPFamily
 from userspace_proxy.errors import RulesError
-from userspace_proxy.iptables.rules import Table
+from userspace_proxy.iptables.chains import Table
 
 TableInfo: TypeAlias = tuple[bytes, ...]
 

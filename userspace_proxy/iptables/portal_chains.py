@@ -21,7 +21,8 @@ from typing import Final
 
 from userspace_proxy.core.port_claims import PortRange
 from userspace_proxy.core.service_port import Frontend, IPFamily, Protocol
-from userspace_proxy.iptables.rules import Chain, Jump, Roots, Rule, Side
+from userspace_proxy.iptables.chains import Chain, Roots, Side
+from userspace_proxy.iptables.rules import Jump, Rule
 
 LEAF_PORTALS: Final = 32
 """How many portals a chain has at most before it branches."""

@@ -13,16 +13,14 @@ from collections.abc import Iterator
 
 from userspace_proxy.core.port_claims import PortRange
 from userspace_proxy.core.service_port import IPFamily, Protocol, ProxyPort
+from userspace_proxy.iptables.chains import PORTALS_GUARD, Chain, Table
 from userspace_proxy.iptables.rules import (
-    PORTALS_GUARD,
-    Chain,
     ConntrackState,
     Hook,
     Jump,
     Place,
     Reject,
     Rule,
-    Table,
     Verdict,
     is_any_of,
     is_none_of,

@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
-from ipaddress import ip_address, ip_network
 from operator import attrgetter
 
 from userspace_proxy.core.local_traffic import LocalTraffic
@@ -26,14 +25,12 @@ from userspace_proxy.core.service_port import (
     Port,
     ProxyPort,
 )
+from userspace_proxy.iptables.chains import NODE_PORTS, PORTALS, PORTALS_GUARD, Chain, Side, Table, side_of
+from userspace_proxy.iptables.networks import is_in_any, networks_within, spelled
 from userspace_proxy.iptables.portal_chains import Entry, KeySpace, branching_chains
 from userspace_proxy.iptables.portal_guard import guard_hooks, guard_rules
 from userspace_proxy.iptables.rules import (
     COMMENT_LIMIT,
-    NODE_PORTS,
-    PORTALS,
-    PORTALS_GUARD,
-    Chain,
     Dnat,
     Hook,
     InstalledRules,
@@ -42,10 +39,7 @@ from userspace_proxy.iptables.rules import (
     Redirect,
     Rule,
     RuleSet,
-    Side,
-    Table,
     safe_comment,
-    side_of,
 )
 
 
@@ -233,8 +227,7 @@ def _lets_node_in(portal: Portal, settings: CaptureSettings) -> bool:
     """Whether the source ranges have the node in them."""
     if not portal.source_ranges or settings.node_ip is None:
         return False
-    node = ip_address(settings.node_ip)
-    return any(node in ip_network(text, strict=False) for text in portal.source_ranges)
+    return is_in_any(settings.node_ip, portal.source_ranges)
 
 
 def _welcome(
@@ -243,7 +236,7 @@ def _welcome(
     """Rules that lead the part of `traffic` that may use the portal to its destination."""
     port = settings.port_of(destination)
     comment = _comment(portal, _WHY_REFUSED[destination.refusal] if destination.refusal else "")
-    for source in _sources(portal.source_ranges, traffic.source):
+    for source in networks_within(portal.source_ranges, traffic.source):
         yield _capture(portal, port, comment, settings, source, traffic.in_interface)
 
 
@@ -275,33 +268,6 @@ def _capture(
     )
 
 
-def _sources(ranges: tuple[str, ...] | None, within: str | None) -> Iterable[str | None]:
-    """The networks that are in one of the ranges and `within` (None: everywhere), as iptables spells them."""
-    if ranges is None:
-        return (_spelled(within),)
-    if within is None:
-        return dict.fromkeys(map(_spelled, ranges))
-    own = ip_network(within, strict=False)
-    networks = (ip_network(text, strict=False) for text in ranges)
-    # Of two networks with an address in common one is part of the other.
-    return dict.fromkeys(
-        _spelled(str(max(own, network, key=attrgetter("prefixlen"))))
-        for network in networks
-        if network.overlaps(own)
-    )
-
-
-def _spelled(network: str | None) -> str | None:
-    """The network as iptables-save prints it, without what says nothing: None for every address."""
-    if network is None:
-        return None
-    parsed = ip_network(network, strict=False)
-    if parsed.prefixlen == 0:
-        return None
-    is_one_address = parsed.prefixlen == parsed.max_prefixlen
-    return str(parsed.network_address) if is_one_address else str(parsed)
-
-
 def _comment(portal: Portal, why: str) -> str:
     return safe_comment(portal.comment[: COMMENT_LIMIT - len(why)] + why)
 
@@ -327,4 +293,4 @@ def _hooks(settings: CaptureSettings) -> Iterator[Hook]:
 def _networks_with_node_ports(settings: CaptureSettings) -> Iterable[str | None]:
     if settings.nodeport_addresses is None:
         return (None,)
-    return dict.fromkeys(map(_spelled, settings.nodeport_addresses))
+    return dict.fromkeys(map(spelled, settings.nodeport_addresses))

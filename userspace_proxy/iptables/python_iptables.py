@@ -20,6 +20,7 @@ from typing import Any, Final, assert_never
 
 from userspace_proxy.core.service_port import Protocol
 from userspace_proxy.errors import RulesError, StartupError
+from userspace_proxy.iptables.chains import Chain
 from userspace_proxy.iptables.iptables_restore import LOCK_WAIT_SECONDS, IptablesRestore
 from userspace_proxy.iptables.rule_changes import (
     AddHook,
@@ -32,7 +33,6 @@ from userspace_proxy.iptables.rule_changes import (
     WriteChain,
 )
 from userspace_proxy.iptables.rules import (
-    Chain,
     Dnat,
     InstalledRules,
     Jump,

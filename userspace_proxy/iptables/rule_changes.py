@@ -12,17 +12,8 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import TypeAlias
 
-from userspace_proxy.iptables.rules import (
-    Chain,
-    Foreign,
-    Hook,
-    InstalledHook,
-    InstalledRules,
-    Place,
-    Rule,
-    RuleSet,
-    Table,
-)
+from userspace_proxy.iptables.chains import Chain, Table
+from userspace_proxy.iptables.rules import Foreign, Hook, InstalledHook, InstalledRules, Place, Rule, RuleSet
 
 
 @dataclass(frozen=True, slots=True)

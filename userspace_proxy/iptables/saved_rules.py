@@ -13,9 +13,8 @@ from itertools import pairwise
 
 from userspace_proxy.core.port_claims import PortRange
 from userspace_proxy.core.service_port import Protocol
+from userspace_proxy.iptables.chains import NAMES_OF_OURS, Chain, Table, is_ours
 from userspace_proxy.iptables.rules import (
-    NAMES_OF_OURS,
-    Chain,
     ConntrackState,
     Dnat,
     Foreign,
@@ -26,10 +25,8 @@ from userspace_proxy.iptables.rules import (
     Reject,
     Rule,
     StateMatch,
-    Table,
     Target,
     Verdict,
-    is_ours,
 )
 
 _WORD = re.compile(r'"((?:[^"\\]|\\.)*)"|(\S+)')

@@ -16,6 +16,7 @@ from pathlib import Path
 from userspace_proxy.core.service_port import IPFamily
 from userspace_proxy.errors import RulesError, StartupError
 from userspace_proxy.iptables.capture import Backend
+from userspace_proxy.iptables.chains import NAMES_OF_OURS
 from userspace_proxy.iptables.change_marks import NftMarks
 from userspace_proxy.iptables.iptables_restore import (
     HiddenTableError,
@@ -26,7 +27,6 @@ from userspace_proxy.iptables.iptables_restore import (
     saved_rules,
 )
 from userspace_proxy.iptables.python_iptables import PythonIptables
-from userspace_proxy.iptables.rules import NAMES_OF_OURS
 
 _KUBELET_HINT = re.compile(r"^:(?:KUBE-IPTABLES-HINT|KUBE-KUBELET-CANARY) ", re.MULTILINE)
 _OURS = re.compile(rf"^:(?:{NAMES_OF_OURS}) ", re.MULTILINE)
