@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -72,15 +73,15 @@ def test_nothing_is_told_while_nothing_changes(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(service("a"))
     looks = 0
 
-    async def count(seconds: float) -> None:
+    def count(ended: threading.Event, seconds: float) -> bool:
         nonlocal looks
         looks += 1
         if looks == 3:
             os.utime(tmp_path / "a.yaml")
-        await asyncio.sleep(0)
+        return ended.is_set()
 
     async def run() -> None:
-        async with running(ManifestsSource(tmp_path, sleep=count)) as sink:
+        async with running(ManifestsSource(tmp_path, wait=count)) as sink:
             async with asyncio.timeout(10):
                 while looks < 10:
                     await asyncio.sleep(0.001)
@@ -95,17 +96,17 @@ def test_a_file_in_change_is_read_when_it_rests(tmp_path: Path) -> None:
     file.write_text(service("a") + service("b"))
     looks = 0
 
-    async def write_slowly(seconds: float) -> None:
+    def write_slowly(ended: threading.Event, seconds: float) -> bool:
         nonlocal looks
         looks += 1
         if looks <= 5:
             file.write_text(service("a") + "#" * looks)
         elif looks == 6:
             file.write_text(service("a") + service("b") + service("c"))
-        await asyncio.sleep(0.001)
+        return ended.wait(0.001)
 
     async def run() -> None:
-        async with running(ManifestsSource(tmp_path, sleep=write_slowly)) as sink:
+        async with running(ManifestsSource(tmp_path, wait=write_slowly)) as sink:
             await sink.until(lambda: "default/c" in sink.names())
             assert len(sink.observed) == 2
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from collections.abc import Awaitable, Callable, Mapping
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,9 +31,11 @@ SUFFIXES = frozenset({".yaml", ".yml", ".json"})
 class ManifestsSource:
     """Reads `*.yaml`, `*.yml` and `*.json` directly in `directory`, except names that start with a dot."""
 
-    def __init__(self, directory: Path, sleep: Callable[[float], Awaitable[object]] = asyncio.sleep) -> None:
+    def __init__(
+        self, directory: Path, wait: Callable[[threading.Event, float], bool] = threading.Event.wait
+    ) -> None:
         self._directory = directory
-        self._sleep = sleep
+        self._wait = wait
         self._origins: Mapping[ObjectId, str] = {}
 
     def origin_of(self, key: ObjectId) -> str:
@@ -47,9 +50,10 @@ class ManifestsSource:
         """
         directory = _Directory(self._directory)
         reported: dict[str, tuple[Problem, ...]] = {}
-        while True:
+        ended = threading.Event()
+        try:
             contents = await asyncio.to_thread(directory.look)
-            if contents is not None:
+            while contents is not None:
                 self._origins = contents.origins
                 sink.observe(contents.listed())
                 for scope in sorted(reported.keys() | contents.problems.keys()):
@@ -57,7 +61,20 @@ class ManifestsSource:
                     if problems != reported.get(scope, ()):
                         sink.report(scope, problems)
                 reported = contents.problems
-            await self._sleep(POLL_SECONDS)
+                contents = await asyncio.to_thread(self._next, directory, ended)
+        finally:
+            ended.set()
+
+    def _next(self, directory: _Directory, ended: threading.Event) -> _Contents | None:
+        """Look until something has changed, and return what there is then; None once it is `ended`.
+
+        The waiting is done in the thread too, so that a look that finds nothing wakes nobody else.
+        """
+        while not self._wait(ended, POLL_SECONDS):
+            contents = directory.look()
+            if contents is not None:
+                return contents
+        return None
 
 
 @dataclass(frozen=True, slots=True)
