@@ -92,6 +92,7 @@ def test_a_bad_edit_leaves_what_was_there_and_its_correction_counts(node: Servic
     moved = ServedService(service.name, "10.96.7.9", service.port_names)
     node.apply(moved)
     wait_until(lambda: node.agent.lines_with("Mended", str(path)))
-    node.wait_for_rules(moved)
+    # Both chains, at the new address: the rules that stand name the Service as well.
+    wait_until(lambda: sum(moved.cluster_ip in rule for rule in node.rules_of(moved)) == 2)
     assert len(who_greets(node.client, moved["greet"], 3)) == 3
     assert len(node.agent.lines_with("Skipped", str(path))) == 1
