@@ -284,25 +284,6 @@ def test_tcp_and_udp_on_one_number_are_two(node: ServiceNode) -> None:
     assert outcome(node.client, "TCP", cluster_ips[1]) == "web-1"
 
 
-@pytest.mark.parametrize(("kind", "family"), [("clusterIP", "IPv4"), ("own", "IPv4"), ("ingress", "IPv6")])
-def test_a_steady_udp_client_moves_to_the_new_backend(node: ServiceNode, family: str, kind: str) -> None:
-    number = 40 + ["clusterIP", "own", "ingress"].index(kind) * 2 + FAMILIES.index(family)
-    service = ExposedService(f"steady-{number}", number)
-    web_1, web_2, _ = node.endpoints
-    node.objects.apply(service.manifest())
-    node.apply_endpoints(service.name, node.endpoint_on(web_1))
-    reaches(node, "outside", service, kind, {"web-1"})
-    with udp_client(node.network.outside, service.frontend(node, kind, family, "UDP")) as client:
-        client.settimeout(0.2)
-        assert who_answers([client]) == ["web-1"]
-        node.apply_endpoints(service.name, node.endpoint_on(web_2))
-        wait_until(lambda: answer(client) == "web-2", 2)
-        node.apply_endpoints(service.name)
-        wait_until(lambda: answer(client) == "")
-        node.apply_endpoints(service.name, node.endpoint_on(web_1))
-        wait_until(lambda: answer(client) == "web-1", 3)
-
-
 def answer(client: socket.socket) -> str:
     """Who answers a datagram, "" for nobody."""
     try:
