@@ -85,7 +85,7 @@ def test_it_comes_back(served: tuple[ServiceNode, str], table: str, chain: str) 
     rules = installed(node)
     for family in FAMILIES:
         delete_chains(node, f"{TOOLS[family]}-{variant}", table, chain)
-    wait_until(lambda: installed(node) == rules, REPAIR_SECONDS)
+        wait_until(lambda: installed(node) == rules, REPAIR_SECONDS)
     for place in ("pod", "node", "outside"):
         for kind in ("clusterIP", "own", "ingress"):
             expect(place_of(node, place), SERVICE.frontends(node, kind), EVERYBODY)
@@ -103,7 +103,7 @@ def test_the_branches_come_back(served: tuple[ServiceNode, str]) -> None:
         }
         assert branches
         delete_chains(node, f"{TOOLS[family]}-{variant}", "nat", *sorted(branches))
-    wait_until(lambda: installed(node) == rules, REPAIR_SECONDS)
+        wait_until(lambda: installed(node) == rules, REPAIR_SECONDS)
     for place in ("pod", "node", "outside"):
         for kind in ("clusterIP", "own", "ingress"):
             expect(place_of(node, place), SERVICE.frontends(node, kind), EVERYBODY)
