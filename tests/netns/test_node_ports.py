@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -76,11 +77,19 @@ def test_lasting_udp_clients_follow_node_ports_to_other_addresses(tmp_path: Path
                 [stack.enter_context(udp_client(node.network.outside, address)) for address in addresses]
                 for addresses in (own, second)
             )
-            assert [answer(client) for client in (*before, *after)] == ["web-1"] * 2 + [REFUSED] * 2
+            wait_until_heard(before, "web-1")
+            wait_until_heard(after, REFUSED)
             node.objects.apply(objects.node("node-1", internal_ips=[host for host, _ in second]))
-            wait_until(
-                lambda: [answer(client) for client in (*before, *after)] == [REFUSED] * 2 + ["web-1"] * 2
-            )
+            wait_until_heard(before, REFUSED)
+            wait_until_heard(after, "web-1")
+
+
+def wait_until_heard(clients: Sequence[socket.socket], expected: str) -> None:
+    """Wait until each client hears that. Refusals are told once a second, so not all at one time."""
+    waiting = list(clients)
+    while waiting:
+        wait_until(lambda: answer(waiting[0]) == expected)
+        del waiting[0]
 
 
 def answer(client: socket.socket) -> str:
