@@ -1,10 +1,10 @@
 # Each of these commands does its own set-up: a virtual environment in .venv, and system packages that are
 # missing. The second time there is nothing left to set up.
 
-.PHONY: help demo test bench clean
+.PHONY: help demo test bench profile clean
 
 help:  ## what can be made
-	@awk -F '  ## ' '/^[a-z]+:.*  ## / { sub(/:.*/, "", $$1); printf "make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F '  ## ' '/^[a-z]+:.*  ## / { sub(/:.*/, "", $$1); printf "make %-7s %s\n", $$1, $$2 }' Makefile
 
 demo:  ## one node in network namespaces, shown with real clients; every claim is checked
 	@scripts/setup.sh demo
@@ -17,6 +17,10 @@ test:  ## the whole suite: style, types, layers, tests (through tox)
 bench:  ## the proxy beside nginx, HAProxy and the kernel, on the same work (BENCH='--quick' for a first look)
 	@scripts/setup.sh bench
 	@.venv/bin/python -m benchmarks $(BENCH)
+
+profile:  ## flame graphs of a worker, and its system calls per connection, for each kind of work
+	@scripts/setup.sh bench
+	@.venv/bin/python -m benchmarks profile $(PROFILE)
 
 clean:  ## remove what these commands have made in this folder
 	rm -rf .venv .tox .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build dist *.egg-info

@@ -13,12 +13,12 @@ import sys
 from types import FrameType, ModuleType
 from typing import Final, NoReturn
 
-from benchmarks import comparison, side_by_side
+from benchmarks import comparison, profiles, side_by_side
 from userspace_proxy.demo import isolation
 from userspace_proxy.errors import UserspaceProxyError
 
 _INSIDE: Final = "--inside"
-_VERBS: Final[dict[str, ModuleType]] = {"compare": comparison}
+_VERBS: Final[dict[str, ModuleType]] = {"compare": comparison, "profile": profiles}
 
 
 class Interrupted(BaseException):
@@ -39,13 +39,13 @@ def main() -> int:
     module = _VERBS.get(verb, side_by_side)
     parser = argparse.ArgumentParser(
         prog=f"python -m benchmarks {verb}".strip(),
-        description=(module.__doc__ or "").partition(": ")[2],
+        description=(module.__doc__ or "").partition(": ")[2].replace("\n\n", " "),
         epilog="" if verb else f"There is also: {', '.join(_VERBS)}, each with a --help of its own.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     module.add_arguments(parser)
     arguments = parser.parse_args(words[1:] if verb else words)
-    if min(arguments.rounds, arguments.seconds) < 1:
+    if min(getattr(arguments, "rounds", 1), arguments.seconds) < 1:
         parser.error("--rounds and --seconds are at least 1")
     try:
         if not is_inside:

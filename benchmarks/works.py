@@ -1,4 +1,4 @@
-"""What peers have to do, measured once: a work is given a peer and returns figures by metric."""
+"""What peers have to do: a work is given a peer and returns figures, `done` among them: how much it was."""
 
 from __future__ import annotations
 
@@ -61,6 +61,7 @@ class Cost:
 
 def _figures(exchanges: Exchanges) -> Figures:
     return {
+        "done": exchanges.done,
         "rate": exchanges.done / exchanges.seconds,
         "p50": exchanges.p50_us,
         "p99": exchanges.p99_us,
@@ -75,7 +76,9 @@ def _bulk(streams: int, *, is_download: bool) -> Callable[[Peer, int], Figures]:
         )
         with Cost(peer) as cost:
             transfer = peer.testbed.transfer(*command, seconds=seconds)
-        return {"rate": transfer.bytes * 8 / transfer.seconds / 1e9, **cost.per(transfer.bytes / 1e3)}
+        gigabytes = transfer.bytes / 1e9
+        rate = gigabytes * 8 / transfer.seconds
+        return {"done": gigabytes, "rate": rate, **cost.per(gigabytes * 1e6)}
 
     return measure
 
