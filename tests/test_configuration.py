@@ -33,6 +33,10 @@ def test_nothing_said_is_an_agent_in_a_cluster_with_a_worker_for_each_core() -> 
         udp_timeout_seconds=None,
         workers=len(os.sched_getaffinity(0)),
         iptables_backend="auto",
+        state_directory=Path("/run/userspace-proxy"),
+        orphan_seconds=60,
+        drain_seconds=300,
+        takes_over=True,
     )
     assert default_workers() >= 1
 
@@ -53,6 +57,10 @@ def test_everything_said_is_taken(tmp_path: Path) -> None:
         udp_timeout_seconds=0.25,
         workers=3,
         iptables_backend="nft",
+        state_directory="/run/elsewhere",
+        orphan_seconds=0,
+        drain_seconds=5,
+        takes_over=False,
     ) == Configuration(
         node_name="node-1",
         manifests=None,
@@ -66,6 +74,10 @@ def test_everything_said_is_taken(tmp_path: Path) -> None:
         udp_timeout_seconds=0.25,
         workers=3,
         iptables_backend="nft",
+        state_directory=Path("/run/elsewhere"),
+        orphan_seconds=0,
+        drain_seconds=5,
+        takes_over=False,
     )
 
 

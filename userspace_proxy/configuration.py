@@ -19,6 +19,11 @@ from userspace_proxy.core.service_port import IPFamily
 from userspace_proxy.errors import UsageError
 
 IPTABLES_BACKENDS: Final = ("auto", "nft", "legacy", "python-iptables")
+DEFAULT_STATE_DIRECTORY: Final = "/run/userspace-proxy"
+DEFAULT_ORPHAN_SECONDS: Final = 60.0
+DEFAULT_DRAIN_SECONDS: Final = 300.0
+_MAX_STATE_DIRECTORY: Final = 70
+"""Bytes: the names of sockets in it must fit into 108; unix(7)."""
 _INTERFACE: Final = re.compile(r"[a-zA-Z0-9_.@-]{1,15}")
 _INTERFACE_PREFIX: Final = re.compile(r"[a-zA-Z0-9_.@-]{1,14}")
 _MAX_WORKERS: Final = 256
@@ -46,6 +51,10 @@ class Configuration:
     udp_timeout_seconds: float | None
     workers: int
     iptables_backend: str
+    state_directory: Path
+    orphan_seconds: float
+    drain_seconds: float
+    takes_over: bool
 
     def bind_address_of(self, family: IPFamily) -> str | None:
         """The address that listeners of a family are bound to; None: all of them."""
@@ -74,6 +83,10 @@ def read_configuration(
     cluster_cidr: str = "",
     pod_bridge_interface: str = "",
     pod_interface_name_prefix: str = "",
+    state_directory: str = DEFAULT_STATE_DIRECTORY,
+    orphan_seconds: float = DEFAULT_ORPHAN_SECONDS,
+    drain_seconds: float = DEFAULT_DRAIN_SECONDS,
+    takes_over: bool = True,
 ) -> Configuration:
     """Check the flags' values. Raises `UsageError` that names every one that is wrong."""
     wrong: list[str] = []
@@ -98,6 +111,10 @@ def read_configuration(
         check("--udp-timeout", f"{udp_timeout_seconds:g} s is not more than 0 s and at most 86400 s")
     if workers is not None and not 1 <= workers <= _MAX_WORKERS:
         check("--workers", f"{workers} is not within 1-{_MAX_WORKERS}")
+    check("--state-directory", why_no_state_directory(state_directory))
+    for flag, seconds in (("--orphan-seconds", orphan_seconds), ("--drain-seconds", drain_seconds)):
+        if not 0 <= seconds <= 86400:
+            check(flag, f"{seconds:g} s is not within 0-86400 s")
     if iptables_backend not in IPTABLES_BACKENDS:
         check("--iptables-backend", f"{iptables_backend!r} is none of {', '.join(IPTABLES_BACKENDS)}")
     nodeports = _listed(nodeport_addresses)
@@ -139,6 +156,10 @@ def read_configuration(
         udp_timeout_seconds=udp_timeout_seconds,
         workers=workers if workers is not None else default_workers(),
         iptables_backend=iptables_backend,
+        state_directory=Path(state_directory),
+        orphan_seconds=orphan_seconds,
+        drain_seconds=drain_seconds,
+        takes_over=takes_over,
     )
 
 
@@ -147,6 +168,15 @@ def parse_duration(text: str) -> float:
     if not _DURATION.fullmatch(text):
         raise ValueError(f"{text!r} is not a duration such as 250ms, 30s or 1m30s")
     return sum(float(number) * _UNITS[unit] for number, unit in _DURATION_PART.findall(text))
+
+
+def why_no_state_directory(text: str) -> str | None:
+    """Why workers cannot have their sockets there, None if they can."""
+    if not Path(text).is_absolute():
+        return f"{text!r} is not an absolute path"
+    if len(os.fsencode(text)) > _MAX_STATE_DIRECTORY:
+        return f"{text!r} has more than {_MAX_STATE_DIRECTORY} bytes"
+    return None
 
 
 def _listed(text: str) -> tuple[str, ...]:

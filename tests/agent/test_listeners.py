@@ -78,7 +78,7 @@ def test_what_just_fits_is_no_error() -> None:
 
 def test_ports_that_are_kept_for_listeners_of_an_earlier_run_count_as_room() -> None:
     with room(10, PortRange(12100, 12109)) as fixture:
-        fixture.sockets.reserve_port()
+        fixture.sockets.reserve_port("refusing", {})
         fixture.sockets.keep_ports([])
         with pytest.raises(StartupError, match="room for only 9"):
             fixture.listeners.require_room()

@@ -44,8 +44,12 @@ class FakeWorkers:
 
     def __init__(self) -> None:
         self.serves: dict[str, ServicePortConfig] = {}
+        self.retired = False
         self.may_answer = asyncio.Event()
         self.may_answer.set()
+
+    async def retire(self) -> None:
+        self.retired = True
 
     async def configure(
         self, service_ports: Iterable[ServicePortConfig], removed: Iterable[str] = ()

@@ -18,6 +18,7 @@ import signal, sys, time
 from userspace_proxy.agent.single_instance import SingleInstance
 signal.signal(signal.SIGTERM, signal.{on_sigterm})
 instance = SingleInstance()
+instance.hold()
 print("held", flush=True)
 time.sleep(60)
 """
@@ -39,12 +40,15 @@ def test_nobody_runs() -> None:
 
 def test_the_second_is_told_who_the_first_is() -> None:
     first = SingleInstance()
+    first.hold()
     assert running_agent() == os.getpid()
     with pytest.raises(AgentRunningError, match=f"pid {os.getpid()}") as caught:
-        SingleInstance()
+        SingleInstance().hold()
     assert caught.value.pid == os.getpid()
     first.close()
-    SingleInstance().close()
+    second = SingleInstance()
+    second.hold()
+    second.close()
 
 
 def test_asking_never_fills_the_holder_up() -> None:
@@ -53,11 +57,12 @@ def test_asking_never_fills_the_holder_up() -> None:
 
         loop = asyncio.get_running_loop()
         instance = SingleInstance()
-        instance.answer(loop)
+        instance.hold()
+        instance.answer(loop, lambda request: None)
         for _ in range(1000):
             assert running_agent() == os.getpid()
             await asyncio.sleep(0)
-        instance.close(loop)
+        instance.close()
 
     uvloop.run(scenario())
 

@@ -110,7 +110,7 @@ def test_a_port_that_is_kept_goes_to_nobody_but_who_prefers_it() -> None:
 
 def test_connections_to_a_reserved_port_are_reset_and_nobody_gets_it() -> None:
     sockets = open_sockets(12060, 12062)
-    reserved = sockets.reserve_port()
+    reserved = sockets.reserve_port("refusing", {})
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", reserved), timeout=5)
     assert sockets.open(name_of("a"), reserved) != reserved

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 
 import pytest
 import uvloop
@@ -26,6 +27,7 @@ from userspace_proxy.core.service_port import (
     ServicePortName,
     TrafficPolicy,
 )
+from userspace_proxy.dataplane.control_sockets import ControlSockets
 from userspace_proxy.dataplane.listening_sockets import ListeningSockets
 from userspace_proxy.dataplane.messages import ListenerConfig, ServicePortConfig, WorkerLimits
 from userspace_proxy.dataplane.worker_pool import WorkerPool
@@ -63,7 +65,7 @@ def ask(port: int) -> str:
 class Fixture:
     """A pool of `size` workers and the listeners that it serves."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, control_sockets: ControlSockets) -> None:
         self.sockets = ListeningSockets(
             ProxyPortClaims(PortRange(11000, 29999)), {IPFamily.IPV4: "127.0.0.1"}, Random()
         )
@@ -73,6 +75,10 @@ class Fixture:
             limits=WorkerLimits(),
             random=Random(1),
             listener_of=self.sockets.socket_of,
+            control_sockets=control_sockets,
+            build="1",
+            orphan_seconds=0,
+            drain_seconds=60,
         )
 
     def config(self, service: str, *endpoints: tuple[str, int]) -> tuple[ServicePortConfig, int]:
@@ -87,8 +93,8 @@ class Fixture:
 
 
 def with_pool(size: int, scenario: Callable[[Fixture], Awaitable[None]]) -> None:
-    async def run() -> None:
-        fixture = Fixture(size)
+    async def run(control_sockets: ControlSockets) -> None:
+        fixture = Fixture(size, control_sockets)
         try:
             async with asyncio.timeout(60):
                 await fixture.pool.start()
@@ -97,7 +103,11 @@ def with_pool(size: int, scenario: Callable[[Fixture], Awaitable[None]]) -> None
             await fixture.pool.close()
             fixture.sockets.close_all()
 
-    uvloop.run(run())
+    with TemporaryDirectory() as directory:
+        control_sockets = ControlSockets(Path(directory) / "state")
+        control_sockets.prepare()
+        uvloop.run(run(control_sockets))
+        assert list(control_sockets.folder.iterdir()) == []
 
 
 def read(path: str) -> str:

@@ -182,12 +182,12 @@ def test_forced_it_ends_the_agent_first(nft_node: ServiceNode) -> None:
     assert others(node.rules()) == node.rules()
 
 
-def test_a_second_agent_refuses_to_start(nft_node: ServiceNode) -> None:
+def test_a_second_agent_that_may_not_take_over_refuses_to_start(nft_node: ServiceNode) -> None:
     node = nft_node
     node.agent.start()
     service = node.serve("greet")
     rules = node.rules()
-    completed = userspace_proxy(node.node, "run", *node.agent.flags)
+    completed = userspace_proxy(node.node, "run", *node.agent.flags, "--no-take-over")
     assert completed.returncode == 1
     assert is_one_sentence(completed.stderr)
     assert f"pid {node.agent.pid}" in completed.stderr

@@ -26,7 +26,8 @@ def node(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ServiceNode
 
 @pytest.fixture
 def nft_node(tmp_path: Path) -> Iterator[ServiceNode]:
-    with ServiceNode(tmp_path) as node:
+    """Where nothing outlives an agent but its rules."""
+    with ServiceNode(tmp_path, "--orphan-seconds", "0") as node:
         node.agent.start()
         yield node
 

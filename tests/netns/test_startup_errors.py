@@ -81,7 +81,7 @@ def test_no_iptables(node: ServiceNode) -> None:
     assert "install the package iptables" in sentence_of(completed)
 
 
-@pytest.mark.parametrize("limit", [32, 100, 285])
+@pytest.mark.parametrize("limit", [32, 512, 530])
 def test_too_few_descriptors_for_the_listeners(node: ServiceNode, limit: int) -> None:
     completed = userspace_proxy(node.node, "run", *node.agent.flags, prefix=("prlimit", f"--nofile={limit}"))
     assert completed.returncode == FAILURE

@@ -59,10 +59,13 @@ class Agent:
 
     @property
     def worker_pids(self) -> list[int]:
-        """The workers and the warm spare, oldest first."""
-        tasks = Path(f"/proc/{self.pid}/task").iterdir()
-        children = {int(pid) for task in tasks for pid in (task / "children").read_text().split()}
-        return sorted(pid for pid in children if "worker_process" in command_line(pid))
+        """All workers on the node and the warm spare, oldest first, whichever agent started them."""
+        return sorted(pid for pid in self._node.pids() if "worker_process" in command_line(pid))
+
+    @property
+    def exit_status(self) -> int | None:
+        """None while it runs."""
+        return None if self._process is None else self._process.poll()
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Ask it to stop, as an operator would, and return its exit status."""

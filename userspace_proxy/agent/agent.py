@@ -8,9 +8,15 @@ import random
 import signal
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
+from importlib.metadata import version
 from typing import Final, NoReturn, TypeVar
 
-from userspace_proxy.agent.fitted_captures import FittedCaptures, KernelThread, read_networks
+from userspace_proxy.agent.fitted_captures import (
+    FittedCaptures,
+    KernelThread,
+    open_backends,
+    read_networks,
+)
 from userspace_proxy.agent.host import (
     ephemeral_ports,
     raise_descriptor_limit,
@@ -19,14 +25,16 @@ from userspace_proxy.agent.host import (
 )
 from userspace_proxy.agent.proxier import Proxier
 from userspace_proxy.agent.shared_ports import SharedPorts
-from userspace_proxy.agent.single_instance import SingleInstance
+from userspace_proxy.agent.single_instance import Request, SingleInstance
 from userspace_proxy.agent.supervision import run_together
 from userspace_proxy.configuration import Configuration
 from userspace_proxy.core.cluster_state import ClusterState
 from userspace_proxy.core.port_claims import ProxyPortClaims
 from userspace_proxy.core.service_port import EVERY_LOCAL_ADDRESS
+from userspace_proxy.dataplane.control_sockets import ControlSockets
 from userspace_proxy.dataplane.listening_sockets import ListeningSockets
 from userspace_proxy.dataplane.messages import WorkerLimits
+from userspace_proxy.dataplane.orphans import find_orphans, sort_out
 from userspace_proxy.dataplane.worker_pool import WorkerPool
 from userspace_proxy.errors import StartupError
 from userspace_proxy.netlink.listening_ports import listening_ports
@@ -42,6 +50,8 @@ from userspace_proxy.sources.manifests import ManifestsSource
 logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
+BUILD: Final = version("userspace-proxy")
+"""Workers of another build are replaced, and not adopted."""
 _RETRY_SECONDS: Final = 5.0
 _SHARE_OF_TIME: Final = 0.1
 _MAX_REST_SECONDS: Final = 10.0
@@ -50,17 +60,20 @@ _SETTLE_SECONDS: Final = 0.1
 
 
 async def run_agent(configuration: Configuration) -> None:
-    """Serve until SIGTERM or SIGINT. Rules stay behind for the next run; everything else is closed.
+    """Serve until SIGTERM or SIGINT, or until another agent asks to take over.
 
-    Raises `StartupError` or `SourceError` if it cannot begin, `AgentRunningError` if another one serves.
+    Rules stay behind for the next run, and workers for as long as they were told; everything else is closed.
+    An agent that runs already is asked to make room once this one is as ready as it can be: whatever may keep
+    it from starting should have done so by then. Raises `StartupError` or `SourceError` if it cannot begin,
+    `AgentRunningError` if another one serves and does not make room.
     """
     require_privileges("userspace-proxy run")
     max_descriptors = raise_descriptor_limit()
     loop = asyncio.get_running_loop()
     async with AsyncExitStack() as stack:
         instance = SingleInstance()
-        instance.answer(loop)
-        stack.callback(instance.close, loop)
+        stack.callback(instance.close)
+        source = _source_of(configuration)
         rules_thread, netlink_thread = KernelThread(loop, "rules"), KernelThread(loop, "netlink")
         for thread in (rules_thread, netlink_thread):
             stack.callback(thread.executor.shutdown)
@@ -68,6 +81,8 @@ async def run_agent(configuration: Configuration) -> None:
         stack.callback(changes.close)
         networks = await read_networks(netlink_thread)
         _require_local(configuration.bind_address, list(networks.values()))
+
+        backends = await open_backends(rules_thread, configuration.iptables_backend, networks)
 
         state = ClusterState(configuration.node_name, configuration.proxy_port_range)
         sockets = ListeningSockets(
@@ -79,15 +94,9 @@ async def run_agent(configuration: Configuration) -> None:
             random.SystemRandom(),
         )
         stack.callback(sockets.close_all)
-        captures = FittedCaptures(
-            configuration,
-            rules_thread,
-            netlink_thread,
-            refusing_port=sockets.reserve_port(),
-            silent_port=sockets.reserve_port(),
-        )
-        await captures.open(networks, state.node_facts)
-        state.readdress(captures.node_addresses())
+        control_sockets = ControlSockets(configuration.state_directory)
+        control_sockets.prepare()
+        stack.callback(control_sockets.remove)
         workers = WorkerPool(
             loop,
             size=configuration.workers,
@@ -96,9 +105,38 @@ async def run_agent(configuration: Configuration) -> None:
             ),
             random=random.SystemRandom(),
             listener_of=sockets.socket_of,
+            control_sockets=control_sockets,
+            build=BUILD,
+            orphan_seconds=configuration.orphan_seconds,
+            drain_seconds=configuration.drain_seconds,
         )
         stack.push_async_callback(workers.close)
-        source = _source_of(configuration)
+        await workers.warm()
+
+        stop = asyncio.Event()
+        await _become_the_agent(instance, configuration)
+
+        def asked(request: Request) -> None:
+            logger.info("Another agent takes over, this one hands over to it")
+            stop.set()
+
+        instance.answer(loop, asked)
+        inheritance = sort_out(
+            await find_orphans(loop, control_sockets),
+            build=BUILD,
+            pool_size=configuration.workers,
+            accept=sockets.accept,
+        )
+        stack.callback(inheritance.close)
+        captures = FittedCaptures(
+            configuration,
+            rules_thread,
+            netlink_thread,
+            refusing_port=sockets.reserve_port("refusing", inheritance.kept),
+            silent_port=sockets.reserve_port("silent", inheritance.kept),
+        )
+        captures.open(networks, backends, state.node_facts)
+        state.readdress(captures.node_addresses())
         health_checks = HealthCheckNodePorts(
             loop,
             is_healthy=lambda: all(capture.is_healthy() for capture in captures),
@@ -128,7 +166,14 @@ async def run_agent(configuration: Configuration) -> None:
             udp_timeout_seconds=configuration.udp_timeout_seconds,
             max_descriptors=max_descriptors,
         )
-        await workers.start()
+        if inheritance.adopted or inheritance.outgoing:
+            logger.info(
+                "Workers of an earlier agent found: adopted, workers=%d; to be replaced, workers=%d",
+                len(inheritance.adopted),
+                len(inheritance.outgoing),
+            )
+        await workers.start(inheritance.adopted, inheritance.outgoing)
+        await workers.keep(sockets.reserved)
         logger.info(
             "Started: node=%s families=%s workers=%d proxy_ports=%s",
             configuration.node_name,
@@ -139,7 +184,7 @@ async def run_agent(configuration: Configuration) -> None:
 
         await run_together(
             {
-                "signals": _until_told_to_stop(loop),
+                "signals": _until_told_to_stop(loop, stop),
                 "source": source.run(proxier),
                 "proxier": proxier.run(),
                 "workers": workers.run(),
@@ -148,6 +193,15 @@ async def run_agent(configuration: Configuration) -> None:
             }
         )
         logger.info("Stopped: rules stay for the next run, `userspace-proxy cleanup` removes them")
+
+
+async def _become_the_agent(instance: SingleInstance, configuration: Configuration) -> None:
+    if not configuration.takes_over:
+        instance.hold()
+        return
+    pid = await instance.take_over()
+    if pid is not None:
+        logger.info("Took over from a running agent: pid=%s", pid or "unknown")
 
 
 def _require_local(bind_address: str | None, networks: Sequence[NodeNetwork]) -> None:
@@ -197,8 +251,7 @@ async def _follow_network(
         loop.remove_reader(changes.fileno())
 
 
-async def _until_told_to_stop(loop: asyncio.AbstractEventLoop) -> None:
-    stop = asyncio.Event()
+async def _until_told_to_stop(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     try:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from userspace_proxy.agent.host import require_privileges
 from userspace_proxy.agent.single_instance import SingleInstance, end_running_agent, running_agent
 from userspace_proxy.core.service_port import IPFamily, Protocol
+from userspace_proxy.dataplane.control_sockets import ControlSockets
+from userspace_proxy.dataplane.orphans import end_orphans
 from userspace_proxy.errors import AgentRunningError
 from userspace_proxy.iptables.capture import Capture
 from userspace_proxy.iptables.portal_rules import read_portals
@@ -14,8 +17,8 @@ from userspace_proxy.iptables.variant import installed_backends
 from userspace_proxy.netlink.conntrack import delete_stale_udp
 
 
-def clean_up(*, force: bool) -> Iterator[str]:
-    """Remove rules, chains and UDP conntrack entries of ours; yields a sentence for each thing done.
+def clean_up(*, force: bool, state_directory: Path) -> Iterator[str]:
+    """Remove rules, chains and UDP conntrack entries of ours, and end workers; yields what was done.
 
     Looks at every variant of iptables that this host has, whichever wrote the rules. Repeatable. Raises
     `AgentRunningError` beside a live agent, unless `force` ends that first.
@@ -31,8 +34,15 @@ def clean_up(*, force: bool) -> Iterator[str]:
             pid,
             f"an agent serves this network namespace: pid {pid or 'unknown'}. Stop it first, or say --force",
         )
-    instance = SingleInstance()  # so that no agent starts meanwhile
+    instance = SingleInstance()
+    instance.hold()  # so that no agent starts meanwhile
     try:
+        control_sockets = ControlSockets(state_directory)
+        # Before the rules go: without them the resets may not find their way back to the clients.
+        workers = end_orphans(control_sockets)
+        if workers:
+            yield f"ended workers without an agent: {workers}"
+        control_sockets.remove()
         for family in IPFamily:
             yield from _clean_up_family(family)
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +17,7 @@ from userspace_proxy.agent.stale_udp import StaleUdp
 from userspace_proxy.configuration import Configuration
 from userspace_proxy.core.cluster_state import NodeFacts
 from userspace_proxy.core.service_port import EVERY_LOCAL_ADDRESS, IPFamily, ProxyPort
-from userspace_proxy.iptables.capture import Capture
+from userspace_proxy.iptables.capture import Backend, Capture
 from userspace_proxy.iptables.change_marks import NftMarks
 from userspace_proxy.iptables.portal_rules import CaptureSettings
 from userspace_proxy.iptables.variant import BackendChoice, detect_variant, open_backend, why_unavailable
@@ -51,6 +51,22 @@ async def read_networks(netlink_thread: KernelThread) -> dict[IPFamily, NodeNetw
     return {family: await netlink_thread.run(partial(read_node_network, family)) for family in families}
 
 
+async def open_backends(
+    rules_thread: KernelThread, chosen: str, families: Iterable[IPFamily]
+) -> dict[IPFamily, Backend]:
+    """What writes each family's rules. `chosen` is `--iptables-backend`. Raises `StartupError`."""
+    choice = BackendChoice(chosen)
+    if choice is BackendChoice.AUTO:
+        # One for both families: what the host uses for IPv4 decides.
+        variant = await rules_thread.run(partial(detect_variant, IPFamily.IPV4))
+        choice = BackendChoice(variant.value)
+    nft_marks = NftMarks()
+    return {
+        family: await rules_thread.run(partial(open_backend, choice, family, nft_marks))
+        for family in families
+    }
+
+
 @dataclass(slots=True)
 class _Fitted:
     capture: PortalCapture
@@ -81,12 +97,12 @@ class FittedCaptures:
     def __iter__(self) -> Iterator[PortalCapture]:
         return iter([fitted.capture for fitted in self._fitted.values()])
 
-    async def open(self, networks: dict[IPFamily, NodeNetwork], facts: NodeFacts) -> None:
-        """Make a capture for each family. Raises `StartupError`."""
-        choice = await self._rules_thread.run(self._backend_choice)
-        nft_marks = NftMarks()
+    def open(
+        self, networks: dict[IPFamily, NodeNetwork], backends: dict[IPFamily, Backend], facts: NodeFacts
+    ) -> None:
+        """Make a capture for each family."""
         for family, network in networks.items():
-            backend = await self._rules_thread.run(partial(open_backend, choice, family, nft_marks))
+            backend = backends[family]
             settings = self._settings_for(family, network, facts, before=None)
             capture = PortalCapture(
                 capture=Capture(backend),
@@ -135,10 +151,3 @@ class FittedCaptures:
                 if any(ipaddress.ip_address(address) in network for network in networks)
             ]
         return addresses
-
-    def _backend_choice(self) -> BackendChoice:
-        """One for both families: what the host uses for IPv4 decides where nothing else is said."""
-        choice = BackendChoice(self._configuration.iptables_backend)
-        if choice is BackendChoice.AUTO:
-            return BackendChoice(detect_variant(IPFamily.IPV4).value)
-        return choice

@@ -8,6 +8,9 @@ from typing import Final
 
 from userspace_proxy.errors import StartupError
 
+RESERVED_DESCRIPTORS: Final = 512
+"""What an agent may need beside its listeners, at most."""
+
 _CAP_NET_ADMIN: Final = 12
 _CAP_NET_RAW: Final = 13
 
@@ -28,8 +31,16 @@ def require_privileges(command: str) -> None:
 
 
 def raise_descriptor_limit() -> int:
-    """Use all the descriptors that this process may have; returns how many that is."""
+    """Use all the descriptors that this process may have; returns how many that is.
+
+    Raises `StartupError` if no listener would fit in, whatever the cluster has.
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard <= RESERVED_DESCRIPTORS:
+        raise StartupError(
+            f"{RESERVED_DESCRIPTORS} descriptors are needed beside those of listeners, but this process may "
+            f"have only {hard} open: raise the limit (LimitNOFILE= in a systemd unit, ulimit -n in a shell)"
+        )
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard
 

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from userspace_proxy.agent.host import RESERVED_DESCRIPTORS
 from userspace_proxy.core.listener_retirement import is_wanted
 from userspace_proxy.core.proxy_plan import ListenerName, PlannedServicePort, ProxyPlan
 from userspace_proxy.core.service_port import Frontend, Protocol, ProxyPort, ServicePortName
@@ -22,7 +23,6 @@ logger = logging.getLogger(__name__)
 
 _AT_ONCE: Final = 200
 _NAMED_AT_ONCE: Final = 20
-_RESERVED_DESCRIPTORS: Final = 512
 _PORTS_LOOKED_AT_AGAIN: Final = 1000
 
 
@@ -56,17 +56,18 @@ class Listeners:
 
     def require_room(self) -> None:
         """Raise `StartupError` if this process, or the range of proxy ports, cannot hold what is planned."""
-        needed = dict.fromkeys(Protocol, 0)
+        missing = dict.fromkeys(Protocol, 0)
         for name, planned in self._plan.service_ports.items():
-            needed[name.protocol] += len(planned.selections)
-        listeners = sum(needed.values())
-        if listeners + _RESERVED_DESCRIPTORS > self._max_descriptors:
+            for policy, _ in planned.selections:
+                missing[name.protocol] += ListenerName(name, policy) not in self._sockets
+        listeners = len(self._sockets) + sum(missing.values())
+        if listeners + RESERVED_DESCRIPTORS > self._max_descriptors:
             raise StartupError(
-                f"{listeners} listeners are needed, and {_RESERVED_DESCRIPTORS} descriptors beside them, "
+                f"{listeners} listeners are needed, and {RESERVED_DESCRIPTORS} descriptors beside them, "
                 f"but this process may have only {self._max_descriptors} open: raise the limit "
                 "(LimitNOFILE= in a systemd unit, ulimit -n in a shell)"
             )
-        for protocol, count in needed.items():
+        for protocol, count in missing.items():
             room = self._sockets.room(protocol)
             if count > room:
                 raise StartupError(
@@ -99,7 +100,7 @@ class Listeners:
         newly_failed = 0
         for number, name in enumerate(names, 1):
             try:
-                if len(self._sockets) + _RESERVED_DESCRIPTORS >= self._max_descriptors:
+                if len(self._sockets) + RESERVED_DESCRIPTORS >= self._max_descriptors:
                     raise ListenerError(f"{self._max_descriptors} descriptors are all that are allowed")
                 self._sockets.open(name, self._adopted_port(name))
             except ListenerError as error:

@@ -62,6 +62,8 @@ class Workers(TypingProtocol):
         self, service_ports: Iterable[ServicePortConfig], removed: Iterable[str] = ()
     ) -> None: ...
 
+    async def retire(self) -> None: ...
+
 
 class Proxier:
     """The `Sink` of a source; `run` does the work until it is cancelled.
@@ -263,6 +265,7 @@ class Proxier:
         async with self._workers_lock:
             if all(capture.has_committed for capture in self._captures.values()):
                 self._listeners.adopt({})
+                await self._workers.retire()
             service_ports = self._plan.service_ports
             retirement = plan_retirement(self._sockets.by_service_port, service_ports, self._is_led_to)
             outdated, self._outdated = self._outdated & service_ports.keys(), set()

@@ -6,7 +6,14 @@ from typing import Any
 
 import click
 
-from userspace_proxy.configuration import IPTABLES_BACKENDS, parse_duration, read_configuration
+from userspace_proxy.configuration import (
+    DEFAULT_DRAIN_SECONDS,
+    DEFAULT_ORPHAN_SECONDS,
+    DEFAULT_STATE_DIRECTORY,
+    IPTABLES_BACKENDS,
+    parse_duration,
+    read_configuration,
+)
 from userspace_proxy.core.local_traffic import DetectLocalMode
 from userspace_proxy.core.port_claims import DEFAULT_PROXY_PORT_RANGE
 
@@ -72,6 +79,34 @@ class Duration(click.ParamType[float]):
     help="How rules are installed; auto follows what the host uses.",
 )
 @click.option(
+    "--state-directory",
+    metavar="DIR",
+    default=DEFAULT_STATE_DIRECTORY,
+    show_default=True,
+    help="Where the next agent finds the workers of this one.",
+)
+@click.option(
+    "--orphan-seconds",
+    type=float,
+    default=DEFAULT_ORPHAN_SECONDS,
+    show_default=True,
+    help="How long workers serve on without an agent; 0: they end with theirs.",
+)
+@click.option(
+    "--drain-seconds",
+    type=float,
+    default=DEFAULT_DRAIN_SECONDS,
+    show_default=True,
+    help="How long connections of workers that are replaced may go on.",
+)
+@click.option(
+    "--take-over/--no-take-over",
+    "takes_over",
+    default=True,
+    show_default=True,
+    help="Take the place of an agent that runs already, or refuse to start beside it.",
+)
+@click.option(
     "-v",
     "--v",
     "verbosity",
@@ -93,11 +128,16 @@ def run(
     udp_timeout: float | None,
     workers: int | None,
     iptables_backend: str,
+    state_directory: str,
+    orphan_seconds: float,
+    drain_seconds: float,
+    takes_over: bool,
     verbosity: int,
 ) -> None:
     """Serve a cluster's Services on this node.
 
-    Runs until SIGTERM or Ctrl-C; the rules stay for the next run.
+    Runs until SIGTERM or Ctrl-C. The rules stay for the next run, and so, for --orphan-seconds, do the
+    workers with their connections.
     """
     configuration = read_configuration(
         manifests=manifests,
@@ -113,6 +153,10 @@ def run(
         udp_timeout_seconds=udp_timeout,
         workers=workers,
         iptables_backend=iptables_backend,
+        state_directory=state_directory,
+        orphan_seconds=orphan_seconds,
+        drain_seconds=drain_seconds,
+        takes_over=takes_over,
     )
     # Imported here: `--help` and a wrong flag need not wait for a second of imports.
     import uvloop

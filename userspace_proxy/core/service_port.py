@@ -61,6 +61,14 @@ class ServicePortName:
         """A text that no other Service port has."""
         return f"{self} {self.protocol.value} {self.family.value}"
 
+    @classmethod
+    def from_key(cls, key: str) -> ServicePortName:
+        """Whose `key` that is. Raises `ValueError` if it is nobody's."""
+        label, protocol, family = key.split(" ")
+        service, _, port_name = label.partition(":")
+        namespace, name = service.split("/")
+        return cls(ServiceName(namespace, name), port_name, Protocol(protocol), IPFamily(family))
+
 
 @dataclass(frozen=True, slots=True)
 class Frontend:

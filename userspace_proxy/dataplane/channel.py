@@ -29,6 +29,11 @@ _READ_SIZE: Final = 256 << 10
 _DESCRIPTOR_SIZE: Final = struct.calcsize("i")
 
 
+def encode_frame(payload: bytes, descriptors: int = 0) -> bytes:
+    """A frame as it is sent, without the descriptors that go beside it."""
+    return _HEADER.pack(len(payload), descriptors) + payload
+
+
 class Channel:
     """Owns `sock`. Calls `on_frame(payload, descriptors)` for every frame, and `on_closed()` once at the end.
 
@@ -61,7 +66,7 @@ class Channel:
         """Send one frame; the descriptors stay open here until the frame is answered. Nothing once closed."""
         if self._closed:
             return
-        frame = memoryview(_HEADER.pack(len(payload), len(descriptors)) + payload)
+        frame = memoryview(encode_frame(payload, len(descriptors)))
         idle = not self._outgoing
         self._outgoing.append((frame, descriptors))
         if idle:

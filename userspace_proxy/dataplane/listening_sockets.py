@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from random import Random
@@ -44,7 +44,7 @@ class ListeningSockets:
         self._ports: dict[ListenerName, ProxyPort] = {}
         self._listeners: dict[ServicePortName, list[ListenerName]] = {}
         self._sockets: dict[ListenerKey, socket.socket] = {}
-        self._reserved: list[socket.socket] = []
+        self._reserved: dict[str, socket.socket] = {}
 
     def __len__(self) -> int:
         return len(self._ports)
@@ -87,12 +87,20 @@ class ListeningSockets:
                 raise ListenerError(
                     f"a listener for {name.service_port} cannot be opened: {error}"
                 ) from error
-            self._claims.claim(protocol, port)
-            self._ports[name] = port
-            self._listeners.setdefault(name.service_port, []).append(name)
-            self._sockets[ListenerKey(protocol.value, port)] = sock
+            self._own(name, port, sock)
             return port
         raise ListenerError(f"no proxy port is free in {self._claims.port_range}: widen --proxy-port-range")
+
+    def accept(self, name: ListenerName, sock: socket.socket) -> bool:
+        """Own a listener that an earlier agent opened, if it is what `open` might have made; False if not."""
+        protocol, family = name.service_port.protocol, name.service_port.family
+        address, port = sock.getsockname()[:2]
+        if address != self._bind_addresses.get(family) or port not in self._claims.port_range:
+            return False
+        if name in self._ports or ListenerKey(protocol.value, port) in self._sockets:
+            return False
+        self._own(name, ProxyPort(port), sock)
+        return True
 
     def keep_ports(self, ports: Iterable[tuple[Protocol, ProxyPort]]) -> None:
         """Open none of these unless it is preferred; an empty collection ends that."""
@@ -110,31 +118,51 @@ class ListeningSockets:
     def port_range(self) -> PortRange:
         return self._claims.port_range
 
-    def reserve_port(self) -> ProxyPort:
-        """Keep the first free port of the range from everybody, without listening there.
+    @property
+    def reserved(self) -> Mapping[str, socket.socket]:
+        """The sockets of reserved ports, by names that `reserve_port` knows them by."""
+        return self._reserved
 
-        A TCP connection to it is reset. It is the first, so that it is most likely the same after a restart.
-        Raises `ListenerError`.
+    def reserve_port(self, purpose: str, kept: MutableMapping[str, socket.socket]) -> ProxyPort:
+        """Keep a port of the range from everybody, without listening there: a TCP connection to it is reset.
+
+        It is the one that an earlier agent reserved for this `purpose`, if `kept` has its sockets, which are
+        taken from there. Else the first that is free, most likely the same after a restart. Raises
+        `ListenerError`.
         """
+        names = {f"{purpose} {family.value}": address for family, address in self._bind_addresses.items()}
+        earlier = {name: kept.pop(name) for name in names if name in kept}
+        places = [(name, *sock.getsockname()[:2]) for name, sock in earlier.items()]
+        ports = {port for _, _, port in places}
+        if [(name, address) for name, address, _ in places] == [*names.items()] and len(ports) == 1:
+            port = ProxyPort(ports.pop())
+            if port in self._claims.port_range:
+                return self._reserve(port, earlier)
+        for sock in earlier.values():
+            sock.close()
         for port in self._claims.candidates(Protocol.TCP, None, 0):
-            held = []
+            held: dict[str, socket.socket] = {}
             try:
-                for family, address in self._bind_addresses.items():
-                    held.append(socket.socket(_DOMAINS[family], socket.SOCK_STREAM))
+                for (name, address), family in zip(names.items(), self._bind_addresses, strict=True):
+                    held[name] = socket.socket(_DOMAINS[family], socket.SOCK_STREAM)
                     if family is IPFamily.IPV6:
-                        held[-1].setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                    held[-1].bind((address, port))
+                        held[name].setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                    held[name].bind((address, port))
             except OSError as error:
-                for sock in held:
+                for sock in held.values():
                     sock.close()
                 if error.errno == errno.EADDRINUSE:
                     continue
                 raise ListenerError(f"a port cannot be reserved: {error}") from error
-            self._reserved += held
-            for protocol in Protocol:
-                self._claims.claim(protocol, port)
-            return port
+            return self._reserve(port, held)
         raise ListenerError(f"no proxy port is free in {self._claims.port_range}")
+
+    def _own(self, name: ListenerName, port: ProxyPort, sock: socket.socket) -> None:
+        protocol = name.service_port.protocol
+        self._claims.claim(protocol, port)
+        self._ports[name] = port
+        self._listeners.setdefault(name.service_port, []).append(name)
+        self._sockets[ListenerKey(protocol.value, port)] = sock
 
     def close(self, name: ListenerName) -> None:
         """Close a listener to which no rule leads any more and that no worker has."""
@@ -151,7 +179,13 @@ class ListeningSockets:
         for name in tuple(self._ports):
             self.close(name)
         while self._reserved:
-            self._reserved.pop().close()
+            self._reserved.popitem()[1].close()
+
+    def _reserve(self, port: ProxyPort, held: Mapping[str, socket.socket]) -> ProxyPort:
+        self._reserved.update(held)
+        for protocol in Protocol:
+            self._claims.claim(protocol, port)
+        return port
 
     def _bind(self, family: IPFamily, protocol: Protocol, port: ProxyPort) -> socket.socket:
         kind = socket.SOCK_STREAM if protocol is Protocol.TCP else socket.SOCK_DGRAM

@@ -3,6 +3,9 @@
 A message is one msgpack array that starts with its name. `Configure` carries the descriptors of listeners
 that are new to the worker beside it, in the order of `new_listeners`; everything else is plain data. The
 worker answers every numbered message with the same number, in order.
+
+Both ends are of one version. What an agent says to workers of another one stands in `succession`, and is part
+of what these understand too.
 """
 
 from __future__ import annotations
@@ -10,6 +13,17 @@ from __future__ import annotations
 from typing import Final, TypeAlias
 
 import msgspec
+
+from userspace_proxy.dataplane.succession import (
+    Acknowledged,
+    Drain,
+    End,
+    GiveUp,
+    HandBack,
+    HandedBack,
+    Hello,
+    Introduction,
+)
 
 MAX_DESCRIPTORS_PER_MESSAGE: Final = 253
 """SCM_MAX_FD, the kernel's limit for one SCM_RIGHTS message; unix(7)."""
@@ -71,18 +85,28 @@ class ReadCounters(_Message, frozen=True, tag="read-counters"):
     sequence: int
 
 
+class Keep(_Message, frozen=True, tag="keep"):
+    """Hold exactly these sockets for the next agent, by their names. Those of `new` come along."""
+
+    sequence: int
+    names: tuple[str, ...]
+    new: tuple[str, ...]
+
+
 class Start(_Message, frozen=True, tag="start"):
-    """The first message: limits, and where in the balancing the random start lies."""
+    """An agent's first message of this version: what holds for the worker from now on.
+
+    `seed` says where in the balancing the random start lies, for a worker that has not started yet.
+    `orphan_seconds` is how long it serves without an agent (0: it ends with its agent), `build` and
+    `pool_size` are what it introduces itself with to the next one.
+    """
 
     sequence: int
     limits: WorkerLimits
     seed: int
-
-
-class Acknowledged(_Message, frozen=True, tag="acknowledged"):
-    """`Start` or `Configure` is in effect: a connection accepted from now on goes by it."""
-
-    sequence: int
+    orphan_seconds: float
+    build: str
+    pool_size: int
 
 
 class ServicePortCounters(msgspec.Struct, array_like=True):
@@ -107,5 +131,5 @@ class Counters(_Message, frozen=True, tag="counters"):
     service_ports: dict[str, ServicePortCounters]
 
 
-AgentMessage: TypeAlias = Start | Configure | ReadCounters
-WorkerMessage: TypeAlias = Acknowledged | Counters
+AgentMessage: TypeAlias = Start | Configure | Keep | ReadCounters | Hello | HandBack | GiveUp | Drain | End
+WorkerMessage: TypeAlias = Acknowledged | Counters | Introduction | HandedBack

@@ -7,6 +7,10 @@ same listening sockets. Who waited in their backlogs is answered by the successo
 
 What is told is a whole state, so a change that was on its way when a process died needs no special care: the
 successor's state contains it.
+
+Workers outlive their agent. A pool takes those of the one before in one of two ways. Workers like its own it
+*adopts*: they sit down and are told nothing until something changes. From others it takes the listeners, one
+Service port after the other as its own workers come to serve them, and then lets them drain.
 """
 
 from __future__ import annotations
@@ -16,35 +20,27 @@ import itertools
 import logging
 import socket
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from random import Random
-from typing import Final, NoReturn, TypeAlias
+from typing import Final, NoReturn
 
+from userspace_proxy.dataplane.control_sockets import ControlSockets
 from userspace_proxy.dataplane.messages import (
-    MAX_DESCRIPTORS_PER_MESSAGE,
-    Configure,
-    Counters,
-    ListenerKey,
-    ReadCounters,
     ServicePortConfig,
     ServicePortCounters,
     Start,
     WorkerLimits,
 )
-from userspace_proxy.dataplane.worker_child import WorkerChild, settle
+from userspace_proxy.dataplane.orphans import AdoptedWorker, OutgoingWorker
+from userspace_proxy.dataplane.succession import Drain, GiveUp
+from userspace_proxy.dataplane.worker_link import WorkerLink
+from userspace_proxy.dataplane.worker_seat import Given, ListenerOf, WorkerSeat, listener_keys
 from userspace_proxy.errors import WorkerError
 
 logger = logging.getLogger(__name__)
 
-ListenerOf: TypeAlias = Callable[[ListenerKey], socket.socket]
-_Given: TypeAlias = dict[str, frozenset[ListenerKey]]
-"""The listeners that a process has, by the key of their Service port."""
-
-_ASK_SECONDS: Final = 2.0
-"""How often a worker that has nothing to do is asked whether it is there."""
 _SETTLE_SECONDS: Final = 2.0
-_MAX_ENDPOINTS_PER_MESSAGE: Final = 10_000
 _MAX_RESTART_DELAY_SECONDS: Final = 5.0
 _STABLE_SECONDS: Final = 10.0
 
@@ -53,7 +49,8 @@ class WorkerPool:
     """`size` worker processes and a warm spare.
 
     `listener_of` gives the listening socket of a key that a configuration names; the pool duplicates it to a
-    worker and never closes it. `random` seeds each worker's balancing.
+    worker and never closes it. `random` seeds each worker's balancing. Workers are `build`, serve on for
+    `orphan_seconds` without an agent (0: not at all), and take `drain_seconds` at most to drain.
     """
 
     def __init__(
@@ -64,30 +61,65 @@ class WorkerPool:
         limits: WorkerLimits,
         random: Random,
         listener_of: ListenerOf,
+        control_sockets: ControlSockets,
+        build: str,
+        orphan_seconds: float,
+        drain_seconds: float,
     ) -> None:
         self.replaced = 0
         self._loop = loop
-        self._limits = limits
         self._random = random
-        self._warming: deque[asyncio.Task[WorkerChild]] = deque()
-        self._seats = [_Seat(loop, number, listener_of) for number in range(size)]
-        self._seat_of: dict[str, _Seat] = {}
+        self._control_sockets = control_sockets
+        self._orphan_seconds = orphan_seconds
+        self._drain_seconds = drain_seconds
+        self._terms = partial(
+            Start, limits=limits, orphan_seconds=orphan_seconds, build=build, pool_size=size
+        )
+        self._warming: deque[asyncio.Task[WorkerLink]] = deque()
+        self._seats = [WorkerSeat(loop, number, listener_of) for number in range(size)]
+        self._seat_of: dict[str, WorkerSeat] = {}
         self._occupations: list[asyncio.Task[NoReturn]] = []
+        self._outgoing: list[OutgoingWorker] = []
+        self._draining: dict[asyncio.Task[None], WorkerLink] = {}
 
     @property
     def pids(self) -> tuple[int, ...]:
         """The processes that serve now, seat by seat (a seat that is just changing hands is left out)."""
         return tuple(seat.process.pid for seat in self._seats if seat.process is not None)
 
-    async def start(self) -> None:
-        """Start all workers and the spare; returns when every seat is taken. Raises `WorkerError`."""
-        for _ in range(len(self._seats) + 1):
+    async def warm(self) -> None:
+        """Start the spare. Raises `WorkerError` if no worker can be started."""
+        self._warm_one()
+        await asyncio.wait([self._warming[0]])
+        if error := self._warming[0].exception():
+            self._warming.popleft()
+            raise error
+
+    async def start(
+        self, adopted: Sequence[AdoptedWorker] = (), outgoing: Sequence[OutgoingWorker] = ()
+    ) -> None:
+        """Start the workers that are missing beside the `adopted` ones, and a spare.
+
+        Returns when every seat is taken. Workers that are `outgoing` serve on until `configure` and `retire`
+        take their Service ports over. Raises `WorkerError`.
+        """
+        self._outgoing = list(outgoing)
+        begin: list[tuple[WorkerSeat, Given]] = []
+        for seat, worker in zip(self._seats, adopted, strict=False):
+            await worker.link.request(self._start_message())
+            seat.process = worker.link
+            seat.inherit(worker.configs)
+            self._seat_of.update((config.key, seat) for config in worker.configs)
+            has = {config.key: frozenset(listener_keys(config)) for config in worker.configs}
+            begin.append((seat, Given(has | dict.fromkeys(worker.surplus, frozenset()))))
+        for _ in range(len(self._seats) - len(begin) + 1 - len(self._warming)):
             self._warm_one()
-        for seat in self._seats:
+        for seat in self._seats[len(begin) :]:
             seat.process = await self._warming.popleft()
+            begin.append((seat, Given()))
         self._occupations = [
-            self._loop.create_task(self._occupy(seat, seat.process))
-            for seat in self._seats
+            self._loop.create_task(self._occupy(seat, seat.process, given))
+            for seat, given in begin
             if seat.process is not None
         ]
 
@@ -106,8 +138,10 @@ class WorkerPool:
         Returns when the workers that own them have said that it is in effect; a worker that dies meanwhile
         delays that until its successor serves, but nobody waits longer than 2 s for one that is stuck.
         """
-        concerned: set[_Seat] = set()
+        concerned: set[WorkerSeat] = set()
+        keys = set(removed)
         for config in service_ports:
+            keys.add(config.key)
             seat = self._seat_of.get(config.key)
             if seat is None:
                 seat = self._seat_of[config.key] = min(self._seats, key=len)
@@ -122,6 +156,24 @@ class WorkerPool:
             _, late = await asyncio.wait([seat.settled() for seat in concerned], timeout=_SETTLE_SECONDS)
             if late:
                 logger.warning("Worker is late with a change: workers=%d", len(late))
+        for worker in self._outgoing:
+            await self._take_over(worker, worker.continued & keys)
+
+    async def retire(self) -> None:
+        """Let outgoing workers drain: nothing leads any more to what only they serve."""
+        while self._outgoing:
+            worker = self._outgoing.pop()
+            try:
+                await worker.link.request(partial(Drain, seconds=self._drain_seconds))
+            except WorkerError as error:
+                logger.warning("Worker of an earlier agent cannot be told to drain: %s", error)
+            self._see_out(worker.link)
+
+    async def keep(self, sockets: Mapping[str, socket.socket]) -> None:
+        """Have workers hold duplicates of exactly these for the next agent; returns when they do."""
+        for seat in self._seats:
+            seat.keep(dict(sockets))
+        await asyncio.wait([seat.settled() for seat in self._seats], timeout=_SETTLE_SECONDS)
 
     async def counters(self) -> dict[str, ServicePortCounters]:
         """What every Service port has carried. A worker that dies during the question is left out."""
@@ -129,50 +181,81 @@ class WorkerPool:
         return {key: value for answer in answers for key, value in answer.items()}
 
     async def close(self) -> None:
-        """End every worker. Safe to repeat."""
-        tasks = [*self._occupations, *self._warming]
+        """Let go of the workers: those that serve go on as orphans, or end if that is for 0 s."""
+        tasks = [*self._occupations, *self._warming, *self._draining]
         for task in tasks:
             task.cancel()
         results = await asyncio.gather(*tasks, return_exceptions=True)
+        warm = [result for result in results if isinstance(result, WorkerLink)]
+        idle = [seat.process for seat in self._seats if seat.process is not None and not len(seat)]
+        busy = [seat.process for seat in self._seats if seat.process is not None and len(seat)]
+        busy += [worker.link for worker in self._outgoing] + [*self._draining.values()]
         self._occupations.clear()
         self._warming.clear()
-        warm = [result for result in results if isinstance(result, WorkerChild)]
-        serving = [seat.process for seat in self._seats if seat.process is not None]
-        await asyncio.gather(*(process.end() for process in [*warm, *serving]))
+        self._outgoing.clear()
+        self._draining.clear()
+        for seat in self._seats:
+            seat.process = None
+        if self._orphan_seconds:
+            for link in busy:
+                link.leave()
+            busy = []
+        await asyncio.gather(*(link.end() for link in (*warm, *idle, *busy)))
+
+    async def _take_over(self, worker: OutgoingWorker, keys: set[str]) -> None:
+        """Our own workers serve these by now."""
+        worker.continued.difference_update(keys)
+        if not keys or not worker.link.is_alive:
+            return
+        try:
+            await worker.link.request(partial(GiveUp, service_ports=tuple(keys)))
+        except WorkerError as error:
+            logger.warning("Worker of an earlier agent cannot give up its listeners: %s", error)
+
+    def _see_out(self, link: WorkerLink) -> None:
+        async def wait() -> None:
+            await link.gone()
+            await link.end()
+
+        task = self._loop.create_task(wait())
+        self._draining[task] = link
+        task.add_done_callback(lambda task: self._draining.pop(task, None))
 
     def _warm_one(self) -> None:
         self._warming.append(self._loop.create_task(self._spawn()))
 
-    async def _spawn(self) -> WorkerChild:
-        process = await WorkerChild.start(self._loop)
+    async def _spawn(self) -> WorkerLink:
+        process = await WorkerLink.start(self._loop, self._control_sockets)
         try:
-            await process.request(partial(Start, limits=self._limits, seed=self._random.getrandbits(63)))
+            await process.request(self._start_message())
         except BaseException:
             await process.end()
             raise
         return process
 
-    async def _occupy(self, seat: _Seat, process: WorkerChild) -> NoReturn:
+    def _start_message(self) -> Callable[..., Start]:
+        return partial(self._terms, seed=self._random.getrandbits(63))
+
+    async def _occupy(self, seat: WorkerSeat, process: WorkerLink, given: Given) -> NoReturn:
         """Keep a seat taken for ever."""
         failures = 0
         while True:
             sat_down = self._loop.time()
             try:
-                await seat.serve(process)
+                await seat.serve(process, given)
             except WorkerError as error:
                 logger.warning("Worker lost, a spare takes over: worker=%d %s", seat.number, error)
             except Exception:  # a seat that nobody takes any more would keep all who configure it waiting
                 logger.exception("Worker cannot be told, a spare tries again: worker=%d", seat.number)
-            finally:
-                seat.process = None
-                await process.end()
+            seat.process = None
+            await process.end()
             self.replaced += 1
             failures = 0 if self._loop.time() - sat_down > _STABLE_SECONDS else failures + 1
             if failures > 1:  # the first successor may sit down at once
                 await asyncio.sleep(min(0.1 * 2**failures, _MAX_RESTART_DELAY_SECONDS))
-            process = await self._take_warm()
+            process, given = await self._take_warm(), Given()
 
-    async def _take_warm(self) -> WorkerChild:
+    async def _take_warm(self) -> WorkerLink:
         for attempt in itertools.count():
             self._warm_one()
             try:
@@ -185,120 +268,3 @@ class WorkerPool:
                 return process
             await process.end()
         raise AssertionError("unreachable")
-
-
-class _Seat:
-    """What one worker must serve, whichever process does it."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, number: int, listener_of: ListenerOf) -> None:
-        self.number = number
-        self.process: WorkerChild | None = None
-        self._loop = loop
-        self._listener_of = listener_of
-        self._wanted: dict[str, ServicePortConfig] = {}
-        self._changed: set[str] = set()
-        self._wake = asyncio.Event()
-        self._waiting: list[asyncio.Future[None]] = []
-
-    def __len__(self) -> int:
-        return len(self._wanted)
-
-    def want(self, config: ServicePortConfig) -> None:
-        self._wanted[config.key] = config
-        self._changed.add(config.key)
-        self._wake.set()
-
-    def forget(self, key: str) -> None:
-        self._wanted.pop(key, None)
-        self._changed.add(key)
-        self._wake.set()
-
-    def settled(self) -> asyncio.Future[None]:
-        """Done when all that is wanted now is in effect."""
-        waiter: asyncio.Future[None] = self._loop.create_future()
-        self._waiting.append(waiter)
-        self._wake.set()
-        return waiter
-
-    async def counters(self) -> Mapping[str, ServicePortCounters]:
-        if self.process is None:
-            return {}
-        try:
-            answer = await self.process.request(ReadCounters)
-        except WorkerError:
-            return {}
-        assert isinstance(answer, Counters)
-        return answer.service_ports
-
-    async def serve(self, process: WorkerChild) -> None:
-        """Tell `process` everything, then every change; ask it for a sign of life when there is none.
-
-        Ends with `WorkerError` when the process does.
-        """
-        self.process = process
-        given: _Given = {}
-        self._changed = set(self._wanted)
-        self._wake.set()
-        while True:
-            await process.until(self._wake, _ASK_SECONDS)
-            self._wake.clear()
-            waiting, self._waiting = self._waiting, []
-            changed, self._changed = self._changed, set()
-            try:
-                for service_ports, removed in self._batches(changed, given):
-                    await self._tell(process, service_ports, removed, given)
-                if not changed:
-                    await self._tell(process, (), (), given)
-            except BaseException:
-                self._waiting += waiting  # the successor settles for them
-                raise
-            for waiter in waiting:
-                settle(waiter)
-
-    def _batches(
-        self, changed: set[str], given: _Given
-    ) -> Iterator[tuple[list[ServicePortConfig], list[str]]]:
-        """Cut a change to what one message may carry."""
-        removed = [key for key in changed if key not in self._wanted]
-        batch: list[ServicePortConfig] = []
-        descriptors = endpoints = 0
-        for config in [self._wanted[key] for key in changed if key in self._wanted]:
-            new = len(_new_listeners(config, given))
-            size = sum(len(listener.endpoints) for listener in config.listeners)
-            too_many = descriptors + new > MAX_DESCRIPTORS_PER_MESSAGE
-            if batch and (too_many or endpoints + size > _MAX_ENDPOINTS_PER_MESSAGE):
-                yield batch, []
-                batch, descriptors, endpoints = [], 0, 0
-            batch.append(config)
-            descriptors += new
-            endpoints += size
-        if batch or removed:
-            yield batch, removed
-
-    async def _tell(
-        self,
-        process: WorkerChild,
-        service_ports: Sequence[ServicePortConfig],
-        removed: Sequence[str],
-        given: _Given,
-    ) -> None:
-        new = tuple(key for config in service_ports for key in _new_listeners(config, given))
-        descriptors = [self._listener_of(key).fileno() for key in new]
-        configure = partial(
-            Configure, service_ports=tuple(service_ports), removed=tuple(removed), new_listeners=new
-        )
-        await process.request(configure, descriptors)
-        for key in removed:
-            given.pop(key, None)
-        for config in service_ports:
-            given[config.key] = frozenset(listener_keys(config))
-
-
-def _new_listeners(config: ServicePortConfig, given: _Given) -> list[ListenerKey]:
-    known = given.get(config.key, frozenset())
-    return [key for key in listener_keys(config) if key not in known]
-
-
-def listener_keys(config: ServicePortConfig) -> tuple[ListenerKey, ...]:
-    """The keys of a Service port's listeners."""
-    return tuple(ListenerKey(config.protocol, listener.proxy_port) for listener in config.listeners)

@@ -1,17 +1,25 @@
-"""A worker as a process of its own: `python -m userspace_proxy.dataplane.worker_process DESCRIPTOR`.
+"""A worker as a process of its own: `python -m userspace_proxy.dataplane.worker_process CHANNEL CONTROL`.
 
-It is started with one end of a Unix stream socket, imports all that it will need, gives up its privileges,
-and then does what the messages say until the other end closes.
+It is started with one end of a Unix stream socket, at whose other end its agent is, and with the socket on
+which the agents after that one find it. It imports all that it will need, gives up its privileges, listens,
+and does what its agent says.
+
+An agent that goes away leaves an orphan: a worker that serves on with what it knows, for as long as it was
+told, and then ends. Whoever says `Hello` meanwhile is its agent from then on.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 import signal
 import socket
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, Protocol
 
 import msgspec
 import uvloop
@@ -19,35 +27,73 @@ import uvloop
 from userspace_proxy.dataplane.channel import Channel
 from userspace_proxy.dataplane.descriptor_reserve import DescriptorReserve
 from userspace_proxy.dataplane.messages import (
-    Acknowledged,
     AgentMessage,
     Configure,
     Counters,
+    Keep,
     ListenerKey,
     ReadCounters,
     Start,
     WorkerMessage,
 )
+from userspace_proxy.dataplane.peer_credentials import peer_of
 from userspace_proxy.dataplane.privileges import drop_privileges
+from userspace_proxy.dataplane.succession import (
+    Acknowledged,
+    Drain,
+    End,
+    GiveUp,
+    HandBack,
+    Hello,
+    Introduction,
+)
 from userspace_proxy.dataplane.worker import Worker
+from userspace_proxy.dataplane.worker_holdings import WorkerHoldings
 
 logger = logging.getLogger(__name__)
 
+_MAX_VISITORS: Final = 16
+_DRAINED_SECONDS: Final = 0.2
+"""How often a worker that drains looks whether its last connection is over."""
+
 
 class WorkerProcess:
-    """Joins a `Worker` to its channel: what a message orders is done at once and answered in order."""
+    """Joins a `Worker` to its agents: what a message orders is done at once and answered in order.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
-        self.ended = loop.create_future()
+    `agent` is connected to the agent that started it. `control` listens for the agents after that one; who
+    connects must be user 0 or `started_by`.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, agent: socket.socket, control: socket.socket, started_by: int
+    ) -> None:
+        self.ended: asyncio.Future[None] = loop.create_future()
         self._loop = loop
+        self._control = control
+        self._admitted = {0, started_by}
+        self._reserve = DescriptorReserve()
+        self._holdings = WorkerHoldings()
         self._worker: Worker | None = None
-        self._decoder = msgspec.msgpack.Decoder(AgentMessage)
-        self._encoder = msgspec.msgpack.Encoder()
-        self._channel = Channel(loop, sock, self._receive, self._end, DescriptorReserve().released)
+        self._start: Start | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_draining = False
+        self._visitors: set[_Conversation] = set()
+        self._agent: _Conversation | None = None
+        self._agent = self._converse(agent)
+        control.setblocking(False)
+        loop.add_reader(control.fileno(), self._admit)
 
     def close(self) -> None:
         """Stop serving. Safe to repeat."""
-        self._channel.close()
+        if self._control.fileno() >= 0:
+            self._loop.remove_reader(self._control.fileno())
+            self._control.close()
+        self._end()
+        for conversation in tuple(self._visitors):
+            conversation.close()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._holdings.close()
         if self._worker is not None:
             self._worker.close()
             self._worker = None
@@ -56,44 +102,178 @@ class WorkerProcess:
         if not self.ended.done():
             self.ended.set_result(None)
 
-    def _receive(self, payload: bytes, descriptors: list[int]) -> None:
+    def _admit(self) -> None:
         try:
-            self._obey(self._decoder.decode(payload), descriptors)
-        except Exception:
-            logger.exception("A message cannot be carried out, so a successor must start afresh")
-            self._channel.close()
+            sock, _ = self._control.accept()
+        except OSError:
+            return
+        if peer_of(sock)[1] in self._admitted and len(self._visitors) < _MAX_VISITORS:
+            self._converse(sock)
+        else:
+            sock.close()
 
-    def _obey(self, message: AgentMessage, descriptors: list[int]) -> None:
+    def _converse(self, sock: socket.socket) -> _Conversation:
+        conversation = _Conversation(self._loop, sock, self._obey, self._left, self._reserve)
+        self._visitors.add(conversation)
+        return conversation
+
+    def _left(self, conversation: _Conversation) -> None:
+        self._visitors.discard(conversation)
+        if conversation is self._agent:
+            self._agent = None
+            self._orphaned()
+
+    def _orphaned(self) -> None:
+        seconds = 0.0 if self._start is None else self._start.orphan_seconds
+        if self._is_draining and seconds:
+            return  # its own time runs already
+        if not seconds or not (self._holdings.has_listeners or self._active()):
+            self._end()
+            return
+        logger.info("Worker has no agent, it serves on: pid=%d seconds=%g", os.getpid(), seconds)
+        self._timer = self._loop.call_later(seconds, self._nobody_came)
+
+    def _nobody_came(self) -> None:
+        logger.warning(
+            "Worker ends, because no agent came: pid=%d connections=%d", os.getpid(), self._active()
+        )
+        self._end()
+
+    def _obey(self, asker: _Conversation, message: AgentMessage, descriptors: list[int]) -> None:
         match message:
+            case Hello():
+                self._welcome(asker)
+                asker.answer(self._introduction(message.sequence))
+            case HandBack():
+                asker.answer(*self._holdings.handed_back(message.sequence, message.start))
+            case GiveUp():
+                self._configure(Configure(message.sequence, (), message.service_ports, ()), [])
+                asker.answer(Acknowledged(message.sequence))
+            case Drain():
+                self._drain(message.seconds)
+                asker.answer(Acknowledged(message.sequence))
+            case End():
+                self._end()
             case Start():
-                self._worker = Worker(self._loop, limits=message.limits, random=random.Random(message.seed))
-                self._answer(Acknowledged(message.sequence))
+                self._start_as(message)
+                asker.answer(Acknowledged(message.sequence))
             case Configure():
-                sockets = adopt_listeners(message.new_listeners, descriptors)
-                self._started().configure(message.service_ports, message.removed, sockets)
-                self._answer(Acknowledged(message.sequence))
+                self._configure(message, descriptors)
+                asker.answer(Acknowledged(message.sequence))
+            case Keep():
+                new = dict(zip(message.new, map(_socket, descriptors), strict=True))
+                self._holdings.keep(message.names, new)
+                asker.answer(Acknowledged(message.sequence))
             case ReadCounters():
-                self._answer(Counters(message.sequence, self._started().counters()))
+                asker.answer(Counters(message.sequence, self._started().counters()))
+
+    def _welcome(self, asker: _Conversation) -> None:
+        before, self._agent = self._agent, asker
+        if before is not None and before is not asker:
+            before.close()
+        if self._timer is not None and not self._is_draining:
+            self._timer.cancel()
+
+    def _introduction(self, sequence: int) -> Introduction:
+        build, pool_size = ("", 0) if self._start is None else (self._start.build, self._start.pool_size)
+        pid_namespace = Path("/proc/self/ns/pid").stat().st_ino
+        return Introduction(sequence, build, pool_size, pid_namespace, self._is_draining)
+
+    def _start_as(self, message: Start) -> None:
+        self._start = message
+        if self._worker is None:
+            self._worker = Worker(self._loop, limits=message.limits, random=random.Random(message.seed))
+
+    def _configure(self, message: Configure, descriptors: list[int]) -> None:
+        sockets = adopt_listeners(message.new_listeners, descriptors)
+        self._started().configure(message.service_ports, message.removed, sockets)
+        self._holdings.serve(message.service_ports, message.removed, sockets)
+
+    def _drain(self, seconds: float) -> None:
+        """Carry what there is to its end, and no more."""
+        if self._is_draining:
+            return
+        self._is_draining = True
+        self._configure(Configure(0, (), self._holdings.service_ports, ()), [])
+        self._holdings.keep((), {})
+        until = self._loop.time() + seconds
+        logger.info("Worker drains: pid=%d connections=%d seconds=%g", os.getpid(), self._active(), seconds)
+
+        def look() -> None:
+            active = self._active()
+            if active and self._loop.time() < until:
+                self._timer = self._loop.call_later(_DRAINED_SECONDS, look)
+                return
+            logger.info("Worker has drained: pid=%d connections_cut=%d", os.getpid(), active)
+            self._end()
+
+        look()
+
+    def _active(self) -> int:
+        """How many connections and flows go on."""
+        if self._worker is None:
+            return 0
+        return sum(counters.active for counters in self._worker.counters().values())
 
     def _started(self) -> Worker:
         if self._worker is None:
             raise RuntimeError("the agent's first message to a worker must be Start")
         return self._worker
 
-    def _answer(self, message: WorkerMessage) -> None:
-        self._channel.send(self._encoder.encode(message))
+
+class _Obey(Protocol):
+    def __call__(self, asker: _Conversation, message: AgentMessage, descriptors: list[int]) -> None: ...
+
+
+class _Conversation:
+    """With one agent, or with whoever may become one."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        obey: _Obey,
+        left: Callable[[_Conversation], None],
+        reserve: DescriptorReserve,
+    ) -> None:
+        self._obey = obey
+        self._left = left
+        self._decoder = msgspec.msgpack.Decoder(AgentMessage)
+        self._encoder = msgspec.msgpack.Encoder()
+        self._channel = Channel(loop, sock, self._receive, self._closed, reserve.released)
+
+    def answer(self, message: WorkerMessage, descriptors: list[int] | None = None) -> None:
+        self._channel.send(self._encoder.encode(message), descriptors or ())
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def _closed(self) -> None:
+        self._left(self)
+
+    def _receive(self, payload: bytes, descriptors: list[int]) -> None:
+        try:
+            self._obey(self, self._decoder.decode(payload), descriptors)
+        except Exception:
+            # An agent whose worker hangs up replaces it, and tells the successor everything.
+            logger.exception("A message cannot be carried out: pid=%d", os.getpid())
+            self.close()
 
 
 def adopt_listeners(
     keys: tuple[ListenerKey, ...], descriptors: list[int]
 ) -> dict[ListenerKey, socket.socket]:
     """Make socket objects of descriptors that came with a message."""
-    return {key: socket.socket(fileno=fd) for key, fd in zip(keys, descriptors, strict=True)}
+    return {key: _socket(fd) for key, fd in zip(keys, descriptors, strict=True)}
 
 
-async def _run(descriptor: int) -> None:
+def _socket(descriptor: int) -> socket.socket:
+    return socket.socket(fileno=descriptor)
+
+
+async def _run(channel: int, control: socket.socket, started_by: int) -> None:
     loop = asyncio.get_running_loop()
-    process = WorkerProcess(loop, socket.socket(fileno=descriptor))
+    process = WorkerProcess(loop, _socket(channel), control, started_by)
     try:
         await process.ended
     finally:
@@ -101,11 +281,14 @@ async def _run(descriptor: int) -> None:
 
 
 def main() -> None:
-    descriptor = int(sys.argv[1])
+    channel, control = (int(text) for text in sys.argv[1:])
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    started_by = os.getuid()
     drop_privileges()
-    uvloop.run(_run(descriptor))
+    listening = _socket(control)
+    listening.listen(_MAX_VISITORS)  # only now: whoever connects sees who listened
+    uvloop.run(_run(channel, listening, started_by))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One worker process as the agent sees it: started, asked, and made sure to be gone."""
+"""One worker process as the agent sees it, its own child or another agent's: asked, let go, or ended."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from typing import Final
 import msgspec
 
 from userspace_proxy.dataplane.channel import Channel
-from userspace_proxy.dataplane.messages import Acknowledged, AgentMessage, Counters, WorkerMessage
+from userspace_proxy.dataplane.control_sockets import ControlSockets
+from userspace_proxy.dataplane.messages import AgentMessage, WorkerMessage
+from userspace_proxy.dataplane.peer_credentials import peer_of
+from userspace_proxy.dataplane.succession import End
 from userspace_proxy.errors import WorkerError
 
 logger = logging.getLogger(__name__)
@@ -35,27 +38,39 @@ def settle(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-def _execute(command: list[str], descriptor: int) -> subprocess.Popen[bytes]:
+def _execute(command: list[str], descriptors: list[int]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
-        pass_fds=[descriptor],
+        pass_fds=descriptors,
         start_new_session=True,
         cwd=_IMPORTED_FROM,  # where `python -m` looks first, as root: not wherever we were started
     )
 
 
-class WorkerChild:
-    """One worker process and the questions that it has not answered yet."""
+class WorkerLink:
+    """One worker process and the questions that it has not answered yet.
+
+    `pid` is 0 for a process in a pid namespace that cannot be seen from here; `popen` is there for a child.
+    `control_file` is removed once the process has ended.
+    """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, popen: subprocess.Popen[bytes], sock: socket.socket
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        *,
+        pid: int,
+        control_file: Path,
+        popen: subprocess.Popen[bytes] | None = None,
     ) -> None:
-        self.pid = popen.pid
+        self.pid = pid
         self._loop = loop
         self._popen = popen
+        self._pidfd = _open_pidfd(pid)
+        self._control_file = control_file
         self._sequence = itertools.count(1)
-        self._questions: dict[int, asyncio.Future[WorkerMessage]] = {}
+        self._questions: dict[int, asyncio.Future[tuple[WorkerMessage, list[int]]]] = {}
         self._died: asyncio.Future[None] = loop.create_future()
         self._woken: asyncio.Event | None = None
         self._encoder = msgspec.msgpack.Encoder()
@@ -63,27 +78,46 @@ class WorkerChild:
         self._channel = Channel(loop, sock, self._receive, self._closed)
 
     @classmethod
-    async def start(cls, loop: asyncio.AbstractEventLoop) -> WorkerChild:
+    async def start(cls, loop: asyncio.AbstractEventLoop, control_sockets: ControlSockets) -> WorkerLink:
         """Start a process, in a session of its own: Ctrl-C on a terminal reaches the agent alone."""
+        try:
+            control, control_file = control_sockets.bind()
+        except OSError as error:
+            raise WorkerError(f"a worker's socket cannot be made: {error}") from error
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        command = [sys.executable, "-m", "userspace_proxy.dataplane.worker_process", str(theirs.fileno())]
-        starting = loop.run_in_executor(None, _execute, command, theirs.fileno())
+        descriptors = [theirs.fileno(), control.fileno()]
+        module = "userspace_proxy.dataplane.worker_process"
+        command = [sys.executable, "-m", module, *map(str, descriptors)]
+        starting = loop.run_in_executor(None, _execute, command, descriptors)
+
+        def started(popen: subprocess.Popen[bytes]) -> WorkerLink:
+            return cls(loop, ours, pid=popen.pid, control_file=control_file, popen=popen)
+
         try:
             await asyncio.wait([starting])
         except asyncio.CancelledError:
             await asyncio.wait([starting])  # a process that starts all the same must be ended by somebody
             if starting.exception() is None:
-                await cls(loop, starting.result(), ours).end()
+                await started(starting.result()).end()
             raise
         finally:
             theirs.close()
+            control.close()
             if starting.exception() is not None:
                 ours.close()
+                control_file.unlink(missing_ok=True)
         try:
             popen = starting.result()
         except OSError as error:
             raise WorkerError(f"a worker process cannot be started: {error}") from error
-        return cls(loop, popen, ours)
+        return started(popen)
+
+    @classmethod
+    def connected(
+        cls, loop: asyncio.AbstractEventLoop, sock: socket.socket, control_file: Path
+    ) -> WorkerLink:
+        """To a worker that another agent started, through its control socket."""
+        return cls(loop, sock, pid=peer_of(sock)[0], control_file=control_file)
 
     @property
     def is_alive(self) -> bool:
@@ -91,12 +125,21 @@ class WorkerChild:
 
     async def request(
         self, message: Callable[..., AgentMessage], descriptors: Sequence[int] = ()
-    ) -> Acknowledged | Counters:
+    ) -> WorkerMessage:
         """Send `message(sequence=…)` and wait for its answer. Raises `WorkerError` if none will come."""
+        answer, unexpected = await self.fetch(message, descriptors)
+        for descriptor in unexpected:
+            os.close(descriptor)
+        return answer
+
+    async def fetch(
+        self, message: Callable[..., AgentMessage], descriptors: Sequence[int] = ()
+    ) -> tuple[WorkerMessage, list[int]]:
+        """The same, with the descriptors that come with the answer, which are the caller's to close."""
         if not self.is_alive:
             raise WorkerError(f"pid={self.pid} ended")
         sequence = next(self._sequence)
-        answer: asyncio.Future[WorkerMessage] = self._loop.create_future()
+        answer: asyncio.Future[tuple[WorkerMessage, list[int]]] = self._loop.create_future()
         self._questions[sequence] = answer
         self._channel.send(self._encoder.encode(message(sequence=sequence)), descriptors)
         try:
@@ -117,17 +160,38 @@ class WorkerChild:
         if self._died.done():
             raise WorkerError(f"pid={self.pid} ended")
 
+    async def gone(self) -> None:
+        """Wait until the process has ended, or has hung up at least."""
+        await asyncio.shield(self._died)
+
     def kill(self) -> None:
-        if self._popen.poll() is None:
-            self._popen.send_signal(signal.SIGKILL)
+        if self._pidfd is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    def leave(self) -> None:
+        """Hang up; the process goes on by itself, for as long as it was told."""
+        self._channel.close()
+        self._forget()
+        if self._popen is not None and self._popen.poll() is None:
+            self._popen.returncode = 0  # else Popen complains that nobody waits for it, which is meant so
 
     async def end(self) -> None:
         """Let the process end, make sure that it did, and reap it. Safe to repeat."""
-        self._channel.close()
-        if self._popen.poll() is not None:
-            return
+        if self.is_alive:
+            self._channel.send(self._encoder.encode(End(0)))
+            self._channel.close()
+        else:
+            self.kill()  # it hung up on us, and may be serving still
+        try:
+            if self._pidfd is not None:
+                await self._gone(self._pidfd)
+        finally:
+            self._forget()
+            self._control_file.unlink(missing_ok=True)
+
+    async def _gone(self, pidfd: int) -> None:
         gone: asyncio.Future[None] = self._loop.create_future()
-        pidfd = os.pidfd_open(self.pid)
         self._loop.add_reader(pidfd, settle, gone)
         try:
             with contextlib.suppress(TimeoutError):
@@ -138,21 +202,26 @@ class WorkerChild:
                 await gone
         finally:
             self._loop.remove_reader(pidfd)
-            os.close(pidfd)
-            self._popen.poll()
+            if self._popen is not None:
+                self._popen.poll()
+
+    def _forget(self) -> None:
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+            self._pidfd = None
 
     def _receive(self, payload: bytes, descriptors: list[int]) -> None:
-        for descriptor in descriptors:  # a worker has none to send
-            os.close(descriptor)
         try:
             message: WorkerMessage = self._decoder.decode(payload)
+            question = self._questions.get(message.sequence)
+            if question is not None and not question.done():
+                question.set_result((message, descriptors))
+                return
         except msgspec.DecodeError:
             logger.error("Worker speaks nonsense, it is ended: pid=%d", self.pid)
             self.kill()
-            return
-        question = self._questions.get(message.sequence)
-        if question is not None and not question.done():
-            question.set_result(message)
+        for descriptor in descriptors:
+            os.close(descriptor)
 
     def _closed(self) -> None:
         settle(self._died)
@@ -161,3 +230,11 @@ class WorkerChild:
         for question in self._questions.values():
             if not question.done():
                 question.set_exception(WorkerError(f"pid={self.pid} ended"))
+
+
+def _open_pidfd(pid: int) -> int | None:
+    """None if the process cannot be seen from here, or is gone."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        return None

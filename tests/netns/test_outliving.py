@@ -1,0 +1,201 @@
+"""Workers outlive their agent: it may crash, be stopped or be replaced, and no client notices."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.support.agent import Agent, userspace_proxy
+from tests.support.clients import (
+    ask,
+    connect,
+    expect_refusal,
+    received_to_the_end,
+    udp_client,
+    who_answers,
+    who_greets,
+)
+from tests.support.kernel_state import descriptors, rule_handles
+from tests.support.service_node import ServedService, ServiceNode
+from tests.support.waiting import wait_until
+
+EVERYBODY = {"web-1", "web-2", "web-3"}
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[ServiceNode]:
+    with ServiceNode(tmp_path) as node:
+        node.agent.start()
+        yield node
+
+
+def kill_the_agent(node: ServiceNode) -> None:
+    os.kill(node.agent.pid, signal.SIGKILL)
+    wait_until(lambda: node.agent.pid not in node.node.pids())
+
+
+def stop_the_agent(node: ServiceNode) -> None:
+    assert node.agent.stop() == 0
+
+
+def expect_service(node: ServiceNode, service: ServedService) -> None:
+    """New connections and new flows reach every endpoint."""
+    assert set(who_greets(node.client, service["greet"], 3)) == EVERYBODY
+    with ExitStack() as stack:
+        clients = [stack.enter_context(udp_client(node.client, service["name"])) for _ in range(3)]
+        assert set(who_answers(clients)) == EVERYBODY
+
+
+class Conversations:
+    """A TCP connection and a UDP flow through a Service, each with an endpoint of its own."""
+
+    def __init__(self, node: ServiceNode, service: ServedService) -> None:
+        self._digest = connect(node.client, service["digest"])
+        self._digest.sendall(b"first half, ")
+        self._name = udp_client(node.client, service["name"])
+        self._answers_as = who_answers([self._name])
+
+    def __enter__(self) -> Conversations:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._digest.close()
+        self._name.close()
+
+    def expect_to_go_on(self) -> None:
+        assert who_answers([self._name]) == self._answers_as
+
+    def expect_to_end_well(self) -> None:
+        self.expect_to_go_on()
+        self._digest.sendall(b"second half")
+        self._digest.shutdown(socket.SHUT_WR)
+        assert received_to_the_end(self._digest)
+
+
+@pytest.mark.parametrize("leave", [kill_the_agent, stop_the_agent])
+def test_without_an_agent_everything_goes_on_and_the_next_one_adopts_it(
+    node: ServiceNode, leave: object
+) -> None:
+    assert callable(leave)
+    service = node.serve("greet", "name", "digest")
+    refused = node.serve("greet", "name", endpoints=[])
+    rules, handles, ports = node.rules(), rule_handles(node.node), port_of_each(node, service)
+    with Conversations(node, service) as conversations:
+        serving = serving_workers(node)
+        held = [descriptors(pid) for pid in serving]
+        for _ in range(2):
+            leave(node)
+            expect_service(node, service)
+            conversations.expect_to_go_on()
+            expect_refusal(node.client, refused["greet"], refused["name"])
+            channel = 1
+            held = [descriptors(pid) + channel for pid in serving]
+            node.agent.start()
+            assert serving_workers(node) == serving
+            assert [descriptors(pid) for pid in serving] == held
+            assert node.agent.lines_with("adopted", f"workers={len(serving)}")
+        expect_service(node, service)
+        conversations.expect_to_end_well()
+    assert (node.rules(), rule_handles(node.node), port_of_each(node, service)) == (rules, handles, ports)
+    assert len(node.agent.worker_pids) == len(serving) + 1  # and one spare
+
+
+def serving_workers(node: ServiceNode) -> list[int]:
+    listing = node.node.run("ss", "-Htulnp").stdout
+    return [pid for pid in node.agent.worker_pids if f"pid={pid}," in listing]
+
+
+def port_of_each(node: ServiceNode, service: ServedService) -> list[int]:
+    return [node.proxy_port(service, name) for name in service.port_names]
+
+
+def test_affinity_survives(node: ServiceNode) -> None:
+    service = node.serve("greet", affinity_seconds=600)
+    [home] = who_greets(node.client, service["greet"])
+    kill_the_agent(node)
+    node.agent.start()
+    assert set(who_greets(node.client, service["greet"], 6)) == {home}
+
+
+def test_what_changed_meanwhile_takes_effect(node: ServiceNode) -> None:
+    gone, kept = node.serve("greet"), node.serve("greet", "name")
+    kill_the_agent(node)
+    node.forget(gone)
+    node.set_endpoints(kept, node.endpoint_addresses[:1])
+    node.agent.start()
+    wait_until(lambda: set(who_greets(node.client, kept["greet"], 3)) == {"web-1"})
+    wait_until(lambda: not node.rules_of(gone))
+    wait_until(lambda: len(node.node.run("ss", "-Htuln").stdout.splitlines()) == 2)
+
+
+def test_an_adopted_worker_that_dies_is_replaced(node: ServiceNode) -> None:
+    service = node.serve("greet", "name")
+    kill_the_agent(node)
+    node.agent.start()
+    for pid in serving_workers(node):
+        os.kill(pid, signal.SIGKILL)
+    expect_service(node, service)
+    assert len(node.agent.lines_with("Worker lost")) == 2
+
+
+def test_workers_for_which_nobody_comes_end(tmp_path: Path) -> None:
+    with ServiceNode(tmp_path, "--orphan-seconds", "1") as node:
+        node.agent.start()
+        service = node.serve("greet", "name")
+        kill_the_agent(node)
+        expect_service(node, service)
+        wait_until(lambda: node.node.pids() == [], 5)
+        expect_refusal(node.client, service["greet"], service["name"])
+
+
+def test_another_agent_takes_over(node: ServiceNode, tmp_path: Path) -> None:
+    service = node.serve("greet", "name", "digest")
+    serving = serving_workers(node)
+    second = Agent(node.node, tmp_path / "second.log", *node.agent.flags)
+    with Conversations(node, service) as conversations:
+        second.start()
+        wait_until(lambda: not node.agent.is_running)
+        assert node.agent.exit_status == 0
+        assert "Took over" in second.log
+        assert "hands over" in node.agent.log
+        expect_service(node, service)
+        conversations.expect_to_end_well()
+    assert serving_workers(node) == serving
+
+
+@pytest.mark.parametrize(
+    "wrong", [("--bind-address", "203.0.113.9"), ("--state-directory", "/proc"), ("--no-take-over",)]
+)
+def test_an_agent_that_cannot_start_leaves_everything_as_it_is(
+    node: ServiceNode, wrong: tuple[str, ...]
+) -> None:
+    service = node.serve("greet", "name", "digest")
+    rules, workers = node.rules(), node.agent.worker_pids
+    with Conversations(node, service) as conversations:
+        completed = userspace_proxy(node.node, "run", *node.agent.flags, *wrong)
+        assert completed.returncode == 1, completed.stderr
+        expect_service(node, service)
+        conversations.expect_to_end_well()
+    assert node.agent.is_running
+    assert node.rules() == rules
+    assert node.agent.worker_pids == workers
+
+
+def test_cleanup_ends_orphans_at_once(node: ServiceNode) -> None:
+    service = node.serve("greet", "digest")
+    with connect(node.client, service["digest"]) as client:
+        client.sendall(b"?")
+        kill_the_agent(node)
+        completed = userspace_proxy(node.node, "cleanup")
+        assert completed.returncode == 0, completed.stderr
+        assert "ended workers without an agent: 2" in completed.stdout
+        assert node.node.pids() == []
+        with pytest.raises(ConnectionResetError):
+            ask(client)
+    assert not list(Path("/run/userspace-proxy").rglob("*"))
