@@ -88,22 +88,35 @@ def test_without_an_agent_everything_goes_on_and_the_next_one_adopts_it(
     rules, handles, ports = node.rules(), rule_handles(node.node), port_of_each(node, service)
     with Conversations(node, service) as conversations:
         serving = serving_workers(node)
-        held = [descriptors(pid) for pid in serving]
         for _ in range(2):
             leave(node)
             expect_service(node, service)
             conversations.expect_to_go_on()
             expect_refusal(node.client, refused["greet"], refused["name"])
-            channel = 1
-            held = [descriptors(pid) + channel for pid in serving]
             node.agent.start()
             assert serving_workers(node) == serving
-            assert [descriptors(pid) for pid in serving] == held
             assert node.agent.lines_with("adopted", f"workers={len(serving)}")
         expect_service(node, service)
         conversations.expect_to_end_well()
     assert (node.rules(), rule_handles(node.node), port_of_each(node, service)) == (rules, handles, ports)
     assert len(node.agent.worker_pids) == len(serving) + 1  # and one spare
+
+
+def test_restarts_leave_nothing_open(node: ServiceNode) -> None:
+    node.serve("greet", "name")
+    workers = serving_workers(node)
+    held = [descriptors(pid) for pid in [node.agent.pid, *workers]]
+    for leave in (kill_the_agent, stop_the_agent, kill_the_agent):
+        leave(node)
+        node.agent.start()
+    wait_until(lambda: [descriptors(pid) for pid in [node.agent.pid, *workers]] == held)
+    assert len(node.agent.worker_pids) == 3
+    assert len(list(state_folder(node).iterdir())) == 3
+
+
+def state_folder(node: ServiceNode) -> Path:
+    inode = node.node.call(lambda: Path("/proc/thread-self/ns/net").stat().st_ino)
+    return Path("/run/userspace-proxy") / str(inode)
 
 
 def serving_workers(node: ServiceNode) -> list[int]:
@@ -198,4 +211,4 @@ def test_cleanup_ends_orphans_at_once(node: ServiceNode) -> None:
         assert node.node.pids() == []
         with pytest.raises(ConnectionResetError):
             ask(client)
-    assert not list(Path("/run/userspace-proxy").rglob("*"))
+    assert not state_folder(node).exists()

@@ -61,16 +61,23 @@ class WorkerProcess:
     """Joins a `Worker` to its agents: what a message orders is done at once and answered in order.
 
     `agent` is connected to the agent that started it. `control` listens for the agents after that one; who
-    connects must be user 0 or `started_by`.
+    connects must be user 0 or `started_by`. `pid_namespace` is the inode of the one that this process is in.
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, agent: socket.socket, control: socket.socket, started_by: int
+        self,
+        loop: asyncio.AbstractEventLoop,
+        agent: socket.socket,
+        control: socket.socket,
+        *,
+        started_by: int,
+        pid_namespace: int,
     ) -> None:
         self.ended: asyncio.Future[None] = loop.create_future()
         self._loop = loop
         self._control = control
         self._admitted = {0, started_by}
+        self._pid_namespace = pid_namespace
         self._reserve = DescriptorReserve()
         self._holdings = WorkerHoldings()
         self._worker: Worker | None = None
@@ -176,8 +183,7 @@ class WorkerProcess:
 
     def _introduction(self, sequence: int) -> Introduction:
         build, pool_size = ("", 0) if self._start is None else (self._start.build, self._start.pool_size)
-        pid_namespace = Path("/proc/self/ns/pid").stat().st_ino
-        return Introduction(sequence, build, pool_size, pid_namespace, self._is_draining)
+        return Introduction(sequence, build, pool_size, self._pid_namespace, self._is_draining)
 
     def _start_as(self, message: Start) -> None:
         self._start = message
@@ -271,9 +277,14 @@ def _socket(descriptor: int) -> socket.socket:
     return socket.socket(fileno=descriptor)
 
 
-async def _run(channel: int, control: socket.socket, started_by: int) -> None:
-    loop = asyncio.get_running_loop()
-    process = WorkerProcess(loop, _socket(channel), control, started_by)
+async def _run(channel: int, control: socket.socket, started_by: int, pid_namespace: int) -> None:
+    process = WorkerProcess(
+        asyncio.get_running_loop(),
+        _socket(channel),
+        control,
+        started_by=started_by,
+        pid_namespace=pid_namespace,
+    )
     try:
         await process.ended
     finally:
@@ -285,10 +296,11 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     started_by = os.getuid()
+    pid_namespace = Path("/proc/self/ns/pid").stat().st_ino  # what is ours in /proc is root's in a moment
     drop_privileges()
     listening = _socket(control)
     listening.listen(_MAX_VISITORS)  # only now: whoever connects sees who listened
-    uvloop.run(_run(channel, listening, started_by))
+    uvloop.run(_run(channel, listening, started_by, pid_namespace))
 
 
 if __name__ == "__main__":
