@@ -34,6 +34,13 @@ def test_names_are_written_as_kube_proxy_writes_them_and_keys_differ_by_protocol
     unnamed = ServicePortName(WEB, "", Protocol.UDP, IPFamily.IPV6)
     assert (str(named), named.key) == ("default/web:http", "default/web:http TCP IPv4")
     assert (str(unnamed), unnamed.key) == ("default/web", "default/web UDP IPv6")
+    assert [ServicePortName.from_key(name.key) for name in (named, unnamed)] == [named, unnamed]
+
+
+@pytest.mark.parametrize("key", ["", "default/web", "web TCP IPv4", "default/web SCTP IPv4", "a/b TCP IPv5"])
+def test_what_is_no_key_is_refused(key: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        ServicePortName.from_key(key)
 
 
 @pytest.mark.parametrize(
