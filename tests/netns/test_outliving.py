@@ -111,12 +111,7 @@ def test_restarts_leave_nothing_open(node: ServiceNode) -> None:
         node.agent.start()
     wait_until(lambda: [descriptors(pid) for pid in [node.agent.pid, *workers]] == held)
     assert len(node.agent.worker_pids) == 3
-    assert len(list(state_folder(node).iterdir())) == 3
-
-
-def state_folder(node: ServiceNode) -> Path:
-    inode = node.node.call(lambda: Path("/proc/thread-self/ns/net").stat().st_ino)
-    return Path("/run/userspace-proxy") / str(inode)
+    assert len(list(node.state_folder.iterdir())) == 3
 
 
 def serving_workers(node: ServiceNode) -> list[int]:
@@ -211,4 +206,4 @@ def test_cleanup_ends_orphans_at_once(node: ServiceNode) -> None:
         assert node.node.pids() == []
         with pytest.raises(ConnectionResetError):
             ask(client)
-    assert not state_folder(node).exists()
+    assert not node.state_folder.exists()

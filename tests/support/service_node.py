@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ DEFAULT_BACKEND = os.environ.get("USERSPACE_PROXY_TEST_BACKEND", "")
 class ServiceNode:
     """A node that serves what `objects` hold: those of `cluster`, or a directory of manifests in `folder`.
 
-    `flags` go to the agent. `endpoints` pods run all servers.
+    `flags` go to the agent. `endpoints` pods run all servers. `state_folder` is where the workers are found.
     """
 
     def __init__(
@@ -79,6 +80,8 @@ class ServiceNode:
         self.node = self.network.node
         if DEFAULT_BACKEND and "--iptables-backend" not in flags:
             flags = ("--iptables-backend", DEFAULT_BACKEND, *flags)
+        inode = self.node.call(lambda: Path("/proc/thread-self/ns/net").stat().st_ino)
+        self.state_folder = Path("/run/userspace-proxy") / str(inode)
         self._variant = "legacy" if {"legacy", "python-iptables"} & {*flags} else "nft"
         self.objects = ManifestDirectory(folder / "manifests") if cluster is None else cluster
         self._numbers = iter(range(10, 255))
@@ -109,6 +112,7 @@ class ServiceNode:
 
     def close(self) -> None:
         self.network.close()
+        shutil.rmtree(self.state_folder, ignore_errors=True)
         _LEGACY_LOCK.unlink(missing_ok=True)
 
     @property
