@@ -16,6 +16,7 @@ _PROGRAMS: Final = {
     "iperf3": ("iperf3", "--version"),
     "iptables": ("iptables", "--version"),
 }
+_KUBE_PROXY: Final = "KUBE_PROXY"  # names a binary, if there is one
 _LIBRARIES: Final = ("uvloop", "msgspec")
 
 
@@ -26,9 +27,14 @@ def describe() -> dict[str, str]:
         "kernel": platform.release(),
         "commit": _commit(),
         "Python": platform.python_version(),
-        **{name: _version_of(*command) for name, command in _PROGRAMS.items()},
+        **{name: _version_of(*command) for name, command in _programs().items()},
         **{name: _library_version(name) for name in _LIBRARIES},
     }
+
+
+def _programs() -> dict[str, tuple[str, ...]]:
+    kube_proxy = os.environ.get(_KUBE_PROXY)
+    return {**_PROGRAMS, "kube-proxy": (kube_proxy, "--version")} if kube_proxy else dict(_PROGRAMS)
 
 
 def _cpu_model() -> str:

@@ -3,59 +3,16 @@
 from __future__ import annotations
 
 import resource
-import subprocess
 import sys
-from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import ClassVar, Final
 
-from benchmarks.processes import family
-from benchmarks.testbed import SERVICE_ADDRESS, SERVICE_PORTS, ServicePort, Testbed, service_manifests
+from benchmarks.kube_proxy import KubeProxy
+from benchmarks.peer import Peer
+from benchmarks.testbed import Testbed, service_manifests
 
 _STREAM_MODULE: Final = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
 REPOSITORY: Final = Path(__file__).parents[1]
-
-
-class Peer(ABC):
-    """A proxy on a testbed of its own. `start` returns once the Service answers; the testbed ends it."""
-
-    name: ClassVar[str]
-    title: ClassVar[str]
-    carries_udp: ClassVar[bool] = True
-    programs: ClassVar[dict[str, str]] = {}
-    """The programs that it needs, each with the Debian package that has it."""
-
-    def __init__(self, testbed: Testbed) -> None:
-        self.testbed = testbed
-        self.process: subprocess.Popen[str] | None = None
-
-    def start(self) -> None:
-        """Start it and return once the Service answers. Raises StartupError where it does not."""
-        self.launch()
-        self.testbed.await_service(self.process)
-
-    @abstractmethod
-    def launch(self) -> None:
-        """Start the program, if there is one, and have the Service's traffic led to it."""
-
-    def processes(self) -> list[int]:
-        """Every process that it consists of; none for the kernel's own."""
-        return [] if self.process is None else family(self.process.pid)
-
-    def ports(self) -> list[ServicePort]:
-        """The Service's ports that it can carry."""
-        return [port for port in SERVICE_PORTS if self.carries_udp or port.protocol == "TCP"]
-
-    def capture(self) -> None:
-        """REDIRECT the Service's ports to `proxy_port`, which is how our own rules and kube-proxy's do it."""
-        for port in self.ports():
-            self._append("PREROUTING", port, f"-j REDIRECT --to-ports {port.proxy_port}")
-        # Ours sets this by itself. Without, clients that close first use up the node's ports to an endpoint.
-        self.testbed.node.sysctl("net.ipv4.tcp_tw_reuse", "1")
-
-    def _append(self, chain: str, port: ServicePort, action: str) -> None:
-        match = f"-d {SERVICE_ADDRESS} -p {port.protocol.lower()} --dport {port.port}"
-        self.testbed.node.run("iptables", "-w", "-t", "nat", "-A", chain, *match.split(), *action.split())
 
 
 class Ours(Peer):
@@ -155,7 +112,7 @@ class Kernel(Peer):
     def launch(self) -> None:
         for port in self.ports():
             endpoint = f"{self.testbed.endpoint.address}:{port.endpoint_port}"
-            self._append("PREROUTING", port, f"-j DNAT --to-destination {endpoint}")
+            self.append_rule("PREROUTING", port, f"-j DNAT --to-destination {endpoint}")
 
 
 class AsyncioStreams(Peer):
@@ -174,7 +131,7 @@ class AsyncioStreams(Peer):
 
 
 PEERS: Final[dict[str, type[Peer]]] = {
-    peer.name: peer for peer in (Ours, Kernel, Nginx, HAProxy, AsyncioStreams)
+    peer.name: peer for peer in (Ours, Kernel, KubeProxy, Nginx, HAProxy, AsyncioStreams)
 }
 
 

@@ -13,8 +13,12 @@ from benchmarks.works import Metric, Work
 
 def row_title(work: Work, metric: Metric, *, is_first: bool) -> str:
     """What a row is about; the rows of a work after the first say only how they differ."""
-    what = ", ".join(text for text in (metric.title, metric.unit) if text)
-    return f"{work.title}: {what}" if is_first else f"… {what}"
+    return f"{work.title}: {column_title(metric)}" if is_first else f"… {column_title(metric)}"
+
+
+def column_title(metric: Metric) -> str:
+    """What the figure is, and its unit."""
+    return ", ".join(text for text in (metric.title, metric.unit) if text)
 
 
 def figures_table(samples: Samples, works: Sequence[Work], peers: Sequence[tuple[str, str]]) -> str:
@@ -43,7 +47,7 @@ def ratios_table(
 
 
 def targets_table(samples: Samples, works: Sequence[Work]) -> str:
-    """Which targets are met; those about peers that did not take part are left out."""
+    """Which targets are met, those about peers that took part; "" if there are none."""
     rows = []
     for work in works:
         for target in (target for target in TARGETS if target.work == work.name):
@@ -52,12 +56,12 @@ def targets_table(samples: Samples, works: Sequence[Work]) -> str:
                 [metric] = [metric for metric in work.metrics if metric.key == target.metric]
                 title = row_title(work, metric, is_first=True)
                 rows.append([title, target.text, cell(ratio), "yes" if target.is_met(ratio) else "no"])
-    return markdown(["ours", "target", "ratio", "met"], rows)
+    return markdown(["ours", "target", "ratio", "met"], rows) if rows else ""
 
 
 def study_table(study: Study, steps: Sequence[Step]) -> str:
     """A row for each step, a column for each metric."""
-    header = [study.x, *(", ".join(filter(None, (metric.title, metric.unit))) for metric in study.metrics)]
+    header = [study.x, *(column_title(metric) for metric in study.metrics)]
     several = len({step.series for step in steps}) > 1
     rows = [
         [
@@ -83,7 +87,7 @@ def limits_table(studies: Mapping[str, Sequence[Step]]) -> str:
         judged = limit.judge(studies.get(limit.study, ()))
         if judged is not None:
             study = STUDIES[limit.study]
-            titles = {metric.key: f"{metric.title or metric.unit}, {metric.unit}" for metric in study.metrics}
+            titles = {metric.key: column_title(metric) for metric in study.metrics}
             bound = f"≤ {limit.bound:g}"
             if limit.of:
                 bound += f" of {'the first' if limit.of == limit.metric else titles[limit.of]}"

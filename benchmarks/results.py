@@ -18,7 +18,8 @@ from benchmarks.works import WORKS
 
 @dataclass(slots=True)
 class Results:
-    """`peers` took part, `failures` say what came to nothing and why."""
+    """`peers` took part, `skipped` say who did not and why, `failures` what came to
+    nothing."""
 
     date: str
     rounds: int
@@ -28,6 +29,7 @@ class Results:
     samples: Samples = field(default_factory=Samples)
     studies: dict[str, list[Step]] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
 
     def as_json(self) -> str:
         """All of it."""
@@ -50,15 +52,17 @@ class Results:
                     f"## {PEERS[OURS].title} divided by the others",
                     "Within rounds.",
                     ratios_table(self.samples, works, OURS, others),
-                    "## Targets",
-                    targets_table(self.samples, works),
                 ]
+                if targets := targets_table(self.samples, works):
+                    parts += ["## Targets", targets]
         for name, steps in self.studies.items():
             parts += [f"## {STUDIES[name].title}", study_table(STUDIES[name], steps)]
         if limits := limits_table(self.studies):
             parts += ["## Limits", limits]
         parts += [f"![{Path(picture).stem}]({picture})" for picture in pictures or ()]
         parts += ["## The machine", markdown(["", ""], [[key, value] for key, value in self.machine.items()])]
+        if self.skipped:
+            parts += ["## Who did not take part", "\n".join(f"- {reason}" for reason in self.skipped)]
         if self.failures:
             parts += ["## What came to nothing", "\n".join(f"- {failure}" for failure in self.failures)]
         return "\n\n".join(parts) + "\n"

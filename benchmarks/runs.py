@@ -12,7 +12,8 @@ from types import TracebackType
 from typing import Final, Self
 
 from benchmarks.generators import MeasurementError, compile_load
-from benchmarks.peers import PEERS, Peer
+from benchmarks.peer import Peer
+from benchmarks.peers import PEERS
 from benchmarks.samples import Samples
 from benchmarks.tables import number
 from benchmarks.testbed import Testbed, share_cores

@@ -14,10 +14,11 @@ from benchmarks.results import Results
 from benchmarks.runs import PeerSet, Progress, alternate, require_programs
 from benchmarks.studies import STUDIES, Pace, Study
 from benchmarks.works import WORKS
+from userspace_proxy.errors import StartupError
 
 _CHOICES = (*WORKS, *STUDIES)
 _QUICK_ROUNDS, _QUICK_SECONDS = 2, 1
-_NOT_QUICK = ("bulk-1-down", "bulk-8-down", "soak", "endpoints", "clients")
+_NOT_QUICK = ("bulk-1-down", "bulk-8-down", "soak", "closes", "endpoints", "clients")
 """What a quick run leaves out unless it is asked for."""
 
 
@@ -35,8 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="PEER",
         choices=PEERS,
-        default=list(PEERS),
-        help=f"of {', '.join(PEERS)}",
+        help=f"of {', '.join(PEERS)} (default: all that are available)",
     )
     parser.add_argument("--rounds", type=int, default=5, help="how often each peer does each work")
     parser.add_argument("--seconds", type=int, default=5, help="how long it takes over it")
@@ -44,11 +44,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", type=Path, default=REPOSITORY / "benchmarks" / "results", help="the folder for results"
     )
+    parser.add_argument("--name", help="what the results' files are called (default: the date)")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure, write the results, print them."""
-    require_programs(arguments.peers)
+    progress = Progress()
+    peers, skipped = _choose_peers(arguments.peers)
+    for reason in skipped:
+        progress.say(f"skipping {reason}")
+    require_programs(peers)
     plots.require_matplotlib()
     began = datetime.now().astimezone()
     is_quick = arguments.quick
@@ -57,24 +62,33 @@ def run(arguments: argparse.Namespace) -> int:
         date=f"{began:%Y-%m-%d %H:%M %Z}",
         rounds=_QUICK_ROUNDS if is_quick else arguments.rounds,
         seconds=_QUICK_SECONDS if is_quick else arguments.seconds,
-        peers=arguments.peers,
+        peers=peers,
         machine=machine.describe(),
+        skipped=skipped,
     )
-    progress = Progress()
     _measure_works([name for name in names if name in WORKS], results, progress)
     pace = Pace(
         seconds=results.seconds,
         is_quick=is_quick,
         max_descriptors=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
-        peers=tuple(arguments.peers),
+        peers=tuple(peers),
     )
     for name in names:
         if name in STUDIES:
             _measure_study(STUDIES[name], pace, results, progress)
-    page = results.write(arguments.output.resolve(), f"{began:%Y-%m-%d-%H%M}")
+    page = results.write(arguments.output.resolve(), arguments.name or f"{began:%Y-%m-%d-%H%M}")
     print("\n" + results.as_markdown())
     print(f"written to {page.parent}: {page.stem}.md, .json, -*.svg")
     return 0
+
+
+def _choose_peers(wanted: list[str] | None) -> tuple[list[str], list[str]]:
+    """Who takes part, and who does not and why. Raises StartupError for one that was asked for and cannot."""
+    reasons = {name: reason for name in wanted or PEERS if (reason := PEERS[name].unavailable())}
+    skipped = [f"{name}: {reason}" for name, reason in reasons.items()]
+    if wanted and skipped:
+        raise StartupError("; ".join(skipped))
+    return [name for name in wanted or PEERS if name not in reasons], skipped
 
 
 def _measure_works(names: list[str], results: Results, progress: Progress) -> None:

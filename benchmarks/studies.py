@@ -11,15 +11,18 @@ from typing import Final
 
 from benchmarks import generators
 from benchmarks.large_cluster import LIVE_SERVICES, LargeCluster
-from benchmarks.peers import PEERS, Ours, Peer
+from benchmarks.peer import Peer
+from benchmarks.peers import PEERS, Ours
 from benchmarks.processes import cpu_seconds, descriptors, resident_bytes
 from benchmarks.runs import PeerSet
-from benchmarks.testbed import CLIENT_SOURCES, ECHO, SERVICE_ADDRESS, wait_until
+from benchmarks.testbed import CLIENT_SOURCES, DNS, ECHO, SERVICE_ADDRESS, ServicePort, wait_until
 from benchmarks.works import CLIENTS, HTTP_URL, Cost, Figures, Metric
 
 _MIB: Final = 1 << 20
 _RESERVED_DESCRIPTORS: Final = 2000
 _SETTLE_SECONDS: Final = 10.0
+_FLOWS_END_SECONDS: Final = 3.0
+"""After it the flows of DNS queries have ended."""
 _IDLE_CYCLES: Final = 4
 _IDLE_SECONDS: Final = 30.0
 """As often as the agent reads all rules back."""
@@ -124,6 +127,31 @@ def _soak(ready: PeerSet, pace: Pace) -> Iterator[Step]:
         yield Step("ours", number, figures)
 
 
+def _without_end(mode: str, port: ServicePort) -> Callable[[PeerSet, Pace], Iterator[Step]]:
+    """A minute of what takes a port of the node, and for UDP a descriptor, each time."""
+
+    def measure(ready: PeerSet, pace: Pace) -> Iterator[Step]:
+        seconds = 2 if pace.is_quick else 60
+        ours = Ours(ready.testbed(mode))
+        ours.start()
+        pids = ours.processes()
+        before, memory = descriptors(pids), resident_bytes(pids)
+        exchanges = ours.testbed.exchange_load(mode, port, seconds, CLIENTS)
+        time.sleep(_FLOWS_END_SECONDS)
+        figures = {
+            "done": exchanges.done,
+            "rate": exchanges.done / exchanges.seconds,
+            "p99": exchanges.p99_us,
+            "failed": exchanges.failed + exchanges.lost,
+            "leaked": descriptors(pids) - before,
+            "before": memory / _MIB,
+            "memory": resident_bytes(pids) / _MIB,
+        }
+        yield Step("ours", seconds, figures)
+
+    return measure
+
+
 def _workers(ready: PeerSet, pace: Pace) -> Iterator[Step]:
     everywhere = f"{ready.cores.proxy},{ready.cores.load}"
     for series, cores in (("one core", ready.cores.proxy), ("all cores", everywhere)):
@@ -204,6 +232,15 @@ def _connections(ready: PeerSet, pace: Pace) -> Iterator[Step]:
         peer.testbed.close()
 
 
+_WITHOUT_END: Final = (
+    Metric("done", "done", "", True),
+    Metric("rate", "", "/s", True),
+    Metric("p99", "p99", "µs", False),
+    Metric("failed", "failed", "", False),
+    Metric("leaked", "descriptors that stay", "", False),
+    Metric("before", "memory before", "MiB", False),
+    Metric("memory", "after", "MiB", False),
+)
 _CPU: Final = Metric("cpu", "CPU", "µs per connection", False)
 
 STUDIES: Final[dict[str, Study]] = {
@@ -236,6 +273,20 @@ STUDIES: Final[dict[str, Study]] = {
                 Metric("descriptors", "descriptors", "", False),
             ),
             _soak,
+        ),
+        Study(
+            "queries",
+            "UDP, a fresh source port per query, for a minute",
+            "seconds",
+            _WITHOUT_END,
+            _without_end("udp-fresh", DNS),
+        ),
+        Study(
+            "closes",
+            "Clients that close first, for a minute: more connections than there are ports to the endpoint",
+            "seconds",
+            _WITHOUT_END,
+            _without_end("connections", ECHO),
         ),
         Study(
             "workers",

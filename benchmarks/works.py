@@ -8,7 +8,7 @@ from typing import Final
 
 from benchmarks import generators
 from benchmarks.generators import Exchanges
-from benchmarks.peers import Peer
+from benchmarks.peer import Peer
 from benchmarks.processes import cpu_seconds, descriptors
 from benchmarks.testbed import BULK, DNS, ECHO, ECHO_UDP, SERVICE_ADDRESS
 

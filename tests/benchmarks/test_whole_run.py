@@ -75,3 +75,10 @@ def test_a_wrong_argument_is_refused_before_anything_is_built(arguments: list[st
     completed = benchmarks(*arguments)
     assert completed.returncode == 2
     assert "usage: python -m benchmarks" in completed.stderr
+
+
+def test_a_peer_that_is_not_available_is_named_and_asked_for_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KUBE_PROXY", raising=False)
+    completed = benchmarks("--peers", "kube-proxy")
+    assert completed.returncode == 1
+    assert "KUBE_PROXY names no binary" in completed.stderr
