@@ -20,6 +20,7 @@ from userspace_proxy.core.connect_attempts import (
     Decision,
     Verdict,
 )
+from userspace_proxy.core.ejection import FAILURES_TO_EJECT
 from userspace_proxy.core.endpoint import Endpoint
 from userspace_proxy.core.load_balancer import LoadBalancer
 from userspace_proxy.core.service_port import Port, TrafficPolicy
@@ -54,6 +55,12 @@ class Player:
         self.tried: list[tuple[float, Endpoint]] = []
         self.schedule = ConnectAttempts(self.balancer, CLUSTER, CLIENT, self.now)
         self.answered_by: Endpoint | None = None
+        self.outcome = self.carry_out(self.schedule.begin(self.now))
+
+    def connect_again(self) -> None:
+        """The next client comes."""
+        self.pending.clear()
+        self.schedule = ConnectAttempts(self.balancer, CLUSTER, CLIENT, self.now)
         self.outcome = self.carry_out(self.schedule.begin(self.now))
 
     def carry_out(self, decision: Decision) -> Verdict | None:
@@ -283,3 +290,50 @@ def test_it_always_ends_in_time_and_each_usable_endpoint_was_tried(
     assert player.outcome is Verdict.GIVE_UP
     assert player.now <= LIMIT_SECONDS
     assert {tried for _, tried in player.tried} == {endpoint(number) for number in range(usable)}
+
+
+def eject_by_refusal(player: Player, refusing: int) -> None:
+    for _ in range(FAILURES_TO_EJECT):
+        player.balancer.failed(CLIENT, endpoint(refusing), player.now)
+
+
+def test_endpoints_that_refuse_connections_one_after_the_other_are_tried_no_more() -> None:
+    player = Player(3, refusing=[0], answering=[1, 2])
+    for _ in range(9):
+        player.connect_again()
+    assert [tried for _, tried in player.tried].count(endpoint(0)) == FAILURES_TO_EJECT
+
+
+def test_an_endpoint_that_is_silent_while_another_answers_has_failed() -> None:
+    player = Player(2, answering=[1])
+    while not player.balancer.left_out:
+        player.connect_again()
+        if player.outcome is Verdict.WAIT:
+            player.wait()
+        assert player.answered_by == endpoint(1)
+        assert player.now < 0.25 * FAILURES_TO_EJECT + 0.1
+    assert player.balancer.left_out == {endpoint(0)}
+
+
+def test_where_nobody_answers_nobody_has_failed() -> None:
+    player = Player(4)
+    player.wait_for_the_end()
+    assert not player.balancer.ejections.suspects
+
+
+def test_who_had_no_time_to_answer_has_not_failed() -> None:
+    """Both are silent at first; then the one that was tried earlier answers."""
+    player = Player(2)
+    player.wait()
+    first, second = player.pending
+    player.schedule.succeeded(first, player.now + 0.01)
+    assert not player.balancer.ejections.suspects
+    assert first != second
+
+
+def test_a_success_of_the_last_resort_ends_its_ejection() -> None:
+    player = Player(2, refusing=[1], answering=[0])
+    eject_by_refusal(player, 0)
+    player.connect_again()
+    assert player.answered_by == endpoint(0)
+    assert not player.balancer.left_out

@@ -5,7 +5,9 @@ from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from userspace_proxy.core.ejection import FAILURES_TO_EJECT, FIRST_SECONDS, Ejections, most_left_out
 from userspace_proxy.core.endpoint import Endpoint
 from userspace_proxy.core.load_balancer import ClientAffinity, LoadBalancer, RoundRobin
 from userspace_proxy.core.service_port import Port, TrafficPolicy
@@ -75,14 +77,14 @@ def test_the_turn_survives_a_change(before: set[int], after: set[int], served: i
     """Those that stay are served in the order in which they would have been; new ones follow them."""
     old = [endpoint for number in before for endpoint in endpoints(1, first=number)]
     new = [endpoint for number in after for endpoint in endpoints(1, first=number)]
-    changed, unchanged = RoundRobin(Random(7)), RoundRobin(Random(7))
+    changed, unchanged = RoundRobin(Random(7), Ejections()), RoundRobin(Random(7), Ejections())
     for turn in (changed, unchanged):
         turn.update(old)
         for _ in range(served):
-            turn.pick()
+            turn.pick((), 0)
     changed.update(random.sample(new, len(new)))
-    expected = [endpoint for _ in old if (endpoint := unchanged.pick()) in new]
-    order = [changed.pick() for _ in new]
+    expected = [endpoint for _ in old if (endpoint := unchanged.pick((), 0)) in new]
+    order = [changed.pick((), 0) for _ in new]
     assert order[: len(expected)] == expected
     assert set(order) == set(new)
 
@@ -205,3 +207,216 @@ def test_expired_clients_run_out_as_others_come() -> None:
     for number in range(50):
         affinity.remember(f"new {number}", one, TIMEOUT)
     assert len(affinity) == 50
+
+
+CLIENT = "10.2.0.1"
+
+
+def eject(made: LoadBalancer, *dead: Endpoint, now: float = 0.0) -> None:
+    for endpoint in dead:
+        for _ in range(FAILURES_TO_EJECT):
+            made.failed(CLIENT, endpoint, now)
+
+
+def test_an_ejected_endpoint_loses_its_turn_and_the_rest_stay_strictly_in_turn() -> None:
+    dead, *alive = endpoints(5)
+    made = balancer(dead, *alive)
+    eject(made, dead)
+    served = picks(made, 40)
+    assert set(served) == {*alive}
+    assert all(served[index] == served[index + 4] for index in range(36))
+
+
+def test_one_connection_probes_at_its_turn_and_the_others_go_elsewhere() -> None:
+    dead, *alive = endpoints(3)
+    made = balancer(dead, *alive)
+    eject(made, dead)
+    for now in (FIRST_SECONDS, 2 * FIRST_SECONDS):
+        assert picks(made, 30, now=now).count(dead) == 1
+
+
+def test_a_probe_that_succeeds_gives_the_endpoint_its_turn_back() -> None:
+    dead, *alive = endpoints(3)
+    made = balancer(dead, *alive)
+    eject(made, dead)
+    assert dead in picks(made, 3, now=FIRST_SECONDS)
+    made.succeeded(dead)
+    assert picks(made, 30, now=FIRST_SECONDS).count(dead) == 10
+
+
+def test_where_all_others_were_tried_those_left_out_are_tried_too_one_after_the_other() -> None:
+    one, two, three, four = endpoints(4)
+    made = balancer(one, two, three, four)
+    eject(made, one, two)
+    tried: list[Endpoint] = []
+    while endpoint := made.another_endpoint(CLUSTER, CLIENT, 0, tried):
+        tried.append(endpoint)
+    assert {*tried[:2]} == {three, four}
+    assert {*tried[2:]} == {one, two}
+
+
+def test_several_that_are_left_out_take_turns_as_the_last_resort() -> None:
+    one, two, three, four = endpoints(4)
+    made = balancer(one, two, three, four)
+    eject(made, one, two)
+    last = [made.another_endpoint(CLUSTER, CLIENT, 0, (three, four)) for _ in range(4)]
+    assert {*last[:2]} == {one, two}
+    assert last[:2] == last[2:]
+
+
+def test_the_only_endpoint_is_used_however_often_it_fails() -> None:
+    (one,) = endpoints(1)
+    made = balancer(one)
+    eject(made, one)
+    assert picks(made, 3) == [one] * 3
+    assert not made.left_out
+
+
+def test_a_class_of_traffic_keeps_its_only_endpoint_while_another_leaves_it_out() -> None:
+    dead, *alive = endpoints(3)
+    made = balancer(dead, *alive)
+    made.set_endpoints(LOCAL, (dead,))
+    eject(made, dead)
+    assert dead not in picks(made, 6)
+    assert made.next_endpoint(LOCAL, CLIENT, 0) == dead
+    assert made.left_out == {dead}
+    assert made.leaves_out(CLUSTER, dead)
+    assert not made.leaves_out(LOCAL, dead)
+
+
+def test_a_class_without_endpoints_leaves_nobody_out() -> None:
+    made = LoadBalancer(Random(1))
+    (one,) = endpoints(1)
+    assert not made.leaves_out(CLUSTER, one)
+    assert not made.has_other(CLUSTER, one)
+
+
+def test_there_is_another_endpoint_unless_it_is_the_only_one() -> None:
+    one, two = endpoints(2)
+    assert balancer(one, two).has_other(CLUSTER, one)
+    assert balancer(two).has_other(CLUSTER, one)
+    assert not balancer(one).has_other(CLUSTER, one)
+
+
+def test_a_client_bound_to_an_ejected_endpoint_goes_elsewhere_and_stays_there() -> None:
+    made = balancer(*endpoints(3), affinity=TIMEOUT)
+    (dead,) = picks(made, 1)
+    assert dead is not None
+    for number in range(FAILURES_TO_EJECT):
+        made.failed(f"10.3.0.{number}", dead, 0)
+    (other,) = picks(made, 1)
+    assert other not in (None, dead)
+    made.succeeded(dead)
+    assert picks(made, 3) == [other] * 3
+
+
+def test_a_client_bound_to_an_ejected_endpoint_may_probe_it() -> None:
+    made = balancer(*endpoints(3), affinity=TIMEOUT)
+    (dead,) = picks(made, 1)
+    assert dead is not None
+    for number in range(FAILURES_TO_EJECT):
+        made.failed(f"10.3.0.{number}", dead, 0)
+    assert picks(made, 2, now=FIRST_SECONDS)[0] == dead
+
+
+def test_a_resurrected_endpoint_starts_clean() -> None:
+    dead, *alive = endpoints(3)
+    made = balancer(dead, *alive)
+    eject(made, dead)
+    made.set_endpoints(CLUSTER, alive)
+    made.set_endpoints(CLUSTER, (dead, *alive))
+    assert dead in picks(made, 3)
+    made.failed(CLIENT, dead, 0)
+    assert dead in picks(made, 3)
+
+
+def test_when_endpoints_go_those_ejected_last_are_used_again() -> None:
+    one, two, three, four = endpoints(4)
+    made = balancer(one, two, three, four)
+    eject(made, one, two)
+    made.set_endpoints(CLUSTER, (one, two))
+    assert made.left_out == {one}
+    assert set(picks(made, 4)) == {two}
+
+
+def test_ejections_and_returns_are_told() -> None:
+    told: list[tuple[Endpoint, float | None]] = []
+    dead, *alive = endpoints(3)
+    made = LoadBalancer(Random(1), lambda endpoint, seconds: told.append((endpoint, seconds)))
+    made.set_endpoints(CLUSTER, (dead, *alive))
+    eject(made, dead)
+    assert told == [(dead, FIRST_SECONDS)]
+    assert dead in picks(made, 3, now=FIRST_SECONDS)
+    made.failed(CLIENT, dead, FIRST_SECONDS)
+    assert told[1:] == [(dead, 2 * FIRST_SECONDS)]
+    made.succeeded(dead)
+    assert told[2:] == [(dead, None)]
+
+
+def test_neither_the_only_endpoint_nor_one_that_left_is_told_of() -> None:
+    told: list[Endpoint] = []
+    one, two = endpoints(2)
+    made = LoadBalancer(Random(1), lambda endpoint, _seconds: told.append(endpoint))
+    made.set_endpoints(CLUSTER, (one,))
+    eject(made, one)
+    made.succeeded(one)
+    made.succeeded(one)
+    assert told == []
+    made.set_endpoints(CLUSTER, (one, two))
+    eject(made, one)
+    made.set_endpoints(CLUSTER, (two,))
+    assert told == [one]
+
+
+def numbered(number: int) -> Endpoint:
+    return endpoints(1, first=number)[0]
+
+
+class TroubledService(RuleBasedStateMachine):
+    """Endpoints of two classes come, go, fail and recover in any order."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.made = LoadBalancer(Random(5))
+        self.usable: dict[TrafficPolicy, frozenset[Endpoint]] = {CLUSTER: frozenset(), LOCAL: frozenset()}
+        self.now = 0.0
+
+    @rule(policy=st.sampled_from(TrafficPolicy), numbers=st.sets(st.integers(1, 6)))
+    def update(self, policy: TrafficPolicy, numbers: set[int]) -> None:
+        self.usable[policy] = frozenset(map(numbered, numbers))
+        self.made.set_endpoints(policy, self.usable[policy])
+
+    @rule(affinity=st.sampled_from([None, TIMEOUT]))
+    def bind(self, affinity: float | None) -> None:
+        self.made.set_affinity(affinity)
+
+    @rule(number=st.integers(1, 6), times=st.integers(1, 4))
+    def fail(self, number: int, times: int) -> None:
+        for _ in range(times):
+            self.made.failed(CLIENT, numbered(number), self.now)
+
+    @rule(number=st.integers(1, 6))
+    def succeed(self, number: int) -> None:
+        self.made.succeeded(numbered(number))
+
+    @rule(seconds=st.floats(0, 40))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+    @invariant()
+    def half_are_left_out_at_most(self) -> None:
+        for policy, usable in self.usable.items():
+            left_out = [endpoint for endpoint in usable if self.made.leaves_out(policy, endpoint)]
+            assert len(left_out) <= most_left_out(len(usable))
+
+    @invariant()
+    def whoever_is_usable_is_tried_in_the_end(self) -> None:
+        for policy, usable in self.usable.items():
+            tried: list[Endpoint] = []
+            while endpoint := self.made.another_endpoint(policy, CLIENT, self.now, tried):
+                tried.append(endpoint)
+            assert {*tried} == usable
+            assert len(tried) == len(usable)
+
+
+TestTroubledService = TroubledService.TestCase

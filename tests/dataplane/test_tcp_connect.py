@@ -31,6 +31,7 @@ from tests.support.loopback import (
     wait_until,
 )
 from userspace_proxy.core import connect_attempts
+from userspace_proxy.core.ejection import FAILURES_TO_EJECT
 from userspace_proxy.core.endpoint import Endpoint
 from userspace_proxy.core.service_port import Port, TrafficPolicy
 
@@ -53,9 +54,10 @@ def test_300_connections_and_one_endpoint_of_three_refuses() -> None:
         tcp_proxy(one, two, dead) as proxy,
     ):
         answers = Counter(ask(proxy) for _ in range(300))
-        assert answers == {str(one.port): 150, str(two.port): 150}
+        assert answers.keys() == {str(one.port), str(two.port)}
+        assert min(answers.values()) >= 145, "those that are left take turns"
         assert proxy.counters.failed == 0
-        assert proxy.counters.retried in (149, 150), "every second turn; the start decides about the last"
+        assert FAILURES_TO_EJECT <= proxy.counters.retried < 20, "later only a probe now and then meets it"
 
 
 def test_nine_of_ten_endpoints_refuse() -> None:
@@ -83,7 +85,7 @@ def test_one_endpoint_of_four_is_silent_and_32_clients_come_at_once() -> None:
         seconds = sorted(second for _ in range(3) for second in at_once(32, timed))
         assert seconds[-1] < 1, "a silent endpoint costs its 250 ms, and that only those who met it"
         assert proxy.counters.failed == 0
-        assert proxy.counters.retried == 24
+        assert 8 <= proxy.counters.retried <= 12, "who came before anybody knew, and probes"
         proxy.wait_until_idle()
 
 

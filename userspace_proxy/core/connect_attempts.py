@@ -13,6 +13,8 @@ unreachable), or it stays silent.
 - A connection gives up after 30 s of silence. Endpoints that all refuse are tried for as long as the four
   waits last (3.75 s): enough for a process that restarts, or for news of other endpoints, and then a clear
   answer to the client.
+- What becomes of the attempts decides which endpoints are left out in future (`ejection`). One that was
+  silent until patience ran out has failed if another endpoint answers; if none does, nothing is known.
 - The first failure releases the client's affinity, and whoever is tried next has it: after a failure, and
   beside a silent endpoint too. In the end it is the winner's.
 
@@ -32,6 +34,7 @@ from userspace_proxy.core.service_port import TrafficPolicy
 WAITS_SECONDS: Final = (0.25, 0.5, 1.0, 2.0)
 LIMIT_SECONDS: Final = 30.0
 MAX_ATTEMPTS_BESIDE: Final = 4
+_NOBODY: Final[frozenset[Endpoint]] = frozenset()
 
 
 class Verdict(Enum):
@@ -58,6 +61,7 @@ class ConnectAttempts:
         "_gives_up_at",
         "_pending",
         "_policy",
+        "_silent",
         "_tried",
         "_waits",
         "due_at",
@@ -70,6 +74,7 @@ class ConnectAttempts:
         self._client = client
         self._gives_up_at = now + LIMIT_SECONDS
         self._pending: list[Endpoint] = []  # one endpoint may be in it twice
+        self._silent: frozenset[Endpoint] = _NOBODY  # whose patience has run out, whatever became of them
         self._tried: list[Endpoint] = []  # in this round
         self._waits = 0
         self.due_at = self._gives_up_at
@@ -83,7 +88,8 @@ class ConnectAttempts:
     def failed(self, endpoint: Endpoint, now: float) -> Decision:
         """A pending attempt was refused, or cannot succeed for another reason."""
         self._pending.remove(endpoint)
-        self._balancer.release(self._client, endpoint)
+        self._silent -= {endpoint}
+        self._balancer.failed(self._client, endpoint, now)
         another = self._untried(now)
         if another is not None:
             return self._try(another, now)
@@ -113,6 +119,7 @@ class ConnectAttempts:
             return Verdict.WAIT
         if self._waits < len(WAITS_SECONDS):
             self._waits += 1
+        self._silent |= frozenset(self._pending)
         another = self._untried(now)
         if another is None:
             another = self._begin_round(now)
@@ -125,8 +132,13 @@ class ConnectAttempts:
 
     def succeeded(self, endpoint: Endpoint, now: float) -> None:
         """A pending attempt was answered; the others are over."""
+        balancer = self._balancer
+        if balancer.ejections.suspects:
+            balancer.succeeded(endpoint)
         if self.made > 1:
-            self._balancer.settle(self._client, endpoint, now)
+            balancer.settle(self._client, endpoint, now)
+            for silent in sorted(self._silent - {endpoint}):
+                balancer.failed(self._client, silent, now)
 
     def _try(self, endpoint: Endpoint, now: float) -> Endpoint:
         self._pending.append(endpoint)

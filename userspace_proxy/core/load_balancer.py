@@ -5,10 +5,14 @@ endpoints that it may use. `RoundRobin` keeps the turn of one class. `ClientAffi
 a client had; it belongs to the Service port, so a client that comes through another frontend, or on another
 class of traffic, finds the same endpoint if that class may use it.
 
-A connection asks `next_endpoint` once. If that endpoint fails, it says so with `release`, and asks
+A connection asks `next_endpoint` once. If that endpoint fails, it says so with `failed`, and asks
 `another_endpoint` for one that it has not tried; that one takes its turn like any other, so a dead endpoint's
 share is spread evenly over the living ones instead of falling to its neighbour. When one of several attempts
-has won, `settle` makes the client's affinity agree with the outcome.
+has won, `settle` makes the client's affinity agree with the outcome. `succeeded` need be called only while
+there are suspects.
+
+An endpoint that keeps failing is left out for a while, in turn and by affinity (`ejection`). As a last resort
+it is tried still, where every other one was tried: no connection fails while one endpoint lives.
 
 Time (seconds of any monotonic clock) and chance are arguments. Other ways to pick (least connections, Maglev)
 would be further classes beside `RoundRobin` with its three methods.
@@ -17,30 +21,40 @@ would be further classes beside `RoundRobin` with its three methods.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from itertools import islice
 from random import Random
-from typing import Final
+from typing import Final, TypeAlias
 
+from userspace_proxy.core.ejection import Ejections, most_left_out
 from userspace_proxy.core.endpoint import Endpoint
 from userspace_proxy.core.service_port import TrafficPolicy
 
 MAX_AFFINE_CLIENTS: Final = 100_000
 """How many clients one Service port remembers; beyond that the least recently seen is forgotten."""
 
+EjectionChanged: TypeAlias = Callable[[Endpoint, float | None], None]
+"""Told which endpoint is left out from now on, and for how many seconds; None: it is used again."""
+
 
 class RoundRobin:
-    """Endpoints strictly in turn. The order is shuffled, so that nodes do not all start with the same one."""
+    """Endpoints strictly in turn. The order is shuffled, so that nodes do not all start with the same one.
 
-    __slots__ = ("_next", "_order", "_random", "_usable")
+    Those that `ejections` names are left out, as far as that goes; who `left_out` has is the answer.
+    """
 
-    def __init__(self, random: Random) -> None:
+    __slots__ = ("_ejections", "_next", "_order", "_random", "_usable", "left_out")
+
+    def __init__(self, random: Random, ejections: Ejections) -> None:
+        self.left_out: frozenset[Endpoint] = frozenset()
+        self._ejections = ejections
         self._random = random
         self._order: list[Endpoint] = []
         self._next = 0
         self._usable: frozenset[Endpoint] = frozenset()
 
-    def __contains__(self, endpoint: Endpoint) -> bool:
-        return endpoint in self._usable
+    def __iter__(self) -> Iterator[Endpoint]:
+        return iter(self._usable)
 
     def update(self, endpoints: Iterable[Endpoint]) -> None:
         """Replace the endpoints. Those that stay keep their order and turn; new ones come after them."""
@@ -51,18 +65,46 @@ class RoundRobin:
         self._order = [endpoint for endpoint in waiting if endpoint in usable] + new
         self._next = 0
         self._usable = usable
+        self.leave_out()
 
-    def pick(self, tried: Collection[Endpoint] = ()) -> Endpoint | None:
-        """The endpoint whose turn it is, and the turn moves on. Those in `tried` lose theirs to the next."""
+    def leave_out(self) -> None:
+        """Follow a change of the ejections."""
+        ejected = (endpoint for endpoint in self._ejections.ejected if endpoint in self._usable)
+        self.left_out = frozenset(islice(ejected, most_left_out(len(self._order))))
+
+    def has_other(self, endpoint: Endpoint) -> bool:
+        """Whether there is one to go to instead of `endpoint`."""
+        return len(self._usable) > (endpoint in self._usable)
+
+    def pick(self, tried: Collection[Endpoint], now: float) -> Endpoint | None:
+        """The endpoint whose turn it is, and the turn moves on. Those in `tried` lose theirs to the next.
+
+        Those that are left out lose it too, except to a probe, or if nobody else is left.
+        """
         order = self._order
+        left_out = self.left_out
         turn = self._next
+        last_resort = None
         for _ in order:
             endpoint = order[turn]
             turn = turn + 1 if turn + 1 < len(order) else 0
-            if endpoint not in tried:
-                self._next = turn
-                return endpoint
-        return None
+            if endpoint in tried:
+                continue
+            if left_out and endpoint in left_out and not self._ejections.probe(endpoint, now):
+                last_resort = last_resort or (endpoint, turn)
+                continue
+            self._next = turn
+            return endpoint
+        if last_resort is None:
+            return None
+        endpoint, self._next = last_resort
+        return endpoint
+
+    def takes(self, endpoint: Endpoint, now: float) -> bool:
+        """Whether a client that is bound to `endpoint` may go there."""
+        if endpoint not in self._usable:
+            return False
+        return endpoint not in self.left_out or self._ejections.probe(endpoint, now)
 
 
 class _Affine:
@@ -129,9 +171,17 @@ class ClientAffinity:
 class LoadBalancer:
     """Picks endpoints for the connections and flows of one Service port."""
 
-    __slots__ = ("_affinity", "_max_affine_clients", "_random", "_turns")
+    __slots__ = ("_affinity", "_ejection_changed", "_max_affine_clients", "_random", "_turns", "ejections")
 
-    def __init__(self, random: Random, *, max_affine_clients: int = MAX_AFFINE_CLIENTS) -> None:
+    def __init__(
+        self,
+        random: Random,
+        ejection_changed: EjectionChanged = lambda _endpoint, _seconds: None,
+        *,
+        max_affine_clients: int = MAX_AFFINE_CLIENTS,
+    ) -> None:
+        self.ejections = Ejections()
+        self._ejection_changed = ejection_changed
         self._random = random
         self._max_affine_clients = max_affine_clients
         self._turns: dict[TrafficPolicy, RoundRobin] = {}
@@ -150,8 +200,26 @@ class LoadBalancer:
         """Replace what this class of traffic may use."""
         turn = self._turns.get(policy)
         if turn is None:
-            turn = self._turns[policy] = RoundRobin(self._random)
+            turn = self._turns[policy] = RoundRobin(self._random, self.ejections)
+        before = self.left_out
         turn.update(endpoints)
+        if self.ejections.suspects:
+            usable = {each for turn in self._turns.values() for each in turn}
+            self.ejections.forget_all_but(usable)
+            self._leave_out(before & usable)
+
+    @property
+    def left_out(self) -> frozenset[Endpoint]:
+        """The endpoints that some class of traffic leaves out now."""
+        return frozenset().union(*(turn.left_out for turn in self._turns.values()))
+
+    def leaves_out(self, policy: TrafficPolicy, endpoint: Endpoint) -> bool:
+        """Whether a class of traffic leaves `endpoint` out now."""
+        return policy in self._turns and endpoint in self._turns[policy].left_out
+
+    def has_other(self, policy: TrafficPolicy, endpoint: Endpoint) -> bool:
+        """Whether a class of traffic has an endpoint to go to instead of `endpoint`."""
+        return policy in self._turns and self._turns[policy].has_other(endpoint)
 
     def next_endpoint(self, policy: TrafficPolicy, client: str, now: float) -> Endpoint | None:
         """Where a new connection or flow of `client` (an IP address) goes; None if nothing is usable."""
@@ -170,20 +238,43 @@ class LoadBalancer:
             return None
         affinity = self._affinity
         if affinity is None:
-            return turn.pick(tried)
+            return turn.pick(tried, now)
         endpoint = affinity.endpoint_of(client, now)
-        if endpoint is None or endpoint in tried or endpoint not in turn:
-            endpoint = turn.pick(tried)
+        if endpoint is None or endpoint in tried or not turn.takes(endpoint, now):
+            endpoint = turn.pick(tried, now)
         if endpoint is not None:
             affinity.remember(client, endpoint, now)
         return endpoint
 
     def release(self, client: str, endpoint: Endpoint) -> None:
-        """A connect of `client` to `endpoint` failed: it is bound to that endpoint no more."""
+        """`client` is bound to `endpoint` no more."""
         if self._affinity is not None:
             self._affinity.forget(client, endpoint)
+
+    def failed(self, client: str, endpoint: Endpoint, now: float) -> None:
+        """A connect of `client` to `endpoint` failed."""
+        self.release(client, endpoint)
+        if self.ejections.failed(endpoint, now, self._random.random()):
+            self._leave_out(frozenset())
+            if endpoint in self.left_out:
+                self._ejection_changed(endpoint, self.ejections.seconds_of(endpoint))
+
+    def succeeded(self, endpoint: Endpoint) -> None:
+        """A connect to `endpoint` succeeded, or it answered."""
+        if endpoint not in self.ejections.suspects:
+            return
+        before = self.left_out
+        if self.ejections.succeeded(endpoint):
+            self._leave_out(before)
 
     def settle(self, client: str, endpoint: Endpoint, now: float) -> None:
         """`client` was connected to `endpoint` after several attempts; that is the one it has now."""
         if self._affinity is not None:
             self._affinity.remember(client, endpoint, now)
+
+    def _leave_out(self, before: frozenset[Endpoint]) -> None:
+        """Follow a change of the ejections, and say which of those left out `before` are used again."""
+        for turn in self._turns.values():
+            turn.leave_out()
+        for endpoint in sorted(before - self.left_out):
+            self._ejection_changed(endpoint, None)
