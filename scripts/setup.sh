@@ -28,10 +28,21 @@ install_packages() {
         die "these packages are missing: $*. Without root and sudo they cannot be installed from here; run as root: apt-get install $*"
     fi
     say "set-up: installing $*"
+    case " $* " in *" nginx-light "* | *" haproxy "*) keep_services_down ;; esac
     { $as_root apt-get -qq -o DPkg::Lock::Timeout=120 update &&
         $as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o DPkg::Lock::Timeout=120 \
             install --no-install-recommends "$@" </dev/null >/dev/null; } ||
         die "these packages could not be installed: $*. See apt-get's message above."
+}
+
+# nginx and HAProxy are wanted as programs: their packages would have them listen on this machine at once.
+keep_services_down() {
+    policy=/usr/sbin/policy-rc.d
+    [ ! -e $policy ] || return 0
+    trap '$as_root rm -f $policy' EXIT
+    printf '#!/bin/sh\nexit 101\n' | $as_root tee $policy >/dev/null
+    $as_root chmod 755 $policy
+    say "set-up: nginx and haproxy are not started now; to keep them down after a reboot: systemctl disable nginx haproxy"
 }
 
 # Python 3.11 or newer: the one that is asked for, the usual one, or one that stands beside it.
