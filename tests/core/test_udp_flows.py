@@ -116,7 +116,7 @@ def test_one_sweep_expires_no_more_than_it_is_asked_to() -> None:
     ]
 
 
-def test_unanswered_flows_are_evicted_first_then_the_least_recently_used() -> None:
+def test_a_query_under_way_outlives_flows_that_were_answered() -> None:
     table = Table()
     for now, name in enumerate("abcdef"):
         table.add(name, now=now)
@@ -124,7 +124,16 @@ def test_unanswered_flows_are_evicted_first_then_the_least_recently_used() -> No
         table.answer(name, now=now)
     table.use("a", now=20)
     table.use("d", now=21)
-    assert [table.evict() for _ in range(7)] == ["e", "f", "d", "b", "c", "a", ""]
+    assert [table.evict() for _ in range(7)] == ["b", "c", "a", "e", "f", "d", ""]
+
+
+def test_more_unanswered_flows_than_a_quarter_displace_themselves() -> None:
+    table = Table(max_flows=8)
+    for now, name in enumerate("abcdefgh"):
+        table.add(name, now=now)
+    for now, name in enumerate("abcd", start=10):
+        table.answer(name, now=now)
+    assert [table.evict() for _ in range(4)] == ["e", "f", "a", "b"]
 
 
 def test_eviction_looks_across_idle_times() -> None:
@@ -152,11 +161,13 @@ def test_is_full_at_the_cap() -> None:
     )
 )
 def test_agrees_with_looking_at_every_flow(steps: list[tuple[str, str]]) -> None:
-    table = Table()
+    table = Table(max_flows=8)
     alive: dict[str, tuple[bool, float]] = {}  # name: answered, last used
     for now, (verb, name) in enumerate(steps):
         if verb == "evict":
-            expected = min(alive, key=lambda name: alive[name], default="")
+            waiting = [name for name, (answered, _) in alive.items() if not answered]
+            evictable = waiting if len(waiting) > 2 or len(waiting) == len(alive) else alive.keys() - waiting
+            expected = min(evictable, key=lambda name: alive[name], default="")
             assert table.evict() == expected
             alive.pop(expected, None)
         elif verb == "add" and name not in alive:

@@ -10,7 +10,7 @@ import struct
 
 import pytest
 
-from tests.support.loopback import wait_until
+from tests.support.loopback import open_descriptors, wait_until
 from tests.support.udp import (
     CLUSTER,
     Client,
@@ -24,6 +24,7 @@ from tests.support.udp import (
 )
 from userspace_proxy.core.endpoint import Endpoint
 from userspace_proxy.core.service_port import Port
+from userspace_proxy.dataplane import udp_flow
 from userspace_proxy.dataplane.messages import ServicePortCounters
 from userspace_proxy.dataplane.udp_flow import MAX_KEPT_DATAGRAM
 from userspace_proxy.dataplane.udp_listener import UdpListener
@@ -293,3 +294,27 @@ def test_two_listeners_share_the_cap() -> None:
             exchange(third, [pod])
         assert (proxy.counters.active, counters.active) == (1, 1)
         proxy.call(other.close)
+
+
+def test_a_flow_whose_socket_cannot_be_set_up_keeps_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Pod() as pod, Proxy([pod]) as proxy, Client(proxy) as client:
+        before = open_descriptors()
+        monkeypatch.setattr(udp_flow, "_IP_RECVERR", 10_000)  # no such option
+        client.send(b"?")
+        wait_until(lambda: proxy.counters.failed == 1)
+        assert open_descriptors() == before
+        monkeypatch.undo()
+        exchange(client, [pod])
+
+
+def test_queries_under_way_are_not_given_up_for_new_ones() -> None:
+    with Pod() as pod, Proxy([pod], max_flows=8) as proxy:
+        for _ in range(10):
+            with open_clients(proxy, 2) as clients:
+                for client in clients:
+                    client.send(b"?")
+                for _ in clients:
+                    pod.echo()
+                for client in clients:
+                    assert client.receive() == b"?"
+        assert proxy.cap.evicted == 12

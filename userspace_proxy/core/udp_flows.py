@@ -15,7 +15,9 @@ Time (seconds of any monotonic clock) is an argument.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Final, Generic, TypeAlias, TypeVar
+
+_NO_LINE: Final[OrderedDict[Any, None]] = OrderedDict()
 
 
 class Flow:
@@ -31,7 +33,7 @@ class Flow:
         self.answered = False
         self.last_used = 0.0
         self._idle_seconds = 0.0
-        self._line: OrderedDict[Any, None] = OrderedDict()
+        self._line = _NO_LINE
 
 
 F = TypeVar("F", bound=Flow)
@@ -41,11 +43,13 @@ _Lines: TypeAlias = dict[float, OrderedDict[F, None]]
 class UdpFlows(Generic[F]):
     """The flows of one worker, by when they were last used. It decides; its owner opens and closes."""
 
-    __slots__ = ("_answered", "_length", "_unanswered", "max_flows")
+    __slots__ = ("_answered", "_length", "_max_waiting", "_unanswered", "_waiting", "max_flows")
 
     def __init__(self, max_flows: int) -> None:
         self.max_flows = max_flows
+        self._max_waiting = max_flows // 4
         self._length = 0
+        self._waiting = 0
         self._unanswered: _Lines[F] = {}
         self._answered: _Lines[F] = {}
 
@@ -60,6 +64,7 @@ class UdpFlows(Generic[F]):
         """`flow` starts, unanswered, and may be idle for `idle_seconds`. The caller makes room first."""
         flow.answered = False
         flow.last_used = now
+        self._waiting += 1
         self._enter(self._unanswered, flow, idle_seconds)
 
     def use(self, flow: F, now: float) -> None:
@@ -69,6 +74,7 @@ class UdpFlows(Generic[F]):
 
     def answer(self, flow: F, idle_seconds: float, now: float) -> None:
         """The endpoint sent its first datagram: from now on `flow` may be idle for `idle_seconds`."""
+        self._waiting -= 1
         self._leave(self._unanswered, flow)
         flow.answered = True
         flow.last_used = now
@@ -76,15 +82,22 @@ class UdpFlows(Generic[F]):
 
     def remove(self, flow: F) -> None:
         """`flow` has ended."""
-        self._leave(self._answered if flow.answered else self._unanswered, flow)
+        if flow.answered:
+            self._leave(self._answered, flow)
+        else:
+            self._waiting -= 1
+            self._leave(self._unanswered, flow)
 
     def evictable(self) -> F | None:
-        """The flow to give up for a new one: one that was never answered before one that was, then the least
-        recently used. (A flood of spoofed clients thus displaces itself.) None if there is no flow."""
-        for lines in (self._unanswered, self._answered):
-            if lines:
-                return min((next(iter(line)) for line in lines.values()), key=_last_used)
-        return None
+        """The flow to give up for a new one; None if there is no flow.
+
+        It is the least recently used of those that were answered, which have most likely ended, since a query
+        under way must not be lost to the next. But once more than a quarter of all may be are unanswered, the
+        oldest of these goes: a flood of spoofed clients displaces itself, and leaves three quarters alone.
+        """
+        gives_up_waiting = self._waiting > self._max_waiting or not self._answered
+        lines = self._unanswered if gives_up_waiting else self._answered
+        return min((next(iter(line)) for line in lines.values()), key=_last_used, default=None)
 
     def expired(self, now: float, limit: int) -> list[F]:
         """Flows that have been idle for their time, at most `limit` of them; the caller removes them."""

@@ -11,6 +11,8 @@ sends; until then late answers still pass.
 
 A datagram that cannot be sent on at once (a full queue, no route back, a firewall) is dropped, as a router
 would.
+
+A flow and the cap on flows are in one file, though it is longer for it: each ends the other's work.
 """
 
 from __future__ import annotations
@@ -21,17 +23,14 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from userspace_proxy.core.endpoint import Endpoint
 from userspace_proxy.core.load_balancer import LoadBalancer
 from userspace_proxy.core.service_port import TrafficPolicy
 from userspace_proxy.core.udp_flows import Flow, UdpFlows
 from userspace_proxy.dataplane.messages import ServicePortCounters
-from userspace_proxy.dataplane.poller import FAILED, READABLE, Poller
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
+from userspace_proxy.dataplane.poller import FAILED, READABLE, Poller, Socket
 
 MAX_KEPT_DATAGRAM: Final = 2048
 """Bytes of the longest datagram that is kept to be sent again: an Ethernet frame's worth with room to spare.
@@ -124,35 +123,31 @@ class UdpFlow(Flow):
         "_kept",
         "_key",
         "_listener",
-        "_recv_into",
         "_reply_control",
-        "_send",
         "_sock",
         "_tried",
         "endpoint",
         "endpoint_gone",
     )
 
-    _sock: socket.socket
-    _send: Callable[[ReadableBuffer], int]
-    _recv_into: Callable[[memoryview], int]
+    _sock: Socket
     endpoint: Endpoint
 
-    def __init__(self, listener: ListenerFlows, key: FlowKey, reply_control: Control) -> None:
+    def __init__(self, listener: ListenerFlows, key: FlowKey, reply_control: tuple[Control]) -> None:
         super().__init__()
         self.endpoint_gone = False
         self._listener = listener
         self._key = key
         self._client = key[0]
-        self._reply_control = (reply_control,)
+        self._reply_control = reply_control
         self._kept: bytes | None = None
-        self._tried: set[Endpoint] = set()
+        self._tried: set[Endpoint] | None = None
 
     def connect(self, now: float) -> bool:
         """Take the next endpoint that has a route and was not tried; False, and counted, if there is none."""
         listener = self._listener
         balancer, client_ip = listener.balancer, self._client[0]
-        while endpoint := balancer.another_endpoint(listener.policy, client_ip, now, self._tried):
+        while endpoint := balancer.another_endpoint(listener.policy, client_ip, now, self._tried or ()):
             if self._tried:
                 listener.counters.retried += 1
             try:
@@ -170,14 +165,11 @@ class UdpFlow(Flow):
                 break
             except OSError:
                 listener.poller.retire(sock)
-                self._tried.add(endpoint)
-                balancer.release(client_ip, endpoint)
+                self._failed_at(endpoint)
                 continue
             self.endpoint = endpoint
             self.endpoint_gone = False
             self._sock = sock
-            self._send = sock.send
-            self._recv_into = sock.recv_into
             listener.cap.make_room()
             listener.cap.add(self, listener.unanswered_seconds, now)
             return True
@@ -192,7 +184,7 @@ class UdpFlow(Flow):
                 return
         while True:
             try:
-                self._send(datagram)
+                self._sock.send(datagram)
             except OSError as error:
                 if error.errno in _UNREACHABLE:
                     # That was about an earlier datagram. This one has not been sent.
@@ -202,7 +194,7 @@ class UdpFlow(Flow):
             break
         if not self.answered:
             self._kept = bytes(datagram) if len(datagram) <= MAX_KEPT_DATAGRAM else None
-            self._tried.clear()
+            self._tried = None
         if self.last_used != now:
             self._listener.cap.flows.use(self, now)
 
@@ -212,49 +204,59 @@ class UdpFlow(Flow):
         self._forget()
 
     def _receive(self, events: int) -> None:
-        """The endpoint sent something, or an ICMP error came back."""
+        """The endpoint sent something, or an ICMP error came back.
+
+        One datagram for an event: most flows have one at a time, and to ask for another costs more than the
+        event that tells of it.
+        """
+        problem = self._pass_answer_on()
+        if events & FAILED:
+            problem = self._take_error() or problem
+            for _ in range(BURST):
+                if self._pass_answer_on():
+                    break
+        if problem and problem in _UNREACHABLE:
+            self._endpoint_failed(self._listener.loop.time())
+
+    def _pass_answer_on(self) -> int:
+        """One datagram; if there is none, the error number that says so."""
         listener = self._listener
-        recv_into, buffer = self._recv_into, listener.cap.buffer
-        reply, control, client = listener.reply, self._reply_control, self._client
-        problem = self._take_error() if events & FAILED else 0
-        answers = sent = 0
-        for _ in range(BURST):
-            try:
-                size = recv_into(buffer)
-            except BlockingIOError:
-                break
-            except OSError as error:
-                problem = error.errno or 0
-                break
-            answers += 1
-            try:
-                sent += reply((buffer[:size],), control, 0, client)
-            except OSError:
-                continue  # dropped
-        listener.counters.bytes_out += sent
-        if answers:
-            now = listener.loop.time()
-            flows = listener.cap.flows
-            if not self.answered:
-                flows.answer(self, listener.answered_seconds, now)
-                self._kept = None
-                self._tried.clear()
-            elif self.last_used != now:
-                flows.use(self, now)
-        if problem in _UNREACHABLE:
-            self._endpoint_failed(listener.loop.time())
+        cap = listener.cap
+        buffer = cap.buffer
+        try:
+            size = self._sock.recv_into(buffer)
+        except OSError as error:
+            return error.errno or errno.EIO
+        try:
+            sent = listener.reply((buffer[:size],), self._reply_control, 0, self._client)
+            listener.counters.bytes_out += sent
+        except OSError:
+            pass  # dropped
+        now = listener.loop.time()
+        if not self.answered:
+            cap.flows.answer(self, listener.answered_seconds, now)
+            self._kept = None
+            self._tried = None
+        elif self.last_used != now:
+            cap.flows.use(self, now)
+        return 0
 
     def _endpoint_failed(self, now: float) -> bool:
         """Move to an endpoint that was not tried and send it what is unanswered; with none left, end."""
         self._disconnect()
-        self._tried.add(self.endpoint)
-        self._listener.balancer.release(self._client[0], self.endpoint)
+        self._failed_at(self.endpoint)
         if not self._reconnect(now):
             return False
         if self._kept is not None:
             with suppress(OSError):
-                self._send(self._kept)
+                self._sock.send(self._kept)
         return True
+
+    def _failed_at(self, endpoint: Endpoint) -> None:
+        if self._tried is None:
+            self._tried = set()
+        self._tried.add(endpoint)
+        self._listener.balancer.release(self._client[0], endpoint)
 
     def _reconnect(self, now: float) -> bool:
         if self.connect(now):
@@ -275,7 +277,7 @@ class UdpFlow(Flow):
         del self._listener.by_key[self._key]
         self._listener.counters.active -= 1
 
-    def _open_socket(self) -> socket.socket:
+    def _open_socket(self) -> Socket:
         try:
             sock = self._new_socket()
         except OSError as error:
@@ -288,15 +290,19 @@ class UdpFlow(Flow):
                 raise
             sock = self._new_socket()
         # Without RECVERR the kernel reports a closed port only, not a host or a network out of reach: udp(7).
-        if self._listener.family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
-        else:
-            sock.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
-        self._listener.poller.register(sock.fileno(), self._receive, READABLE)
+        try:
+            if self._listener.family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
+            else:
+                sock.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
+            self._listener.poller.register(sock.fileno(), self._receive, READABLE)
+        except OSError:
+            sock.close()
+            raise
         return sock
 
-    def _new_socket(self) -> socket.socket:
-        return socket.socket(self._listener.family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    def _new_socket(self) -> Socket:
+        return Socket(self._listener.family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
 
     def _take_error(self) -> int:
         """The pending error, if any, and the error queue emptied: epoll reports both until they are read."""

@@ -10,6 +10,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import Iterable
+from functools import lru_cache
 
 from userspace_proxy.core.endpoint import Endpoint
 from userspace_proxy.core.load_balancer import LoadBalancer
@@ -91,9 +92,12 @@ class UdpListener:
                 break  # nothing is left (EAGAIN); any other error is reported once and gone with that
             received += size
             key = (client, control[0][2][local_address])
-            flow = flows.get(key) or self._open_flow(key, control[0][2], now)
-            if flow is not None:
-                flow.forward(buffer[:size], now)
+            flow = flows.get(key)
+            if flow is None:
+                flow = self._open_flow(key, control[0][2], now)
+                if flow is None:
+                    continue
+            flow.forward(buffer[:size], now)
         self._flows.counters.bytes_in += received
 
     def _open_flow(self, key: FlowKey, pktinfo: bytes, now: float) -> UdpFlow | None:
@@ -107,7 +111,8 @@ class UdpListener:
         return flow
 
 
-def _reply_control(pktinfo: bytes) -> Control:
+@lru_cache(maxsize=256)  # the node's addresses
+def _reply_control(pktinfo: bytes) -> tuple[Control]:
     """What makes an answer leave from the address that a datagram with this `pktinfo` was sent to.
 
     The interface is left to the routing table, as for any answer of the node. With an ifindex IPv4 looks at
@@ -116,10 +121,7 @@ def _reply_control(pktinfo: bytes) -> Control:
     interface. ip(7), ipv6(7).
     """
     if len(pktinfo) == 12:
-        return socket.IPPROTO_IP, IP_PKTINFO, struct.pack("=i4s4x", 0, pktinfo[4:8])
+        return ((socket.IPPROTO_IP, IP_PKTINFO, struct.pack("=i4s4x", 0, pktinfo[4:8])),)
     is_link_local = pktinfo[0] == 0xFE and pktinfo[1] & 0xC0 == 0x80
-    return (
-        socket.IPPROTO_IPV6,
-        socket.IPV6_PKTINFO,
-        pktinfo if is_link_local else pktinfo[:16] + bytes(4),
-    )
+    address = pktinfo if is_link_local else pktinfo[:16] + bytes(4)
+    return ((socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, address),)
