@@ -6,6 +6,7 @@ import resource
 from pathlib import Path
 from typing import Final
 
+from userspace_proxy.dataplane.descriptor_reserve import reserved_descriptors
 from userspace_proxy.errors import StartupError
 
 RESERVED_DESCRIPTORS: Final = 512
@@ -48,10 +49,12 @@ def raise_descriptor_limit() -> int:
 def udp_flows_per_worker(workers: int, max_descriptors: int, ephemeral_ports: int) -> int:
     """A worker's share of the node's UDP flows.
 
-    A flow holds a descriptor of its worker, where TCP connections need room too, and one of the ephemeral
-    ports that all processes of the network namespace share: a quarter of those is left to the others.
+    A flow holds a descriptor of its worker, where TCP connections need as many and listeners to come have a
+    reserve, and one of the ephemeral ports that all processes of the network namespace share: a quarter of
+    those is left to the others.
     """
-    return max(1, min(max_descriptors // 2, ephemeral_ports * 3 // 4 // workers))
+    unreserved = max_descriptors - reserved_descriptors(max_descriptors)
+    return max(1, min(unreserved // 2, ephemeral_ports * 3 // 4 // workers))
 
 
 def ephemeral_ports() -> int:

@@ -17,12 +17,17 @@ RESERVED_DESCRIPTORS: Final = 256
 so a worker that has just started has room for all of those outside the reserve."""
 
 
-class DescriptorReserve:
-    """Withholds a quarter at most of this process's descriptors from whoever opens one outside `released`."""
+def reserved_descriptors(limit: int) -> int:
+    """How many of `limit` descriptors a worker withholds: a quarter at most."""
+    return min(RESERVED_DESCRIPTORS, limit // 4)
 
-    def __init__(self, size: int = RESERVED_DESCRIPTORS) -> None:
+
+class DescriptorReserve:
+    """Withholds descriptors of this process from whoever opens one outside `released`."""
+
+    def __init__(self) -> None:
         self._all, self._hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._rest = self._all - min(size, self._all // 4)
+        self._rest = self._all - reserved_descriptors(self._all)
         self._limit_to(self._rest)
 
     @contextmanager
