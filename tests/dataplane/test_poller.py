@@ -162,6 +162,60 @@ def test_outside_a_batch_retiring_closes_at_once(bench: Bench) -> None:
     assert len(bench.poller) == 0
 
 
+def test_a_conversation_that_answers_at_once_is_waited_for(bench: Bench) -> None:
+    ours, theirs = bench.pair()
+    bench.poller.register(ours.fileno(), bench.events.append)
+    bench.turn()
+    bench.poller._patience.seconds = 10.0
+
+    def answer(events: int) -> None:
+        bench.events.append(events)
+        ours.recv(10)
+        if len(bench.events) < 5:
+            theirs.send(b"next")
+        else:
+            bench.poller._patience.seconds = 0
+
+    bench.poller.rebind(ours.fileno(), answer)
+    theirs.send(b"first")
+    bench.loop.run_until_complete(asyncio.sleep(0))
+    bench.loop.run_until_complete(asyncio.sleep(0))
+    assert len(bench.events) == 5, "all within one turn of the loop"
+
+
+def test_a_conversation_that_never_pauses_leaves_others_their_turn(bench: Bench) -> None:
+    ours, theirs = bench.pair()
+
+    def answer(_: int) -> None:
+        bench.events.append(1)
+        ours.recv(10)
+        theirs.send(b"next")
+
+    theirs.send(b"first")
+    bench.poller._patience.seconds = 10.0
+    bench.poller.register(ours.fileno(), answer)
+    bench.turn()
+    bench.poller._patience.seconds = 0
+    assert len(bench.events) < 1000
+
+
+def test_who_is_to_go_on_soon_does_so_before_anybody_is_waited_for(bench: Bench) -> None:
+    ours, theirs = bench.pair()
+    order: list[str] = []
+
+    def on_event(_: int) -> None:
+        order.append("event")
+        if len(order) == 1:
+            bench.poller.soon(lambda: order.append("went on"))
+            theirs.send(b"the next event")
+
+    bench.poller._patience.seconds = 1.0
+    bench.poller.register(ours.fileno(), on_event)
+    bench.turn()
+    bench.poller._patience.seconds = 0
+    assert order[:3] == ["event", "went on", "event"]
+
+
 def test_closing_leaves_nothing_open() -> None:
     with open_bench():
         pass  # what libraries open once and keep

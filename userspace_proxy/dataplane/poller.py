@@ -4,6 +4,9 @@
 descriptor - the epoll's - and a socket tells us about both directions for as long as it lives, so a relay
 never re-arms anything. Source: epoll(7).
 
+Where one conversation is all there is, its next event is looked for some microseconds before the loop sleeps
+(`core.poll_patience`).
+
 Rules for callbacks:
 - An event is a hint. With edge triggering a callback reads, writes or accepts until EAGAIN or until it knows
   that nothing is left (a short read means drained), and it must bear an event that turns out to be nothing.
@@ -17,9 +20,15 @@ import asyncio
 import select
 import socket
 from collections.abc import Callable
+from time import perf_counter
 from typing import Final, TypeAlias
 
+from userspace_proxy.core.poll_patience import PollPatience
+
 Callback: TypeAlias = Callable[[int], None]
+
+Socket: TypeAlias = socket.SocketType
+"""A socket as C has it. `socket.socket`, a subclass in Python, costs microseconds more to make and to end."""
 
 READABLE: Final = select.EPOLLIN
 WRITABLE: Final = select.EPOLLOUT
@@ -30,6 +39,10 @@ URGENT: Final = select.EPOLLPRI
 EDGE_BOTH: Final = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLET
 
 _BATCH: Final = 256
+_FEW: Final = 2
+"""So many events are one conversation's, whose next one is worth waiting for; more are work enough."""
+_MOST_BATCHES: Final = 64
+"""After so many the loop's own timers and descriptors have their turn: after a few milliseconds at most."""
 
 
 class Poller:
@@ -43,8 +56,10 @@ class Poller:
         self._on_error = on_error
         self._epoll = select.epoll()
         self._callbacks: dict[int, Callback] = {}
-        self._retired: list[socket.socket] = []
+        self._retired: list[Socket] = []
         self._dispatching = False
+        self._is_hurried = False
+        self._patience = PollPatience()
         loop.add_reader(self._epoll.fileno(), self._dispatch)
 
     def __len__(self) -> int:
@@ -73,13 +88,18 @@ class Poller:
         del self._callbacks[fd]
         self._epoll.unregister(fd)
 
-    def retire(self, sock: socket.socket) -> None:
+    def retire(self, sock: Socket) -> None:
         """Forget a registered socket and close it as soon as no event of this batch can name its number."""
         self._callbacks.pop(sock.fileno(), None)
         if self._dispatching:
             self._retired.append(sock)
         else:
             sock.close()
+
+    def soon(self, callback: Callable[[], None]) -> None:
+        """Call `callback` when those who are ready now had their turn; nobody is waited for before."""
+        self._is_hurried = True
+        self._loop.call_soon(callback)
 
     def close(self) -> None:
         """Stop watching. The registered descriptors stay their owners' to close. Safe to repeat."""
@@ -91,10 +111,34 @@ class Poller:
         self._epoll.close()
 
     def _dispatch(self) -> None:
+        self._patience.woke(perf_counter())
+        self._is_hurried = False
+        ready = self._epoll.poll(0, _BATCH)
+        for _ in range(_MOST_BATCHES):
+            self._hand_out(ready)
+            if len(ready) > _FEW or self._is_hurried or self._epoll.closed:
+                return
+            ready = self._look_again()
+            if not ready:
+                return
+        self._hand_out(ready)
+
+    def _look_again(self) -> list[tuple[int, int]]:
+        """What is ready within the time that is worth waiting for it; none, and the loop goes to sleep."""
+        now = perf_counter()
+        until = now + self._patience.seconds
+        while now < until:
+            if ready := self._epoll.poll(0, _BATCH):
+                return ready
+            now = perf_counter()
+        self._patience.sleeps(now)
+        return []
+
+    def _hand_out(self, ready: list[tuple[int, int]]) -> None:
         callbacks = self._callbacks
         self._dispatching = True
         try:
-            for fd, events in self._epoll.poll(0, _BATCH):
+            for fd, events in ready:
                 callback = callbacks.get(fd)
                 if callback is None:
                     continue  # retired earlier in this batch

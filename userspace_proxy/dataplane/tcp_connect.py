@@ -22,8 +22,9 @@ from userspace_proxy.core.endpoint import Endpoint
 from userspace_proxy.core.load_balancer import LoadBalancer
 from userspace_proxy.core.service_port import TrafficPolicy
 from userspace_proxy.dataplane.messages import ServicePortCounters
-from userspace_proxy.dataplane.poller import FAILED, HUNG_UP, WRITABLE, Poller
-from userspace_proxy.dataplane.tcp_relay import TcpRelays, arm_reset
+from userspace_proxy.dataplane.poller import FAILED, HUNG_UP, WRITABLE, Poller, Socket
+from userspace_proxy.dataplane.tcp_options import arm_reset, delay_acknowledgement
+from userspace_proxy.dataplane.tcp_relay import TcpRelays
 
 logger = logging.getLogger(__name__)
 
@@ -61,16 +62,9 @@ class TcpConnects:
     def __len__(self) -> int:
         return len(self._pending)
 
-    def start(self, client: socket.socket, client_address: str, route: TcpRoute) -> None:
+    def start(self, client: Socket, client_address: str, route: TcpRoute) -> None:
         """Find an endpoint for `client`, an accepted non-blocking socket, and relay."""
         connect = _TcpConnect(self, client, client_address, route)
-        try:
-            self.poller.register(client.fileno(), connect.on_client_event)
-        except OSError:  # ENOMEM, ENOSPC: no room for one more registration
-            arm_reset(client)
-            client.close()
-            route.counters.failed += 1
-            return
         self._pending.add(connect)
         if self._timer is None:
             self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
@@ -110,9 +104,11 @@ class TcpConnects:
 
     def _tick(self) -> None:
         now = self._loop.time()
-        for connect in [connect for connect in self._pending if connect.schedule.due_at <= now]:
-            connect.time_passed(now)
-        self._timer = self._loop.call_later(TICK_SECONDS, self._tick) if self._pending else None
+        try:
+            for connect in tuple(self._pending):
+                connect.time_passed(now)
+        finally:
+            self._timer = self._loop.call_later(TICK_SECONDS, self._tick) if self._pending else None
 
 
 class _TcpConnect:
@@ -120,12 +116,10 @@ class _TcpConnect:
 
     __slots__ = ("_attempts", "_client", "_client_events", "_connects", "_route", "schedule")
 
-    def __init__(
-        self, connects: TcpConnects, client: socket.socket, client_address: str, route: TcpRoute
-    ) -> None:
+    def __init__(self, connects: TcpConnects, client: Socket, client_address: str, route: TcpRoute) -> None:
         self._connects = connects
         self._client = client
-        self._client_events = 0
+        self._client_events: int | None = None
         self._route = route
         self._attempts: list[_Attempt] = []
         self.schedule = ConnectAttempts(route.balancer, route.policy, client_address, connects.now())
@@ -134,11 +128,23 @@ class _TcpConnect:
         self._carry_out(self.schedule.begin(self._connects.now()))
 
     def time_passed(self, now: float) -> None:
-        self._carry_out(self.schedule.waited(now))
+        if self._client_events is None:
+            self._watch_client()
+        elif self.schedule.due_at <= now:
+            self._carry_out(self.schedule.waited(now))
+
+    def _watch_client(self) -> None:
+        """Notice from now on if the client goes. One whose endpoint answers at once need not be asked."""
+        self._client_events = 0
+        try:
+            self._connects.poller.register(self._client.fileno(), self.on_client_event)
+        except OSError:  # ENOMEM, ENOSPC: no room for one more registration
+            self._route.counters.failed += 1
+            self.abandon()
 
     def on_client_event(self, events: int) -> None:
         """Nothing is read before there is somewhere to put it; the relay will want to know what was there."""
-        self._client_events |= events
+        self._client_events = (self._client_events or 0) | events
         if events & (FAILED | HUNG_UP):
             self.abandon()
 
@@ -180,11 +186,12 @@ class _TcpConnect:
         if self.schedule.made > 1:
             route.counters.retried += 1
         try:
-            sock = socket.socket(route.family, _STREAM)
+            sock = Socket(route.family, _STREAM)
         except OSError:  # EMFILE, ENFILE, ENOBUFS
             return self._postpone(endpoint)
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            delay_acknowledgement(sock)
             error = sock.connect_ex((endpoint.address, endpoint.port))
             if error not in (0, errno.EINPROGRESS):  # ENETUNREACH, EADDRNOTAVAIL …
                 sock.close()
@@ -212,7 +219,7 @@ class _Attempt:
 
     __slots__ = ("_connect", "endpoint", "sock")
 
-    def __init__(self, connect: _TcpConnect, endpoint: Endpoint, sock: socket.socket) -> None:
+    def __init__(self, connect: _TcpConnect, endpoint: Endpoint, sock: Socket) -> None:
         self._connect = connect
         self.endpoint = endpoint
         self.sock = sock

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+from collections.abc import Callable
 from typing import Final
 
-from userspace_proxy.dataplane.poller import READABLE, Poller
+from userspace_proxy.dataplane.poller import READABLE, Poller, Socket
 from userspace_proxy.dataplane.tcp_connect import TcpConnects, TcpRoute
 
 BURST: Final = 64
@@ -55,6 +56,9 @@ class TcpListener:
         self.pauses = 0
         self.route = route
         self._sock = sock
+        self._family = int(sock.family)
+        # Not `accept`: that makes enums of what we know, and a socket that is a Python object (`Socket`).
+        self._accept: Callable[[], tuple[int, tuple[str, int]]] = sock._accept  # type: ignore[attr-defined]
         self._poller = poller
         self._loop = loop
         self._connects = connects
@@ -89,7 +93,7 @@ class TcpListener:
             self._pause()
             return False
         try:
-            client, address = self._sock.accept()
+            descriptor, address = self._accept()
         except BlockingIOError:
             self._pause_seconds = _FIRST_PAUSE_SECONDS
             return False
@@ -99,6 +103,7 @@ class TcpListener:
             self._connects.say_shortage()
             self._pause()  # EMFILE, ENFILE, ENOBUFS, ENOMEM; and nothing else may make us spin
             return False
+        client = Socket(self._family, socket.SOCK_STREAM, 0, descriptor)
         client.setblocking(False)
         self._connects.start(client, address[0], self.route)
         return True

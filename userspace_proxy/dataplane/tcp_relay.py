@@ -8,26 +8,40 @@ Both sockets are registered once, edge-triggered for both directions. The rules 
 
 - `readable` says that an edge was seen and the source not yet drained. It outlives a blocked sink: the edge
   will not come again, so the half goes on from `readable` when the sink has room.
-- A short read means drained, and saves the read that would say EAGAIN - unless the source is `ending`: then
-  the end of the stream is still to be read, and nothing more will announce it. Nor does it where TCP's urgent
-  data came: reads stop short at its mark, and splice(2) there takes it for nothing, or for the end.
+- A short read means drained, and saves the read that would say EAGAIN. If the source had ended before the
+  event came, it is the end as well, which then goes in one packet with the last bytes. After a failure the
+  error is still to be read, and where TCP's urgent data came nothing is sure: reads stop short at its mark,
+  and splice(2) there takes it for nothing, or for the end.
 - A share of the loop bounds what a half moves at a time; the rest waits in the loop's own queue.
 
 A source that was reset may still hold bytes that came before the reset, and the other side would have had
 them without a proxy: they are passed on first, as far as the sink takes them at once.
+
+This file is longer than others because a half's two ways to move bytes, and what it does when they stop, lean
+on the same few facts; in two files each would have to tell them to the other.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
-import struct
 from typing import Final
 
 from userspace_proxy.core.relay_state import Half, HalfEvent, HalfState, RelayPhase, RelayState
 from userspace_proxy.dataplane.messages import ServicePortCounters
-from userspace_proxy.dataplane.poller import FAILED, HUNG_UP, PEER_CLOSED, READABLE, URGENT, WRITABLE, Poller
+from userspace_proxy.dataplane.poller import (
+    FAILED,
+    HUNG_UP,
+    PEER_CLOSED,
+    READABLE,
+    URGENT,
+    WRITABLE,
+    Callback,
+    Poller,
+    Socket,
+)
 from userspace_proxy.dataplane.splice import Pipe, PipePool
+from userspace_proxy.dataplane.tcp_options import acknowledge_now, arm_reset
 
 BUFFER_BYTES: Final = 1 << 16
 SHARE_BYTES: Final = 2 << 20
@@ -36,12 +50,8 @@ SHARE_BYTES: Final = 2 << 20
 _FULL_READS_OF_BULK: Final = 2
 _SOURCE_EVENTS: Final = READABLE | URGENT | PEER_CLOSED | HUNG_UP | FAILED
 _ENDING_EVENTS: Final = PEER_CLOSED | HUNG_UP | FAILED
-_LINGER_ZERO: Final = struct.pack("ii", 1, 0)
-
-
-def arm_reset(sock: socket.socket) -> None:
-    """Let the close of `sock` be a reset, not an orderly end; SO_LINGER in socket(7)."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
+_RARE_EVENTS: Final = _SOURCE_EVENTS & ~READABLE
+_ENDED: Final = (RelayPhase.CLOSED, RelayPhase.RESET)
 
 
 class TcpRelays:
@@ -59,22 +69,41 @@ class TcpRelays:
 
     def start(
         self,
-        client: socket.socket,
-        endpoint: socket.socket,
+        client: Socket,
+        endpoint: Socket,
         counters: ServicePortCounters,
-        client_events: int,
+        client_events: int | None,
         endpoint_events: int,
     ) -> None:
-        """Relay between two connected sockets that are registered with the poller.
+        """Relay between two connected sockets. The endpoint is registered with the poller.
 
-        The events are those that the poller has reported of them and nobody has acted on.
+        The events are those that the poller has reported of them and nobody has acted on; of the client None
+        if it is not registered yet.
         """
         relay = _TcpRelay(self, client, endpoint, counters)
         self._relays.add(relay)
-        self.poller.rebind(client.fileno(), relay.on_client_event)
-        self.poller.rebind(endpoint.fileno(), relay.on_endpoint_event)
-        relay.on_client_event(client_events)
-        relay.on_endpoint_event(endpoint_events)
+        request, response = relay.request, relay.response
+        already_in = counters.bytes_in
+        self.poller.rebind(endpoint.fileno(), response.on_event)
+        # The client most likely spoke first, and then no event is to come.
+        request.on_event((client_events or 0) | READABLE)
+        if relay.state.phase in _ENDED:
+            return
+        if client_events is not None:
+            self.poller.rebind(client.fileno(), request.on_event)
+        elif not self._watch(client, request.on_event):
+            relay.reset()
+            return
+        if counters.bytes_in == already_in:
+            acknowledge_now(endpoint)
+        response.on_event(endpoint_events)
+
+    def _watch(self, client: Socket, callback: Callback) -> bool:
+        try:
+            self.poller.register(client.fileno(), callback)
+        except OSError:  # ENOMEM, ENOSPC: no room for one more registration
+            return False
+        return True
 
     def discard(self, relay: _TcpRelay) -> None:
         """`relay` is over."""
@@ -90,39 +119,22 @@ class TcpRelays:
 class _TcpRelay:
     """One connection: two halves over two sockets."""
 
-    __slots__ = ("_client", "_endpoint", "_relays", "_request", "_response", "counters", "state")
+    __slots__ = ("_client", "_endpoint", "_relays", "counters", "request", "response", "state")
 
     def __init__(
-        self,
-        relays: TcpRelays,
-        client: socket.socket,
-        endpoint: socket.socket,
-        counters: ServicePortCounters,
+        self, relays: TcpRelays, client: Socket, endpoint: Socket, counters: ServicePortCounters
     ) -> None:
         self._relays = relays
         self._client = client
         self._endpoint = endpoint
         self.counters = counters
         self.state = RelayState()
-        self._request = _HalfRelay(self, relays, Half.REQUEST, client, endpoint)
-        self._response = _HalfRelay(self, relays, Half.RESPONSE, endpoint, client)
+        self.request = _HalfRelay(self, relays, Half.REQUEST, client, endpoint)
+        self.response = _HalfRelay(self, relays, Half.RESPONSE, endpoint, client)
+        self.request.opposite = self.response
+        self.response.opposite = self.request
         counters.opened += 1
         counters.active += 1
-
-    def on_client_event(self, events: int) -> None:
-        self._on_event(events, self._request, self._response)
-
-    def on_endpoint_event(self, events: int) -> None:
-        self._on_event(events, self._response, self._request)
-
-    def _on_event(self, events: int, reads: _HalfRelay, writes: _HalfRelay) -> None:
-        """Something happened to the socket that is the source of `reads` and the sink of `writes`."""
-        if events & WRITABLE and writes.state is HalfState.BLOCKED:
-            writes.flush()
-        if events & _SOURCE_EVENTS:
-            reads.source_became_ready(events)
-            if events & FAILED and self.state.phase in (RelayPhase.OPEN, RelayPhase.HALF_CLOSED):
-                self.reset()
 
     def close(self) -> None:
         """Both streams have ended."""
@@ -136,8 +148,9 @@ class _TcpRelay:
         self._leave()
 
     def _leave(self) -> None:
-        self._request.leave()
-        self._response.leave()
+        self.request.leave()
+        self.response.leave()
+        del self.request, self.response
         self._relays.discard(self)
         self._relays.poller.retire(self._client)
         self._relays.poller.retire(self._endpoint)
@@ -145,12 +158,18 @@ class _TcpRelay:
 
 
 class _HalfRelay:
-    """One direction: from `source` to `sink`. At most one of `remainder` and the pipe holds bytes."""
+    """One direction: from `source` to `sink`. At most one of `remainder` and the pipe holds bytes.
+
+    `opposite` is the other direction, whose sink is this one's source.
+    """
 
     __slots__ = (
-        "_ending",
+        "_counters",
         "_half",
+        "_has_ended",
         "_is_bulk",
+        "_is_ending",
+        "_is_request",
         "_is_urgent",
         "_pipe",
         "_readable",
@@ -159,33 +178,52 @@ class _HalfRelay:
         "_remainder",
         "_sink",
         "_source",
+        "opposite",
         "state",
     )
 
-    def __init__(
-        self, relay: _TcpRelay, relays: TcpRelays, half: Half, source: socket.socket, sink: socket.socket
-    ) -> None:
+    opposite: _HalfRelay
+
+    def __init__(self, relay: _TcpRelay, relays: TcpRelays, half: Half, source: Socket, sink: Socket) -> None:
         self._relay = relay
         self._relays = relays
+        self._counters = relay.counters
         self._half = half
+        self._is_request = half is Half.REQUEST
         self._source = source
         self._sink = sink
         self._readable = False
-        self._ending = False
+        self._is_ending = False
+        self._has_ended = False
         self._is_bulk = False
         self._is_urgent = False
         self._remainder = b""
         self._pipe: Pipe | None = None
         self.state = HalfState.FLOWING
 
-    def source_became_ready(self, events: int) -> None:
+    def on_event(self, events: int) -> None:
+        """Something happened to the source, which is the opposite half's sink."""
+        if events & WRITABLE and self.opposite.state is HalfState.BLOCKED:
+            self.opposite.flush()
+        if not events & _SOURCE_EVENTS:
+            return
         self._readable = True
+        if events & _RARE_EVENTS:
+            self._take_note(events)
+        if self.state is HalfState.FLOWING:
+            if self._is_bulk or self._is_urgent:
+                self._pump()
+            else:
+                self._copy()
+        if events & FAILED and self._relay.state.phase not in _ENDED:
+            self._relay.reset()
+
+    def _take_note(self, events: int) -> None:
         if events & _ENDING_EVENTS:
-            self._ending = True
+            self._is_ending = True
+            self._has_ended = not events & FAILED and bool(events & PEER_CLOSED)
         if events & URGENT:
             self._is_urgent = True
-        if self.state is HalfState.FLOWING:
-            self._pump()
 
     def flush(self) -> None:
         """The sink has room, and this half is BLOCKED."""
@@ -214,8 +252,9 @@ class _HalfRelay:
             self._pump()
 
     def leave(self) -> None:
-        """The relay is over: give back what is borrowed; events and turns that still come do nothing."""
+        """The relay is over: give back what is borrowed; turns that still come do nothing."""
         self.state = HalfState.CLOSED
+        del self.opposite  # without that circle the relay is gone at once, and gc has nothing to find
         self._remainder = b""
         self._give_pipe_back()
 
@@ -246,6 +285,9 @@ class _HalfRelay:
             if not received:
                 self._end()
                 return
+            if self._has_ended and received < BUFFER_BYTES and not self._is_urgent:
+                self._pass_on_last(buffer[:received])
+                return
             try:
                 sent = sink.send(buffer[:received])
             except BlockingIOError:
@@ -253,13 +295,16 @@ class _HalfRelay:
             except OSError:
                 self._relay.reset()
                 return
-            self._count(sent)
+            if self._is_request:
+                self._counters.bytes_in += sent
+            else:
+                self._counters.bytes_out += sent
             if sent < received:
                 self._remainder = bytes(buffer[sent:received])
                 self._move(HalfEvent.SINK_FILLED)
                 return
             if received < BUFFER_BYTES:
-                if not (self._ending or self._is_urgent):
+                if not (self._is_ending or self._is_urgent):
                     self._readable = False
                     return
                 continue
@@ -273,6 +318,22 @@ class _HalfRelay:
             if full_reads * BUFFER_BYTES >= SHARE_BYTES:
                 self._queue()
                 return
+
+    def _pass_on_last(self, chunk: memoryview) -> None:
+        """The source has ended and this is all that was left: let the end go in one packet with it."""
+        try:
+            sent = self._sink.send(chunk, socket.MSG_MORE)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._relay.reset()
+            return
+        self._count(sent)
+        if sent < len(chunk):
+            self._remainder = bytes(chunk[sent:])
+            self._move(HalfEvent.SINK_FILLED)
+        else:
+            self._end()
 
     def _splice(self, pipe: Pipe) -> None:
         source_fd = self._source.fileno()
@@ -314,7 +375,7 @@ class _HalfRelay:
 
     def _queue(self) -> None:
         self._move(HalfEvent.SHARE_SPENT)
-        self._relays.loop.call_soon(self.take_turn)
+        self._relays.poller.soon(self.take_turn)
 
     def _end(self) -> None:
         """The source's stream has ended and all of it was passed on: pass on the end."""
@@ -329,10 +390,10 @@ class _HalfRelay:
             self._relay.reset()
 
     def _count(self, passed_on: int) -> None:
-        if self._half is Half.REQUEST:
-            self._relay.counters.bytes_in += passed_on
+        if self._is_request:
+            self._counters.bytes_in += passed_on
         else:
-            self._relay.counters.bytes_out += passed_on
+            self._counters.bytes_out += passed_on
 
     def _move(self, event: HalfEvent) -> None:
         self.state = self._relay.state.move(self._half, event)
