@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from userspace_proxy.errors import StartupError
+from userspace_proxy.errors import StartupError, UserspaceProxyError
 
 FOLDER: Final = Path(__file__).parent
 WRK_SCRIPT: Final = FOLDER / "wrk.lua"
 
 
-class MeasurementError(Exception):
+class MeasurementError(UserspaceProxyError):
     """A measurement that came to nothing: a program failed, or said something else than figures."""
 
 

@@ -151,13 +151,13 @@ class LargeCluster:
     def _await_service(self) -> float:
         """Seconds from the first list that was asked for until the last live Service answers."""
         deadline = time.monotonic() + _START_SECONDS
-        addresses = self.addresses
+        addresses, testbed = self.addresses, self.testbed
 
         def watch() -> float:
             for address in reversed(addresses):
                 while _reaches_changed(address) is not False:
-                    if time.monotonic() > deadline or self.ours.process is None:
-                        raise MeasurementError(f"{address} was never served")
+                    if time.monotonic() > deadline or not self.ours.processes():
+                        raise MeasurementError(f"{address} was never served: {testbed.log_end()}")
                     time.sleep(0.005)
             return time.monotonic()
 

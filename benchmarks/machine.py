@@ -25,6 +25,7 @@ def describe() -> dict[str, str]:
     return {
         "CPU": f"{_cpu_model()}, {len(os.sched_getaffinity(0))} cores",
         "kernel": platform.release(),
+        "load average before": f"{os.getloadavg()[0]:.1f}",
         "commit": _commit(),
         "Python": platform.python_version(),
         **{name: _version_of(*command) for name, command in _programs().items()},

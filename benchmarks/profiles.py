@@ -19,7 +19,8 @@ from typing import Final
 from benchmarks.generators import MeasurementError
 from benchmarks.peers import REPOSITORY, Ours
 from benchmarks.processes import cpu_seconds
-from benchmarks.runs import PeerSet, Progress, require_programs
+from benchmarks.results import require_folder
+from benchmarks.runs import NOTHING_CAME_OF_IT, PeerSet, Progress, require_programs
 from benchmarks.tables import NOTHING, markdown, number
 from benchmarks.testbed import wait_until
 from benchmarks.works import WORKS, Figures, Work
@@ -48,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     if shutil.which("strace") is None:
         raise StartupError("strace is missing; install it with: apt-get install strace")
     folder = arguments.output.resolve() / f"profile-{datetime.now().astimezone():%Y-%m-%d-%H%M}"
-    folder.mkdir(parents=True)
+    require_folder(folder)
     progress = Progress()
     counted: dict[str, Mapping[str, float]] = {}
     with PeerSet() as ready:
@@ -64,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
                 with system_calls(worker, folder / f"{name}.strace") as report:
                     figures = work.measure(ours, seconds)
                 counted[name] = per_thing(read_system_calls(report.read_text()), figures)
-            except MeasurementError as error:
+            except NOTHING_CAME_OF_IT as error:
                 progress.say(f"  {error}")
     page = f"# System calls\n\nOf the worker, {units(counted)}.\n\n{calls_table(counted)}\n"
     (folder / "system-calls.md").write_text(page)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from benchmarks import plots
 from benchmarks.peers import PEERS
@@ -14,6 +15,7 @@ from benchmarks.studies import STUDIES, Step
 from benchmarks.tables import markdown
 from benchmarks.targets import OURS
 from benchmarks.works import WORKS
+from userspace_proxy.errors import UsageError
 
 
 @dataclass(slots=True)
@@ -69,7 +71,6 @@ class Results:
 
     def write(self, folder: Path, name: str) -> Path:
         """Write NAME.json, NAME.md and NAME-*.svg; returns the Markdown's path."""
-        folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{name}.json").write_text(self.as_json())
         pictures = []
         for stem, picture in plots.draw(self.samples, self.peers, self.studies).items():
@@ -78,3 +79,13 @@ class Results:
         page = folder / f"{name}.md"
         page.write_text(self.as_markdown(pictures))
         return page
+
+
+def require_folder(folder: Path) -> None:
+    """Make sure, before anything is measured, that results can be written there. Raises UsageError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UsageError(f"--output: {folder} cannot be written to: {error.strerror}") from error

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,17 +13,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from benchmarks.generators import MeasurementError, compile_load
+from benchmarks.generators import compile_load
 from benchmarks.peer import Peer
 from benchmarks.peers import PEERS
 from benchmarks.samples import Samples
 from benchmarks.tables import number
 from benchmarks.testbed import Testbed, share_cores
 from benchmarks.works import Metric, Work
-from userspace_proxy.errors import StartupError
+from userspace_proxy.errors import StartupError, UserspaceProxyError
 
 FOLDER: Final = Path("/run/benchmarks")
 """On the isolation's own tmpfs: it vanishes with the run."""
+
+NOTHING_CAME_OF_IT: Final = (UserspaceProxyError, OSError, subprocess.SubprocessError)
+"""How a measurement fails when a proxy or a program dies under it; the others go on."""
 
 _PROGRAMS: Final = {
     "wrk": "wrk",
@@ -71,6 +76,7 @@ class PeerSet:
         self.peers: dict[str, Peer] = {}
         self.load = FOLDER / "load"
         self.cores = share_cores()
+        os.sched_setaffinity(0, self.cores.load_numbers)  # we are not to disturb a proxy either
         self._open = ExitStack()
         FOLDER.mkdir(exist_ok=True)
         compile_load(self.load)
@@ -115,7 +121,7 @@ def alternate(
             for name in names[turn:] + names[:turn]:
                 try:
                     figures = work.measure(able[name], seconds)
-                except MeasurementError as error:
+                except NOTHING_CAME_OF_IT as error:
                     failures.append(f"{work.name}, round {round_number + 1}, {name}: {error}")
                     progress.say(f"  {failures[-1]}")
                     continue

@@ -8,10 +8,9 @@ from datetime import datetime
 from pathlib import Path
 
 from benchmarks import machine, plots
-from benchmarks.generators import MeasurementError
 from benchmarks.peers import PEERS, REPOSITORY
-from benchmarks.results import Results
-from benchmarks.runs import PeerSet, Progress, alternate, require_programs
+from benchmarks.results import Results, require_folder
+from benchmarks.runs import NOTHING_CAME_OF_IT, PeerSet, Progress, alternate, require_programs
 from benchmarks.studies import STUDIES, Pace, Study
 from benchmarks.works import WORKS
 from userspace_proxy.errors import StartupError
@@ -55,6 +54,8 @@ def run(arguments: argparse.Namespace) -> int:
         progress.say(f"skipping {reason}")
     require_programs(peers)
     plots.require_matplotlib()
+    folder = arguments.output.resolve()
+    require_folder(folder)
     began = datetime.now().astimezone()
     is_quick = arguments.quick
     names = arguments.only or [name for name in _CHOICES if not (is_quick and name in _NOT_QUICK)]
@@ -76,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
     for name in names:
         if name in STUDIES:
             _measure_study(STUDIES[name], pace, results, progress)
-    page = results.write(arguments.output.resolve(), arguments.name or f"{began:%Y-%m-%d-%H%M}")
+    page = results.write(folder, arguments.name or f"{began:%Y-%m-%d-%H%M}")
     print("\n" + results.as_markdown())
     print(f"written to {page.parent}: {page.stem}.md, .json, -*.svg")
     return 0
@@ -112,6 +113,6 @@ def _measure_study(study: Study, pace: Pace, results: Results, progress: Progres
             for step in study.measure(ready, pace):
                 steps.append(step)
                 progress.figures(f"{study.name} {step.x:g}: {step.series:<9}", study.metrics, step.figures)
-        except MeasurementError as error:
+        except NOTHING_CAME_OF_IT as error:
             results.failures.append(f"{study.name}: {error}")
             progress.say(f"  {results.failures[-1]}")

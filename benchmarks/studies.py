@@ -134,8 +134,8 @@ def _without_end(mode: str, port: ServicePort) -> Callable[[PeerSet, Pace], Iter
         seconds = 2 if pace.is_quick else 60
         ours = Ours(ready.testbed(mode))
         ours.start()
-        pids = ours.processes()
-        before, memory = descriptors(pids), resident_bytes(pids)
+        pids, workers = ours.processes(), ours.workers()
+        before, memory = descriptors(workers), resident_bytes(pids)
         exchanges = ours.testbed.exchange_load(mode, port, seconds, CLIENTS)
         time.sleep(_FLOWS_END_SECONDS)
         figures = {
@@ -143,7 +143,7 @@ def _without_end(mode: str, port: ServicePort) -> Callable[[PeerSet, Pace], Iter
             "rate": exchanges.done / exchanges.seconds,
             "p99": exchanges.p99_us,
             "failed": exchanges.failed + exchanges.lost,
-            "leaked": descriptors(pids) - before,
+            "leaked": descriptors(workers) - before,
             "before": memory / _MIB,
             "memory": resident_bytes(pids) / _MIB,
         }

@@ -6,6 +6,7 @@ alternate. Proxies run on the first core that we may use, clients and endpoints 
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import select
@@ -74,7 +75,13 @@ class Cores:
     proxy: str
     load: str
 
+    @property
+    def load_numbers(self) -> set[int]:
+        """The same for sched_setaffinity(2)."""
+        return set(map(int, self.load.split(",")))
 
+
+@functools.cache  # whoever asks again may have been pinned meanwhile
 def share_cores() -> Cores:
     """The first core for the proxy, the others for the rest; a machine with one has them share it."""
     cores = sorted(os.sched_getaffinity(0))
@@ -95,8 +102,8 @@ class Testbed:
         folder.mkdir(parents=True)
         self.network = NodeNetwork(prefix=f"{name}-")
         try:
-            self.client = self.network.add_pod(f"{name}-client")
-            self.endpoint = self.network.add_pod(f"{name}-endpoint")
+            self.client = self.network.add_pod("client")
+            self.endpoint = self.network.add_pod("endpoint")
             self._settle()
             self._start_endpoint_servers()
         except BaseException:
@@ -133,6 +140,10 @@ class Testbed:
     def log_file(self) -> Path:
         """What the proxy has said."""
         return self.folder / "proxy.log"
+
+    def log_end(self) -> str:
+        """The last that the proxy has said."""
+        return self.log_file.read_text(errors="replace")[-2000:] if self.log_file.exists() else ""
 
     def generate(self, *argv: str, seconds: float) -> str:
         """Run a load generator in the client pod, which is to take about `seconds`, and return its output."""
@@ -194,8 +205,7 @@ class Testbed:
         deadline = time.monotonic() + _READY_SECONDS
         while not answers():
             if time.monotonic() > deadline or (process is not None and process.poll() is not None):
-                end = self.log_file.read_text()[-2000:] if self.log_file.exists() else ""
-                raise StartupError(f"{self.name} did not come to serve. It said:\n{end}")
+                raise StartupError(f"{self.name} did not come to serve. It said:\n{self.log_end()}")
             time.sleep(0.05)
 
     def _settle(self) -> None:

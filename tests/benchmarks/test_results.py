@@ -8,9 +8,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks.results import Results
+from benchmarks.results import Results, require_folder
 from benchmarks.samples import Samples
 from benchmarks.studies import Step
+from userspace_proxy.errors import UsageError
 
 pytest.importorskip("matplotlib", reason="plots need the extra `bench`")
 
@@ -50,12 +51,20 @@ def test_the_page_has_figures_ratios_targets_limits_machine_and_failures(results
 
 
 def test_files_are_written_beside_each_other(results: Results, tmp_path: Path) -> None:
-    page = results.write(tmp_path / "new", "latest")
+    page = results.write(tmp_path, "latest")
     names = {path.name for path in page.parent.iterdir()}
     pictures = {"latest-rates.svg", "latest-cpu.svg", "latest-growth.svg"}
     assert names == {"latest.md", "latest.json", *pictures}
     assert all(f"]({picture})" in page.read_text() for picture in pictures)
-    assert json.loads((tmp_path / "new" / "latest.json").read_text())["machine"] == results.machine
+    assert json.loads((tmp_path / "latest.json").read_text())["machine"] == results.machine
+
+
+def test_a_folder_is_made_or_refused_before_the_work(tmp_path: Path) -> None:
+    require_folder(tmp_path / "some" / "where")
+    assert (tmp_path / "some" / "where").is_dir()
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=r"--output: .*file/below cannot be written to"):
+        require_folder(tmp_path / "file" / "below")
 
 
 def test_pictures_name_what_they_show(results: Results, tmp_path: Path) -> None:
