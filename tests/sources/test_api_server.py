@@ -254,9 +254,50 @@ def test_a_silent_watch_is_given_up(tmp_path: Path) -> None:
     async def scene() -> None:
         async with Silent() as server, following(server, tmp_path, silence_seconds=0.3) as sink:
             await sink.until(lambda: sink.names() == ["default/a"])
-            assert sink.listings() == 1
 
     run(scene())
+
+
+def test_a_server_that_forgets_under_its_watches_is_listed_again(tmp_path: Path) -> None:
+    """As behind a load balancer, where nothing is cut: the watches just wait for what never comes."""
+
+    async def scene() -> None:
+        async with FakeApiServer(bookmark_seconds=0.1) as server:
+            server.apply(service("a"))
+            backup = server.back_up()
+            server.apply(*(service(f"s-{number}") for number in range(50)))
+            async with following(server, tmp_path, silence_seconds=0.5) as sink:
+                assert len(sink.names()) == 51
+                server.restore(backup)
+                server.apply(service("b"))
+                await sink.until(lambda: sink.names() == ["default/a", "default/b"])
+                server.delete(service("a"))
+                await sink.until(lambda: sink.names() == ["default/b"])
+
+    run(scene())
+
+
+def test_a_server_that_comes_back_from_a_backup_is_listed_again_at_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scene() -> None:
+        async with FakeApiServer() as server:
+            server.apply(*(service(f"s-{number}") for number in range(50)))
+            kubeconfig = write_kubeconfig(tmp_path / "kubeconfig", server.url)
+            async with running(ApiServerSource(kubeconfig, "node-1", sleep=briefly)) as sink:
+                await sink.until(lambda: len(sink.names()) == 50)
+                await wait_for_watches(server)
+                await server.__aexit__()
+                assert len(sink.names()) == 50
+                async with FakeApiServer(server.port) as restored:
+                    restored.apply(service("a"))
+                    await sink.until(lambda: sink.names() == ["default/a"])
+                    restored.apply(service("b"))
+                    await sink.until(lambda: sink.names() == ["default/a", "default/b"])
+
+    run(scene())
+    [said] = [text for text in caplog.messages if "went back" in text and "kind=Service" in text]
+    assert said.endswith("version=2 known=51")
 
 
 def test_a_line_longer_than_a_stream_readers_limit(tmp_path: Path) -> None:

@@ -15,14 +15,9 @@ import pytest
 
 from tests.support.recording_sink import RecordingSink
 from userspace_proxy.core.back_off import delay_seconds
-from userspace_proxy.core.objects import Kind, Listed
-from userspace_proxy.sources.list_watch import (
-    STEADY_SECONDS,
-    Contact,
-    ListWatch,
-    RequestFailedError,
-    Watched,
-)
+from userspace_proxy.core.objects import Deleted, Kind, Listed
+from userspace_proxy.sources.contact import Contact, RequestFailedError
+from userspace_proxy.sources.list_watch import SILENCE_SECONDS, STEADY_SECONDS, ListWatch, Watched
 
 SELECTOR = {"labelSelector": "!skipped"}
 
@@ -74,13 +69,20 @@ class Played:
     sink: RecordingSink
 
     def asked(self) -> list[str]:
-        """The requests in short: `list`, `list <token>`, `watch <version>`."""
-        return [
-            f"watch {query['resourceVersion']}"
-            if "watch" in query
-            else " ".join(["list", *filter(None, [query.get("continue")])])
-            for query in self.queries
-        ]
+        """In short: `list`, `list <token>`, `watch <version>`; `where` asks for the version alone."""
+        return [_in_short(query) for query in self.queries]
+
+
+def _in_short(query: Mapping[str, str]) -> str:
+    match query:
+        case {"watch": _}:
+            return f"watch {query['resourceVersion']}"
+        case {"continue": token}:
+            return f"list {token}"
+        case {"limit": "1"}:
+            return "where"
+        case _:
+            return "list"
 
 
 class NoChance(random.Random):
@@ -229,7 +231,79 @@ def test_events_before_an_error_count() -> None:
 
 @pytest.mark.parametrize("failure", [CUT, status(429), status(500), status(502), status(503)])
 def test_a_failure_that_says_nothing_of_the_version_keeps_it(failure: RequestFailedError) -> None:
-    assert play(listed(5), failure, watched()).asked() == ["list", "watch 5", "watch 5"]
+    asked = play(listed(5), failure, listed(9, service("b", 8)), watched()).asked()
+    assert asked == ["list", "watch 5", "where", "watch 5"]
+
+
+@pytest.mark.parametrize("failure", [CUT, status(503)])
+def test_a_server_that_went_back_is_listed_again(
+    failure: RequestFailedError, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It was restored from a backup: a watch from what it does not know yet would miss all until it does."""
+    restored = listed(3, service("old", 2))
+    played = play(
+        listed(5, service("new", 4)),
+        watched(error=failure, seconds=1),
+        restored,
+        restored,
+        watched(),
+        CUT,
+        restored,
+    )
+    assert played.asked() == ["list", "watch 5", "where", "list", "watch 3", "watch 3", "where"]
+    assert played.sink.names() == ["a/old"]
+    said = [message for message in caplog.messages if "went back" in message]
+    assert said == [
+        "API server went back to an earlier state, which counts now: kind=Service version=3 known=5"
+    ]
+
+
+def test_a_server_that_cannot_say_where_it_is_keeps_what_is_known() -> None:
+    played = play(listed(5, service("a", 4)), CUT, CUT, status(500), listed(6), watched())
+    assert played.asked() == ["list", "watch 5", "where", "where", "where", "watch 5"]
+    assert played.sink.names() == ["a/a"]
+
+
+def test_a_watch_without_a_word_is_not_trusted_with_its_version() -> None:
+    silent = watched(error=RequestFailedError("it did not answer in time"), seconds=SILENCE_SECONDS)
+    played = play(listed(5, service("a", 4)), silent, listed(3), watched())
+    assert played.asked() == ["list", "watch 5", "list", "watch 3"]
+    assert played.sink.names() == []
+
+    later = watched(bookmark(6), error=RequestFailedError("it did not answer in time"), seconds=1000.0)
+    assert play(listed(5), later, listed(6), watched()).asked() == ["list", "watch 5", "where", "watch 6"]
+    early = watched(error=CUT, seconds=SILENCE_SECONDS / 2 - 1)
+    assert play(listed(5), early, listed(6), watched()).asked() == ["list", "watch 5", "where", "watch 5"]
+
+
+@pytest.mark.parametrize("late", [event("MODIFIED", service("a", 6)), bookmark(6), bookmark(4)])
+def test_events_out_of_order_list_again(late: bytes) -> None:
+    """The late one does not count: for all that we know it is older than what we have."""
+    chunk = event("DELETED", service("a", 7)) + late + event("ADDED", service("z", 8))
+    played = play(listed(5, service("a", 4)), watched(chunk), listed(8, service("b", 8)), watched())
+    assert played.asked() == ["list", "watch 5", "list", "watch 8"]
+    assert played.sink.observed[1] == (Deleted(Kind.SERVICE, "a", "a"),)
+    assert played.sink.names() == ["a/b"]
+
+
+def test_events_that_come_twice_do_no_harm() -> None:
+    chunk = event("ADDED", service("b", 6)) * 2 + event("DELETED", service("b", 7)) * 3
+    played = play(listed(5, service("a", 4)), watched(chunk), watched())
+    assert played.asked() == ["list", "watch 5", "watch 7"]
+    assert played.sink.names() == ["a/a"]
+
+
+def test_versions_that_are_no_numbers_have_no_order() -> None:
+    events = [event("ADDED", {"metadata": {"name": n, "resourceVersion": n}}) for n in ("z", "y", "10", "x")]
+    played = play(listed(5), watched(*events), watched())
+    assert played.asked() == ["list", "watch 5", "watch x"]
+
+
+def test_what_a_server_says_at_the_end_is_shown_in_part(caplog: pytest.LogCaptureFixture) -> None:
+    end = {"kind": "Status", "code": 500, "message": "no\n" * 10_000}
+    play(listed(5), watched(event("ERROR", end), seconds=0))
+    [line] = caplog.messages
+    assert "no no no" in line and len(line) < 500
 
 
 @pytest.mark.parametrize("code", [400, 401, 403, 404, 504])
@@ -292,10 +366,17 @@ def test_a_list_that_cannot_be_read_is_asked_for_again(body: bytes) -> None:
 
 
 def test_events_that_are_cut_anywhere() -> None:
-    line = event("ADDED", service("b", 6)) + event("ADDED", service("c", 7))
-    for cut in range(len(line)):
-        played = play(listed(5), watched(line[:cut], error=CUT), watched(line[:cut], line[cut:]))
-        assert played.asked()[:2] == ["list", "watch 5"]
+    events = [event("ADDED", service("b", 6)), event("ADDED", service("c", 7))]
+    text = b"".join(events)
+    for cut in range(len(text)):
+        arrived = text[:cut].count(b"\n")
+        played = play(
+            listed(5),
+            watched(text[:cut], error=CUT, seconds=1),
+            listed(7),
+            watched(b"".join(events[arrived:])),
+        )
+        assert played.asked()[:4] == ["list", "watch 5", "where", f"watch {5 + arrived}"]
         assert played.sink.names() == ["a/b", "a/c"]
 
 
@@ -362,7 +443,9 @@ def test_what_is_needed_is_waited_for() -> None:
 
 def test_losing_contact_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    play(CUT, status(503), CUT, listed(5), watched(), GONE, listed(6), watched(error=CUT), watched())
+    play(
+        CUT, status(503), CUT, listed(5), watched(), GONE, listed(6), watched(error=CUT), listed(6), watched()
+    )
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
         (
             "WARNING",

@@ -87,10 +87,17 @@ EXPIRED = ApiStatusError(410, "Expired", "too old resource version")
 
 
 class FakeApiServer:
-    """Speaks HTTP at `url` while entered; `requests` collects what was asked of its collections."""
+    """Speaks HTTP at `url` while entered; `requests` collects what was asked of its collections.
+
+    With a `certificate` (and its key) it speaks TLS; with a `client_authority` to clients that it signed.
+    """
 
     def __init__(
-        self, port: int = 0, bookmark_seconds: float = 60.0, certificate: tuple[Path, Path] | None = None
+        self,
+        port: int = 0,
+        bookmark_seconds: float = 60.0,
+        certificate: tuple[Path, Path] | None = None,
+        client_authority: Path | None = None,
     ) -> None:
         self.port = port
         self.bookmark_seconds = bookmark_seconds
@@ -98,6 +105,9 @@ class FakeApiServer:
         if certificate is not None:
             self._tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
             self._tls.load_cert_chain(*certificate)
+            if client_authority is not None:
+                self._tls.load_verify_locations(client_authority)
+                self._tls.verify_mode = ssl.CERT_REQUIRED
         self.tokens: set[str] | None = None
         self.requests: list[tuple[str, dict[str, str]]] = []
         self._version = 1
@@ -106,6 +116,7 @@ class FakeApiServer:
         self._objects: dict[str, dict[str, Object]] = {kind: {} for kind in COLLECTIONS}
         self._changed = asyncio.Event()
         self._runner: web.AppRunner | None = None
+        self._watches: set[asyncio.Timeout] = set()
 
     @property
     def url(self) -> str:
@@ -134,6 +145,23 @@ class FakeApiServer:
         """Forget the history: watches and pages from an earlier version are answered with 410."""
         self._history.clear()
         self._compacted = self._version
+
+    def back_up(self) -> tuple[int, dict[str, dict[str, Object]]]:
+        """All objects and the version, for `restore`."""
+        return self._version, {kind: dict(objects) for kind, objects in self._objects.items()}
+
+    def restore(self, backup: tuple[int, dict[str, dict[str, Object]]]) -> None:
+        """Go back to a backup. Nobody is told: watches wait for versions later than theirs, as they did."""
+        self._version, objects = backup
+        self._objects = {kind: dict(of_kind) for kind, of_kind in objects.items()}
+        self._history = [change for change in self._history if change.version <= self._version]
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def end_watches(self) -> None:
+        """End every watch as if its time were over."""
+        for watch in self._watches:
+            watch.reschedule(0)
 
     def tick(self) -> None:
         """A version passes without a change that anybody watches."""
@@ -174,7 +202,10 @@ class FakeApiServer:
         await response.prepare(request)
         async with contextlib.AsyncExitStack() as stack:
             stack.enter_context(contextlib.suppress(TimeoutError))
-            await stack.enter_async_context(asyncio.timeout(float(request.query["timeoutSeconds"])))
+            watch = asyncio.timeout(float(request.query["timeoutSeconds"]))
+            await stack.enter_async_context(watch)
+            self._watches.add(watch)
+            stack.callback(self._watches.discard, watch)
             async for event in self.watch_events(kind, version, request):
                 await response.write(json.dumps(event).encode() + b"\n")
         return response
@@ -191,7 +222,9 @@ class FakeApiServer:
                 async with asyncio.timeout(self.bookmark_seconds):
                     await changed.wait()
             except TimeoutError:
-                version = max(version, self._version)
+                if self._version < version:
+                    continue
+                version = self._version
                 bookmark = {"kind": kind, "metadata": {"resourceVersion": str(version)}}
                 yield {"type": "BOOKMARK", "object": bookmark}
 

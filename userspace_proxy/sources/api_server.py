@@ -1,42 +1,18 @@
-"""A Kubernetes API server as a source: Services, EndpointSlices and the node's own Node.
-
-kubernetes_asyncio brings configuration, authentication and transport; its models are not used. This is the
-only file that imports it.
-"""
+"""A Kubernetes API server as a source: Services, EndpointSlices and the node's own Node."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from urllib.parse import urlsplit
-
-import aiohttp
-import msgspec
-from kubernetes_asyncio.client import ApiClient, Configuration
-from kubernetes_asyncio.config import ConfigException, load_incluster_config, load_kube_config
 
 from userspace_proxy.core.cluster_state import ObjectId
 from userspace_proxy.core.objects import Kind
-from userspace_proxy.errors import SourceError
 from userspace_proxy.sources import Sink
-from userspace_proxy.sources.list_watch import (
-    ORIGIN,
-    SILENCE_SECONDS,
-    Contact,
-    ListWatch,
-    RequestFailedError,
-    Watched,
-)
-from userspace_proxy.sources.yaml_documents import YAMLDocumentError, parse_documents
-
-CONNECT_SECONDS = 10.0
-CREDENTIALS_SECONDS = 60.0
-SHOWN_CHARACTERS = 300
-UNAUTHORIZED = 401
+from userspace_proxy.sources.api_connection import Connection
+from userspace_proxy.sources.contact import Contact
+from userspace_proxy.sources.list_watch import ORIGIN, SILENCE_SECONDS, ListWatch, Watched
 
 _NOT_ANOTHER_PROXYS = {"labelSelector": "!service.kubernetes.io/service-proxy-name"}
 
@@ -69,7 +45,7 @@ class ApiServerSource:
         Raises `SourceError` if the configuration cannot be used.
         """
         contact = Contact()
-        async with _Connection.open(self._kubeconfig) as connection, asyncio.TaskGroup() as group:
+        async with Connection.open(self._kubeconfig) as connection, asyncio.TaskGroup() as group:
             for watched in (
                 Watched(Kind.SERVICE, "/api/v1/services", _NOT_ANOTHER_PROXYS),
                 Watched(Kind.ENDPOINT_SLICE, "/apis/discovery.k8s.io/v1/endpointslices", _NOT_ANOTHER_PROXYS),
@@ -91,185 +67,3 @@ class ApiServerSource:
                     silence_seconds=self._silence_seconds,
                 )
                 group.create_task(list_watch.run())
-
-
-class _Status(msgspec.Struct, frozen=True):
-    message: str = ""
-
-
-class _Connection:
-    """The session with the API server, and its credentials."""
-
-    def __init__(self, kubeconfig: Path | None, configuration: Configuration) -> None:
-        self._kubeconfig = kubeconfig
-        self._client = _open_client(configuration)
-        self._tls_files = _tls_files(configuration)
-        self._renewing = asyncio.Lock()
-
-    @classmethod
-    @asynccontextmanager
-    async def open(cls, kubeconfig: Path | None) -> AsyncIterator[_Connection]:
-        """Read the configuration; nothing is sent yet. Raises `SourceError`."""
-        connection = cls(kubeconfig, await _load_configuration(kubeconfig))
-        try:
-            yield connection
-        finally:
-            await connection._client.close()
-
-    @asynccontextmanager
-    async def get(
-        self, path: str, query: Mapping[str, str], silence_seconds: float
-    ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """See `list_watch.Api`. Credentials that are refused are read again, once, before giving up."""
-        configuration = self._client.configuration
-        response = await _request(self._client, path, query, silence_seconds)
-        try:
-            if response.status == UNAUTHORIZED:
-                response.close()
-                await self._renew(configuration)
-                response = await _request(self._client, path, query, silence_seconds)
-            if response.status != 200:
-                raise await _refusal(response)
-            _keep_alive(response)
-            async with aclosing(_chunks(response)) as chunks:
-                yield chunks
-        finally:
-            response.close()
-
-    async def _renew(self, refused: Configuration) -> None:
-        """Read the credentials again: tokens and certificates are given for a time, or changed in place."""
-        async with self._renewing:
-            if self._client.configuration is not refused:
-                return
-            try:
-                fresh = await _load_configuration(self._kubeconfig)
-                if _tls_files(fresh) == self._tls_files:
-                    # The session and the watches on it can stay.
-                    self._client.configuration = fresh
-                    return
-                client = _open_client(fresh)
-            except SourceError as error:
-                raise RequestFailedError(str(error), UNAUTHORIZED) from error
-            outdated, self._client, self._tls_files = self._client, client, _tls_files(fresh)
-            await outdated.close()
-
-
-async def _load_configuration(kubeconfig: Path | None) -> Configuration:
-    """Read the configuration, credentials included. Raises `SourceError` if it cannot be used."""
-    configuration = Configuration()
-    # As client-go: Python 3.13 by itself refuses cluster CAs that lack key identifiers.
-    configuration.disable_strict_ssl_verification = True
-    try:
-        if kubeconfig is None:
-            load_incluster_config(client_configuration=configuration)
-        else:
-            # The library takes a missing or empty file for one without contexts.
-            content = list(parse_documents(await asyncio.to_thread(kubeconfig.read_bytes)))
-            if not (content and isinstance(content[0], dict)):
-                raise ConfigException("it holds no configuration")
-            async with asyncio.timeout(CREDENTIALS_SECONDS):
-                await load_kube_config(
-                    str(kubeconfig), client_configuration=configuration, persist_config=False
-                )
-        url = urlsplit(configuration.host)
-        if url.scheme not in ("http", "https") or not url.hostname:
-            raise ConfigException(f"{configuration.host!r} is no http or https URL")
-    except Exception as error:
-        # The library checks little: a malformed file ends in any exception.
-        match error:
-            case OSError(strerror=str(reason)):
-                reason = f"{reason}: {error.filename}" if error.filename else reason
-            case ConfigException() | YAMLDocumentError():
-                reason = _one_line(error)
-            case _:
-                reason = f"it is malformed ({type(error).__name__}: {_one_line(error)})"
-        where = (
-            f"the kubeconfig {kubeconfig}"
-            if kubeconfig
-            else "the in-cluster configuration (give --kubeconfig or --manifests outside a cluster)"
-        )
-        raise SourceError(f"cannot use {where}: {reason}") from error
-    return configuration
-
-
-def _open_client(configuration: Configuration) -> ApiClient:
-    """A session; its TLS files are read here. Raises `SourceError` if they cannot be used."""
-    try:
-        client = ApiClient(configuration)
-    except (OSError, ValueError) as error:
-        raise SourceError(
-            f"cannot use the certificates for {configuration.host}: {_one_line(error)}"
-        ) from error
-    client.user_agent = "userspace-proxy"
-    return client
-
-
-def _tls_files(configuration: Configuration) -> list[bytes]:
-    paths = (configuration.ssl_ca_cert, configuration.cert_file, configuration.key_file)
-    return [Path(path).read_bytes() for path in paths if path]
-
-
-async def _request(
-    client: ApiClient, path: str, query: Mapping[str, str], silence_seconds: float
-) -> aiohttp.ClientResponse:
-    headers = {"Accept": "application/json", **client.default_headers}
-    timeout = aiohttp.ClientTimeout(sock_connect=CONNECT_SECONDS, sock_read=silence_seconds)
-    with _failures_translated():
-        await client.update_params_for_auth(headers, [], ["BearerToken"])
-        response: aiohttp.ClientResponse = await client.rest_client.request(
-            "GET",
-            client.configuration.host + path,
-            query_params=list(query.items()),
-            headers=headers,
-            _preload_content=False,
-            _request_timeout=timeout,
-        )
-    return response
-
-
-async def _chunks(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
-    with _failures_translated():
-        async for chunk in response.content.iter_any():
-            yield chunk
-
-
-@contextmanager
-def _failures_translated() -> Iterator[None]:
-    try:
-        yield
-    except TimeoutError as error:
-        raise RequestFailedError("it did not answer in time") from error
-    except (aiohttp.ClientError, ConfigException, OSError, ValueError) as error:
-        raise RequestFailedError(_one_line(error)) from error
-    except RuntimeError as error:
-        # aiohttp's word for a session that `_renew` closed meanwhile.
-        raise RequestFailedError(_one_line(error)) from error
-
-
-async def _refusal(response: aiohttp.ClientResponse) -> RequestFailedError:
-    """What a status other than 200 says, with the message of the API's Status object if it sent one."""
-    with _failures_translated():
-        body = await response.content.read(64 * 1024)
-    try:
-        message = msgspec.json.decode(body, type=_Status).message
-    except (ValueError, RecursionError):
-        message = ""
-    reason = _one_line(f"{response.status} {response.reason or ''}: {message}".removesuffix(": "))
-    retry_after = response.headers.get("Retry-After", "")
-    seconds = float(retry_after) if retry_after.isascii() and retry_after.isdigit() else 0.0
-    return RequestFailedError(reason, response.status, seconds)
-
-
-def _keep_alive(response: aiohttp.ClientResponse) -> None:
-    """Have the kernel find out within a minute that the other machine is gone."""
-    transport = response.connection.transport if response.connection else None
-    connected = transport.get_extra_info("socket") if transport else None
-    if connected is not None:
-        connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30)
-        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
-        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
-
-
-def _one_line(text: object) -> str:
-    return " ".join(str(text).split())[:SHOWN_CHARACTERS] or type(text).__name__

@@ -3,6 +3,12 @@
 Three functions, one inside the other: `run` never ends and decides how long to wait; `_list_then_watch` lists
 where that is needed and watches once; `_list` and `_watch` are requests. What is known stays known while the
 server cannot be reached. Source: "Efficient detection of changes" in the Kubernetes API concepts.
+
+A server may come back from a backup, older than what it has told us; what it has then is what counts. A
+watch from a version that it has not reached would wait in silence until it has, and miss all that is new by
+then. So after a failure the server is asked first where it is, and a watch in which nothing ever comes, not
+even the bookmark of every minute, is not trusted with its version any more. Nor is one whose versions go
+back: the API promises their order.
 """
 
 from __future__ import annotations
@@ -12,7 +18,7 @@ import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
@@ -21,8 +27,8 @@ from userspace_proxy.core.back_off import delay_seconds
 from userspace_proxy.core.decoding import decode
 from userspace_proxy.core.objects import STRUCTS, ApiObject, Deleted, Event, Kind, Listed, Upserted
 from userspace_proxy.core.problem import Problem
-from userspace_proxy.errors import UserspaceProxyError
 from userspace_proxy.sources import Sink
+from userspace_proxy.sources.contact import GONE, SERVER_IS_AILING, Contact, RequestFailedError
 from userspace_proxy.sources.lines import Lines, LineTooLongError
 
 ORIGIN = "API server"
@@ -33,25 +39,13 @@ SILENCE_SECONDS = 150.0
 ANSWER_SECONDS = 30.0
 STEADY_SECONDS = 5.0
 """A watch that lasted so long was no failure, however it ended."""
+SHOWN_CHARACTERS = 300
 DISPENSABLE_FAILURES = 2
 MAX_RETRY_AFTER_SECONDS = 60.0
 MAX_PAGE_BYTES = 256 * 1024 * 1024
 DECODED_AT_ONCE_BYTES = 256 * 1024
 
-GONE = 410
-_SERVER_IS_AILING = frozenset({429, 500, 502, 503})
-"""Statuses that say nothing against the request: the version to watch from stays good."""
-
 _log = logging.getLogger(__name__)
-
-
-class RequestFailedError(UserspaceProxyError):
-    """A request got no answer, or `status` (an HTTP status) said no; it may be tried again."""
-
-    def __init__(self, reason: str, status: int | None = None, retry_after_seconds: float = 0.0) -> None:
-        super().__init__(reason)
-        self.status = status
-        self.retry_after_seconds = retry_after_seconds
 
 
 class Api(Protocol):
@@ -75,28 +69,6 @@ class Watched:
     path: str
     selector: Mapping[str, str]
     is_dispensable: bool = False
-
-
-@dataclass(slots=True)
-class Contact:
-    """Whether the API server can be followed, over all kinds, so that losing it is said once."""
-
-    failing: dict[Kind, str] = field(default_factory=dict)
-
-    def lost(self, kind: Kind, failure: RequestFailedError) -> None:
-        # A refusal is for one kind; a server that is down is so for all, in different words perhaps.
-        is_refused = failure.status is not None and failure.status not in _SERVER_IS_AILING
-        why = str(failure) if is_refused else ""
-        if kind not in self.failing and why not in self.failing.values():
-            _log.warning("API server cannot be followed; keeping what is known and trying again: %s", failure)
-        self.failing.setdefault(kind, why)
-
-    def is_lost_for_others_than(self, kind: Kind) -> bool:
-        return bool(self.failing.keys() - {kind})
-
-    def regained(self, kind: Kind) -> None:
-        if self.failing.pop(kind, None) is not None and not self.failing:
-            _log.info("API server can be followed again")
 
 
 class _ListMeta(msgspec.Struct, frozen=True, rename="camel"):
@@ -153,6 +125,7 @@ class ListWatch:
         self._clock = clock
         self._silence_seconds = silence_seconds
         self._version: str | None = None
+        self._is_in_doubt = False
         self._is_known = False
         self._watching_since: float | None = None
         self._reported: set[str] = set()
@@ -168,10 +141,11 @@ class ListWatch:
             except RequestFailedError as error:
                 failed = error
             is_gone = failed is not None and failed.status == GONE
-            if failed and failed.status and failed.status not in _SERVER_IS_AILING:
+            if failed and failed.status and failed.status not in SERVER_IS_AILING:
                 self._version = None
             since = self._watching_since
             failures = 0 if since is not None and self._clock() - since >= STEADY_SECONDS else failures + 1
+            self._is_in_doubt = failed is not None or failures > 0
             if failures and failed and not is_gone:
                 self._contact.lost(self._watched.kind, failed)
                 self._do_without(failures)
@@ -194,6 +168,16 @@ class ListWatch:
             self._sink.observe([Listed(kind, ())])
 
     async def _list_then_watch(self) -> None:
+        if self._version is not None and self._is_in_doubt:
+            present = (await self._page({**self._watched.selector, "limit": "1"})).metadata.resource_version
+            if _is_before(present, self._version):
+                _log.warning(
+                    "API server went back to an earlier state, which counts now: kind=%s version=%s known=%s",
+                    self._watched.kind.value,
+                    present,
+                    self._version,
+                )
+                self._version = None
         if self._version is None:
             self._version = await self._list()
         await self._watch(self._version)
@@ -253,16 +237,22 @@ class ListWatch:
             "timeoutSeconds": str(self._chance.randint(*WATCH_SECONDS)),
         }
         lines = Lines()
+        has_told = False
         async with self._api.get(self._watched.path, query, self._silence_seconds) as chunks:
-            self._watching_since = self._clock()
+            self._watching_since = since = self._clock()
             self._contact.regained(self._watched.kind)
-            async for chunk in chunks:
-                try:
+            try:
+                async for chunk in chunks:
                     complete = lines.feed(chunk)
-                except LineTooLongError as error:
+                    has_told = has_told or bool(complete)
+                    self._observe(complete)
+            except LineTooLongError as error:
+                self._version = None
+                raise RequestFailedError(f"sent a watch event that is too long: {error}") from error
+            except RequestFailedError:
+                if not has_told and self._clock() - since >= self._silence_seconds / 2:
                     self._version = None
-                    raise RequestFailedError(f"sent a watch event that is too long: {error}") from error
-                self._observe(complete)
+                raise
 
     def _observe(self, lines: Iterable[bytes]) -> None:
         """Tell the sink what a chunk's lines say, in one call; then raise if one of them ends the watch."""
@@ -284,8 +274,13 @@ class ListWatch:
         kind = self._watched.kind
         if event.type == "ERROR":
             status = msgspec.json.decode(event.object, type=_Status)
-            raise RequestFailedError(f"ended the watch: {status.message or 'no reason given'}", status.code)
+            reason = " ".join((status.message or "no reason given").split())[:SHOWN_CHARACTERS]
+            raise RequestFailedError(f"ended the watch: {reason}", status.code)
         named = msgspec.json.decode(event.object, type=_Named).metadata
+        if self._version is not None and _is_before(named.resource_version, self._version):
+            raise RequestFailedError(
+                f"sent watch events out of order: {named.resource_version} after {self._version}"
+            )
         self._version = named.resource_version
         if event.type not in ("ADDED", "MODIFIED", "DELETED"):
             return ()  # A bookmark, whose version is all it says.
@@ -305,3 +300,8 @@ class ListWatch:
 
     def _scope(self, namespace: str, name: str) -> str:
         return f"{ORIGIN}: {self._watched.kind.value} {namespace}/{name}"
+
+
+def _is_before(version: str, other: str) -> bool:
+    """Whether one version is older than another of the same kind; not, if they are no numbers."""
+    return version.isdecimal() and other.isdecimal() and (len(version), version) < (len(other), other)
