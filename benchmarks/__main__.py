@@ -41,7 +41,6 @@ def main() -> int:
         prog=f"python -m benchmarks {verb}".strip(),
         description=(module.__doc__ or "").partition(": ")[2].replace("\n\n", " "),
         epilog="" if verb else f"There is also: {', '.join(_VERBS)}, each with a --help of its own.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     module.add_arguments(parser)
     arguments = parser.parse_args(words[1:] if verb else words)

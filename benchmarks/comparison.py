@@ -29,12 +29,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("old", help="a commit")
     parser.add_argument("new", help=f"another one, or {WORK_TREE} for the work tree as it is")
     parser.add_argument(
-        "--only", nargs="+", metavar="WORK", choices=WORKS, default=list(WORKS), help=f"of {', '.join(WORKS)}"
+        "--only",
+        nargs="+",
+        metavar="WORK",
+        choices=WORKS,
+        default=list(WORKS),
+        help=f"of {', '.join(WORKS)} (default: all)",
     )
-    parser.add_argument("--metrics", nargs="+", default=["rate", "cpu", "p50"], help="what is judged")
-    parser.add_argument("--rounds", type=int, default=9, help="how often each does each work")
-    parser.add_argument("--seconds", type=int, default=2, help="how long it takes over it")
-    parser.add_argument("--threshold", type=float, default=1.05, help="the ratio beyond which NEW is worse")
+    parser.add_argument(
+        "--metrics", nargs="+", default=["rate", "cpu", "p50"], help="what is judged (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=9, help="how often each does each work (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seconds", type=int, default=2, help="how long it takes over it (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        default=1.05,
+        help="the ratio beyond which NEW is worse (default: %(default)s)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import subprocess
 import sys
 from pathlib import Path
 from typing import ClassVar, Final
@@ -10,6 +11,7 @@ from typing import ClassVar, Final
 from benchmarks.kube_proxy import KubeProxy
 from benchmarks.peer import Peer
 from benchmarks.testbed import Testbed, service_manifests
+from userspace_proxy.errors import StartupError
 
 _STREAM_MODULE: Final = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
 REPOSITORY: Final = Path(__file__).parents[1]
@@ -53,6 +55,10 @@ class Nginx(Peer):
     programs: ClassVar = {"nginx": "nginx-light libnginx-mod-stream"}
 
     def launch(self) -> None:
+        if not (_STREAM_MODULE.exists() or "--with-stream " in self._build_options()):
+            raise StartupError(
+                "nginx has no stream module; install it with: apt-get install libnginx-mod-stream"
+            )
         folder, endpoint = self.testbed.folder, self.testbed.endpoint.address
         lines = [
             "daemon off; user root; worker_processes 1; worker_rlimit_nofile 18000;",
@@ -75,6 +81,10 @@ class Nginx(Peer):
         (folder / "nginx.conf").write_text("\n".join([*lines, "}"]))
         self.process = self.testbed.start_proxy("nginx", "-c", f"{folder}/nginx.conf", "-p", str(folder))
         self.capture()
+
+    @staticmethod
+    def _build_options() -> str:
+        return subprocess.run(["nginx", "-V"], capture_output=True, text=True, timeout=10).stderr + " "
 
 
 class HAProxy(Peer):

@@ -34,11 +34,21 @@ _STOP_SECONDS: Final = 20.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command understands."""
     parser.add_argument(
-        "--only", nargs="+", metavar="WORK", choices=WORKS, default=list(WORKS), help=f"of {', '.join(WORKS)}"
+        "--only",
+        nargs="+",
+        metavar="WORK",
+        choices=WORKS,
+        default=list(WORKS),
+        help=f"of {', '.join(WORKS)} (default: all)",
     )
-    parser.add_argument("--seconds", type=int, default=5, help="how long each work is done")
     parser.add_argument(
-        "--output", type=Path, default=REPOSITORY / "benchmarks" / "results", help="the folder for results"
+        "--seconds", type=int, default=5, help="how long each work is done (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=REPOSITORY / "benchmarks" / "results",
+        help="the folder for results (default: %(default)s)",
     )
 
 

@@ -37,11 +37,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=PEERS,
         help=f"of {', '.join(PEERS)} (default: all that are available)",
     )
-    parser.add_argument("--rounds", type=int, default=5, help="how often each peer does each work")
-    parser.add_argument("--seconds", type=int, default=5, help="how long it takes over it")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="how often each peer does each work (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seconds", type=int, default=5, help="how long it takes over it (default: %(default)s)"
+    )
     parser.add_argument("--quick", action="store_true", help="a first look in two minutes")
     parser.add_argument(
-        "--output", type=Path, default=REPOSITORY / "benchmarks" / "results", help="the folder for results"
+        "--output",
+        type=Path,
+        default=REPOSITORY / "benchmarks" / "results",
+        help="the folder for results (default: %(default)s)",
     )
     parser.add_argument("--name", help="what the results' files are called (default: the date)")
 
