@@ -49,6 +49,7 @@ class Configuration:
     detect_local: DetectLocal
     proxy_port_range: PortRange
     udp_timeout_seconds: float | None
+    tcp_tw_reuse: bool
     workers: int
     iptables_backend: str
     state_directory: Path
@@ -76,6 +77,7 @@ def read_configuration(
     bind_address: str = "0.0.0.0",
     proxy_port_range: str = "",
     udp_timeout_seconds: float | None = None,
+    tcp_tw_reuse: bool = True,
     workers: int | None = None,
     iptables_backend: str = "auto",
     nodeport_addresses: str = "",
@@ -154,6 +156,7 @@ def read_configuration(
         ),
         proxy_port_range=ports,
         udp_timeout_seconds=udp_timeout_seconds,
+        tcp_tw_reuse=tcp_tw_reuse,
         workers=workers if workers is not None else default_workers(),
         iptables_backend=iptables_backend,
         state_directory=Path(state_directory),

@@ -21,6 +21,7 @@ from userspace_proxy.agent.host import (
     ephemeral_ports,
     raise_descriptor_limit,
     require_privileges,
+    reuse_ports_in_time_wait,
     udp_flows_per_worker,
 )
 from userspace_proxy.agent.proxier import Proxier
@@ -69,6 +70,8 @@ async def run_agent(configuration: Configuration) -> None:
     """
     require_privileges("userspace-proxy run")
     max_descriptors = raise_descriptor_limit()
+    if configuration.tcp_tw_reuse:
+        reuse_ports_in_time_wait()
     loop = asyncio.get_running_loop()
     async with AsyncExitStack() as stack:
         instance = SingleInstance()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import resource
 from pathlib import Path
 from typing import Final
@@ -12,8 +13,11 @@ from userspace_proxy.errors import StartupError
 RESERVED_DESCRIPTORS: Final = 512
 """What an agent may need beside its listeners, at most."""
 
+logger = logging.getLogger(__name__)
+
 _CAP_NET_ADMIN: Final = 12
 _CAP_NET_RAW: Final = 13
+_TCP_TW_REUSE: Final = Path("/proc/sys/net/ipv4/tcp_tw_reuse")
 
 
 def require_privileges(command: str) -> None:
@@ -61,6 +65,22 @@ def ephemeral_ports() -> int:
     """How many ports the kernel hands out by itself; ip_local_port_range in ip(7)."""
     first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
     return last - first + 1
+
+
+def reuse_ports_in_time_wait() -> None:
+    """Let a new connection have the port of one that ended a second ago; tcp_tw_reuse in tcp(7).
+
+    Whoever closes first keeps the port for a minute, and towards an endpoint that is us where clients close
+    first: without this, 28,232 ephemeral ports are 470 such connections a second to one endpoint. Holds for
+    the network namespace, IPv6 too. Where it may not be written, the log says so.
+    """
+    try:
+        _TCP_TW_REUSE.write_text("1")
+    except OSError as error:
+        logger.warning(
+            "Ports of ended connections stay taken for a minute, net.ipv4.tcp_tw_reuse cannot be set: %s",
+            error,
+        )
 
 
 def _effective_capabilities() -> int:

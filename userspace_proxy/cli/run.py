@@ -70,6 +70,12 @@ class Duration(click.ParamType[float]):
     type=Duration(),
     help="How long an idle UDP flow is kept (default: 30s unanswered, 2m answered; for DNS 10s and 1s).",
 )
+@click.option(
+    "--tcp-tw-reuse/--no-tcp-tw-reuse",
+    default=True,
+    show_default=True,
+    help="Set net.ipv4.tcp_tw_reuse, so that ended connections do not use up the ports to an endpoint.",
+)
 @click.option("--workers", type=int, help="Processes that carry connections (default: one for each core).")
 @click.option(
     "--iptables-backend",
@@ -126,6 +132,7 @@ def run(
     pod_interface_name_prefix: str,
     proxy_port_range: str,
     udp_timeout: float | None,
+    tcp_tw_reuse: bool,
     workers: int | None,
     iptables_backend: str,
     state_directory: str,
@@ -151,6 +158,7 @@ def run(
         pod_interface_name_prefix=pod_interface_name_prefix,
         proxy_port_range=proxy_port_range,
         udp_timeout_seconds=udp_timeout,
+        tcp_tw_reuse=tcp_tw_reuse,
         workers=workers,
         iptables_backend=iptables_backend,
         state_directory=state_directory,
