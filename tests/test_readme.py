@@ -63,7 +63,7 @@ def test_the_command_line_knows_the_verb_and_its_flags(words: list[str]) -> None
 
 def test_flags_in_the_text_exist() -> None:
     run = commands.commands["run"]
-    known = {flag for option in run.params for flag in option.opts} | {"--help"}
+    known = {flag for option in run.params for flag in (*option.opts, *option.secondary_opts)} | {"--help"}
     text = re.sub(r"^```.*?^```", "", README, flags=re.MULTILINE | re.DOTALL)
     ours = set(re.findall(r"`(--[a-z-]+)`", text))
     assert ours
