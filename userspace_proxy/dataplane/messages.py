@@ -16,11 +16,14 @@ import msgspec
 
 from userspace_proxy.dataplane.succession import (
     Acknowledged,
+    AffineClient,
     Drain,
     End,
+    GaveUp,
     GiveUp,
     HandBack,
     HandedBack,
+    HeldFlow,
     Hello,
     Introduction,
 )
@@ -93,6 +96,14 @@ class Keep(_Message, frozen=True, tag="keep"):
     new: tuple[str, ...]
 
 
+class Inherit(_Message, frozen=True, tag="inherit"):
+    """Flows, whose descriptors come along, and clients of listeners that the next `Configure` brings."""
+
+    sequence: int
+    flows: tuple[HeldFlow, ...]
+    clients: tuple[AffineClient, ...]
+
+
 class Start(_Message, frozen=True, tag="start"):
     """An agent's first message of this version: what holds for the worker from now on.
 
@@ -131,5 +142,7 @@ class Counters(_Message, frozen=True, tag="counters"):
     service_ports: dict[str, ServicePortCounters]
 
 
-AgentMessage: TypeAlias = Start | Configure | Keep | ReadCounters | Hello | HandBack | GiveUp | Drain | End
-WorkerMessage: TypeAlias = Acknowledged | Counters | Introduction | HandedBack
+AgentMessage: TypeAlias = (
+    Start | Configure | Inherit | Keep | ReadCounters | Hello | HandBack | GiveUp | Drain | End
+)
+WorkerMessage: TypeAlias = Acknowledged | Counters | Introduction | HandedBack | GaveUp

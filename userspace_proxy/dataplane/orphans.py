@@ -11,7 +11,7 @@ import logging
 import os
 import socket
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,11 +24,15 @@ from userspace_proxy.core.proxy_plan import ListenerName
 from userspace_proxy.core.service_port import ServicePortName, TrafficPolicy
 from userspace_proxy.dataplane.channel import encode_frame
 from userspace_proxy.dataplane.control_sockets import ControlSockets
+from userspace_proxy.dataplane.inherited import Flow
 from userspace_proxy.dataplane.messages import ListenerKey, ServicePortConfig
 from userspace_proxy.dataplane.peer_credentials import peer_of
 from userspace_proxy.dataplane.privileges import NOBODY
 from userspace_proxy.dataplane.succession import (
+    AffineClient,
     End,
+    GaveUp,
+    GiveUp,
     HandBack,
     HandedBack,
     HeldServicePort,
@@ -98,6 +102,20 @@ class OutgoingWorker:
 
     link: WorkerLink
     continued: set[str]
+
+    async def give_up(self, keys: Iterable[str]) -> AsyncIterator[tuple[list[Flow], list[AffineClient]]]:
+        """Have it read no more from these, and hand over what belongs to them. Raises `WorkerError`."""
+        order = partial(GiveUp, service_ports=tuple(keys))
+        is_complete = False
+        while not is_complete:
+            answer, descriptors = await self.link.fetch(order)
+            sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+            if not isinstance(answer, GaveUp) or len(answer.flows) != len(sockets):
+                for sock in sockets:
+                    sock.close()
+                raise WorkerError(f"pid={self.link.pid} does not say what it gives up: {answer!r:.100}")
+            is_complete = answer.is_complete
+            yield list(zip(answer.flows, sockets, strict=True)), list(answer.clients)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ class HandBack(SuccessionMessage, frozen=True, tag="hand-back"):
 
 
 class GiveUp(SuccessionMessage, frozen=True, tag="give-up"):
-    """Read no more from these Service ports' listeners; connections go on. Answered by `Acknowledged`."""
+    """Read no more from these Service ports' listeners; TCP connections go on. Answered by `GaveUp`."""
 
     sequence: int
     service_ports: tuple[str, ...]
@@ -87,6 +87,44 @@ class HandedBack(SuccessionMessage, frozen=True, tag="handed-back"):
     service_ports: tuple[HeldServicePort, ...]
     kept: tuple[str, ...]
     following: int | None
+
+
+class HeldFlow(msgspec.Struct, frozen=True, array_like=True):
+    """A UDP flow: who it belongs to, and how long nothing has passed in it.
+
+    `client` is an address as `recvfrom` has it, `local_address` the one that the client sends to (4 or 16
+    bytes), `reply_control` the ancillary data (level, type, data) that has answers leave from there.
+    """
+
+    service_port: str
+    proxy_port: int
+    client: tuple[str | int, ...]
+    local_address: bytes
+    reply_control: tuple[int, int, bytes]
+    endpoint: tuple[str, int]
+    is_answered: bool
+    idle_seconds: float
+
+
+class AffineClient(msgspec.Struct, frozen=True, array_like=True):
+    """The endpoint of a client under `sessionAffinity: ClientIP`, and how long nothing has come from it."""
+
+    service_port: str
+    address: str
+    endpoint: tuple[str, int]
+    silent_seconds: float
+
+
+class GaveUp(SuccessionMessage, frozen=True, tag="gave-up"):
+    """Nothing is read from the listeners any more. What belongs to them comes along, as much as fits.
+
+    A descriptor for each flow lies beside it. Unless `is_complete`, the same `GiveUp` is to be said again.
+    """
+
+    sequence: int
+    flows: tuple[HeldFlow, ...]
+    clients: tuple[AffineClient, ...]
+    is_complete: bool
 
 
 class Acknowledged(SuccessionMessage, frozen=True, tag="acknowledged"):

@@ -143,6 +143,16 @@ class UdpFlow(Flow):
         self._kept: bytes | None = None
         self._tried: set[Endpoint] | None = None
 
+    @property
+    def key(self) -> FlowKey:
+        """The client's address, and the local address that it sends to."""
+        return self._key
+
+    @property
+    def reply_control(self) -> tuple[Control]:
+        """The ancillary data with which answers leave."""
+        return self._reply_control
+
     def connect(self, now: float) -> bool:
         """Take the next endpoint that has a route and was not tried; False, and counted, if there is none."""
         listener = self._listener
@@ -175,6 +185,24 @@ class UdpFlow(Flow):
             return True
         listener.counters.failed += 1
         return False
+
+    def resume(self, sock: Socket, endpoint: Endpoint, *, is_answered: bool, last_used: float) -> None:
+        """Go on where another process left off, with its `sock`, which is connected to `endpoint`."""
+        listener = self._listener
+        self.endpoint = endpoint
+        self._sock = sock
+        listener.poller.register(sock.fileno(), self._receive, READABLE)
+        listener.cap.make_room()
+        listener.cap.add(self, listener.unanswered_seconds, last_used)
+        if is_answered:
+            listener.cap.flows.answer(self, listener.answered_seconds, last_used)
+
+    def detach(self) -> Socket:
+        """End the flow here, and leave its socket to whoever resumes it."""
+        self._listener.cap.flows.remove(self)
+        self._forget()
+        self._listener.poller.unregister(self._sock.fileno())
+        return self._sock
 
     def forward(self, datagram: memoryview, now: float) -> None:
         """Send what the client sent to the endpoint, or to another one if the endpoint is gone."""

@@ -11,13 +11,15 @@ import socket
 import struct
 from collections.abc import Iterable
 from functools import lru_cache
+from itertools import islice
 
 from userspace_proxy.core.endpoint import Endpoint
 from userspace_proxy.core.load_balancer import LoadBalancer
-from userspace_proxy.core.service_port import TrafficPolicy
+from userspace_proxy.core.service_port import Port, TrafficPolicy
 from userspace_proxy.dataplane.messages import ServicePortCounters
 from userspace_proxy.dataplane.packet_info import IP_PKTINFO, receive_packet_info
-from userspace_proxy.dataplane.poller import READABLE, Poller
+from userspace_proxy.dataplane.poller import READABLE, Poller, Socket
+from userspace_proxy.dataplane.succession import HeldFlow
 from userspace_proxy.dataplane.udp_flow import BURST, Control, FlowCap, FlowKey, ListenerFlows, UdpFlow
 
 
@@ -52,6 +54,8 @@ class UdpListener:
         else:
             self._control_space = socket.CMSG_SPACE(12)  # struct in_pktinfo: ifindex, ipi_spec_dst, ipi_addr
             self._local_address = slice(4, 8)
+        self._usable: frozenset[Endpoint] = frozenset()
+        self._is_reading = True
         poller.register(sock.fileno(), self._receive, READABLE)
 
     @property
@@ -68,14 +72,50 @@ class UdpListener:
 
     def endpoints_changed(self, endpoints: Iterable[Endpoint]) -> None:
         """`balancer` has `endpoints` now for this policy: flows to others move at their next datagram."""
-        usable = frozenset(endpoints)
+        self._usable = frozenset(endpoints)
         for flow in self._flows.by_key.values():
-            flow.endpoint_gone = flow.endpoint not in usable
+            flow.endpoint_gone = flow.endpoint not in self._usable
+
+    def stop_reading(self) -> None:
+        """Leave what clients send to whoever has a duplicate of the socket; answers pass. Safe to repeat."""
+        if self._is_reading:
+            # Because of that duplicate, closing ours would not take it out of the epoll.
+            self._flows.poller.unregister(self._sock.fileno())
+            self._is_reading = False
+
+    def hand_over(self, service_port: str, most: int) -> list[tuple[HeldFlow, Socket]]:
+        """Give up `most` flows at most, each with its socket, for `adopt` elsewhere."""
+        now = self._flows.loop.time()
+        port = self._sock.getsockname()[1]
+        handed = []
+        for flow in list(islice(self._flows.by_key.values(), most)):
+            held = HeldFlow(
+                service_port,
+                port,
+                *flow.key,
+                flow.reply_control[0],
+                (flow.endpoint.address, flow.endpoint.port),
+                flow.answered,
+                now - flow.last_used,
+            )
+            handed.append((held, flow.detach()))
+        return handed
+
+    def adopt(self, held: HeldFlow, sock: Socket) -> None:
+        """Go on with a flow that another process has handed over; `sock` is ours to close."""
+        key = (held.client, held.local_address)
+        flow = UdpFlow(self._flows, key, (held.reply_control,))
+        address, port = held.endpoint
+        last_used = self._flows.loop.time() - held.idle_seconds
+        flow.resume(sock, Endpoint(address, Port(port)), is_answered=held.is_answered, last_used=last_used)
+        flow.endpoint_gone = flow.endpoint not in self._usable
+        self._flows.by_key[key] = flow
+        self._flows.counters.opened += 1
+        self._flows.counters.active += 1
 
     def close(self) -> None:
         """Stop serving; every flow ends."""
-        # Another process holds a duplicate of the socket, so closing ours would not take it out of the epoll.
-        self._flows.poller.unregister(self._sock.fileno())
+        self.stop_reading()
         self._flows.poller.retire(self._sock)
         for flow in list(self._flows.by_key.values()):
             flow.close()

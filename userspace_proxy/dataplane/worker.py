@@ -11,13 +11,14 @@ import asyncio
 import logging
 import resource
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
 from userspace_proxy.core.endpoint import Endpoint
 from userspace_proxy.core.load_balancer import LoadBalancer
 from userspace_proxy.core.service_port import IPFamily, Port, Protocol, TrafficPolicy
+from userspace_proxy.dataplane.inherited import Flow, Inherited
 from userspace_proxy.dataplane.messages import (
     ListenerConfig,
     ListenerKey,
@@ -27,6 +28,7 @@ from userspace_proxy.dataplane.messages import (
 )
 from userspace_proxy.dataplane.poller import Poller
 from userspace_proxy.dataplane.splice import PipePool
+from userspace_proxy.dataplane.succession import AffineClient
 from userspace_proxy.dataplane.tcp_connect import TcpConnects, TcpRoute
 from userspace_proxy.dataplane.tcp_listener import TcpListener
 from userspace_proxy.dataplane.tcp_relay import TcpRelays
@@ -53,12 +55,43 @@ class _Listener:
 class _ServicePort:
     """What the worker keeps of one Service port, which may still carry connections after it was removed."""
 
-    __slots__ = ("balancer", "counters", "listeners")
+    __slots__ = ("balancer", "counters", "given_clients", "listeners")
 
     def __init__(self, random: Random) -> None:
+        self.given_clients = 0
         self.balancer = LoadBalancer(random)
         self.counters = ServicePortCounters()
         self.listeners: dict[ListenerKey, _Listener] = {}
+
+    def stop_reading(self) -> None:
+        for listener in self.listeners.values():
+            if isinstance(listener.socket, UdpListener):
+                listener.socket.stop_reading()
+
+    def give_clients(self, key: str, most: int, now: float) -> list[AffineClient]:
+        clients = self.balancer.affine_clients(now)[self.given_clients :][:most]
+        self.given_clients += len(clients)
+        return [
+            AffineClient(key, address, (endpoint.address, endpoint.port), silent_seconds)
+            for address, endpoint, silent_seconds in clients
+        ]
+
+    def give_flows(self, key: str, most: int) -> list[Flow]:
+        flows: list[Flow] = []
+        for listener in self.listeners.values():
+            if isinstance(listener.socket, UdpListener):
+                flows += listener.socket.hand_over(key, most - len(flows))
+        return flows
+
+    def inherit(self, key: str, inherited: Inherited, now: float) -> None:
+        for client in inherited.take_clients(key):
+            address, port = client.endpoint
+            endpoint = Endpoint(address, Port(port))
+            self.balancer.settle(client.address, endpoint, now - client.silent_seconds)
+        for listener_key, listener in self.listeners.items():
+            if isinstance(listener.socket, UdpListener):
+                for held, sock in inherited.take_flows(key, listener_key.proxy_port):
+                    listener.socket.adopt(held, sock)
 
 
 class Worker:
@@ -74,6 +107,7 @@ class Worker:
         self._flow_cap = FlowCap(max_udp_flows, loop)
         self._service_ports: dict[str, _ServicePort] = {}
         self._removed: dict[str, _ServicePort] = {}
+        self._inherited = Inherited()
 
     def configure(
         self,
@@ -98,8 +132,35 @@ class Worker:
             for config in service_ports:
                 self._serve(config, given)
         finally:
+            self._inherited.close()
             for sock in given.values():
                 sock.close()
+
+    def inherit(self, flows: Iterable[Flow], clients: Iterable[AffineClient]) -> None:
+        """Go on with these as soon as `configure`, the next time, brings the listeners they belong to."""
+        self._inherited.add(flows, clients)
+
+    def hand_over(
+        self, keys: Iterable[str], *, most_flows: int, most_clients: int
+    ) -> tuple[list[Flow], list[AffineClient], bool]:
+        """Read no more from these Service ports' listeners, and give up their flows and clients.
+
+        TCP connections go on. Of flows and clients no more than that many; True if these were the last: then
+        the listeners are closed. The flows' sockets are the caller's to close.
+        """
+        flows: list[Flow] = []
+        clients: list[AffineClient] = []
+        names = [key for key in keys if key in self._service_ports]
+        for key in names:
+            self._service_ports[key].stop_reading()
+        for key in names:
+            service_port = self._service_ports[key]
+            clients += service_port.give_clients(key, most_clients - len(clients), self._loop.time())
+            flows += service_port.give_flows(key, most_flows - len(flows))
+            if len(flows) == most_flows or len(clients) == most_clients:
+                return flows, clients, False
+            self._remove(key)
+        return flows, clients, True
 
     def counters(self) -> dict[str, ServicePortCounters]:
         """By Service port key. A removed Service port is in it until its last connection has ended."""
@@ -148,6 +209,7 @@ class Worker:
             policy = TrafficPolicy(listener.policy)
             service_port.balancer.set_endpoints(policy, endpoints)
             self._serve_listener(config, listener, policy, endpoints, service_port, sockets)
+        service_port.inherit(config.key, self._inherited, self._loop.time())
         for key in [key for key in service_port.listeners if key not in wanted]:
             service_port.listeners.pop(key).close(serve_waiting=True)
 

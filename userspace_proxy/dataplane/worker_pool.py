@@ -26,6 +26,7 @@ from random import Random
 from typing import Final, NoReturn
 
 from userspace_proxy.dataplane.control_sockets import ControlSockets
+from userspace_proxy.dataplane.inherited import close_flows
 from userspace_proxy.dataplane.messages import (
     ServicePortConfig,
     ServicePortCounters,
@@ -33,7 +34,7 @@ from userspace_proxy.dataplane.messages import (
     WorkerLimits,
 )
 from userspace_proxy.dataplane.orphans import AdoptedWorker, OutgoingWorker
-from userspace_proxy.dataplane.succession import Drain, GiveUp
+from userspace_proxy.dataplane.succession import Drain
 from userspace_proxy.dataplane.worker_link import WorkerLink
 from userspace_proxy.dataplane.worker_seat import Given, ListenerOf, WorkerSeat, listener_keys
 from userspace_proxy.errors import WorkerError
@@ -145,6 +146,10 @@ class WorkerPool:
             seat = self._seat_of.get(config.key)
             if seat is None:
                 seat = self._seat_of[config.key] = min(self._seats, key=len)
+            if self._outgoing and (config.protocol == "UDP" or config.affinity_timeout_seconds is not None):
+                # Whoever reads decides where a client goes, so there must be one at a time; clients wait in
+                # the listener's queue meanwhile. Of other listeners both may accept for a moment.
+                await self._take_over({config.key}, seat)
             seat.want(config)
             concerned.add(seat)
         for key in removed:
@@ -156,8 +161,8 @@ class WorkerPool:
             _, late = await asyncio.wait([seat.settled() for seat in concerned], timeout=_SETTLE_SECONDS)
             if late:
                 logger.warning("Worker is late with a change: workers=%d", len(late))
-        for worker in self._outgoing:
-            await self._take_over(worker, worker.continued & keys)
+        if self._outgoing:
+            await self._take_over(keys, None)
 
     async def retire(self) -> None:
         """Let outgoing workers drain: nothing leads any more to what only they serve."""
@@ -182,6 +187,7 @@ class WorkerPool:
 
     async def close(self) -> None:
         """Let go of the workers: those that serve go on as orphans, or end if that is for 0 s."""
+        outgoing = [*self._draining.values(), *(worker.link for worker in self._outgoing)]
         tasks = [*self._occupations, *self._warming, *self._draining]
         for task in tasks:
             task.cancel()
@@ -189,7 +195,7 @@ class WorkerPool:
         warm = [result for result in results if isinstance(result, WorkerLink)]
         idle = [seat.process for seat in self._seats if seat.process is not None and not len(seat)]
         busy = [seat.process for seat in self._seats if seat.process is not None and len(seat)]
-        busy += [worker.link for worker in self._outgoing] + [*self._draining.values()]
+        busy += outgoing
         self._occupations.clear()
         self._warming.clear()
         self._outgoing.clear()
@@ -202,15 +208,21 @@ class WorkerPool:
             busy = []
         await asyncio.gather(*(link.end() for link in (*warm, *idle, *busy)))
 
-    async def _take_over(self, worker: OutgoingWorker, keys: set[str]) -> None:
-        """Our own workers serve these by now."""
-        worker.continued.difference_update(keys)
-        if not keys or not worker.link.is_alive:
-            return
-        try:
-            await worker.link.request(partial(GiveUp, service_ports=tuple(keys)))
-        except WorkerError as error:
-            logger.warning("Worker of an earlier agent cannot give up its listeners: %s", error)
+    async def _take_over(self, keys: set[str], heir: WorkerSeat | None) -> None:
+        """Have outgoing workers give up these Service ports; what belongs to them goes to `heir`."""
+        for worker in self._outgoing:
+            given_up = worker.continued & keys
+            worker.continued.difference_update(given_up)
+            if not given_up:
+                continue
+            try:
+                async for flows, clients in worker.give_up(given_up):
+                    if heir is not None:
+                        heir.inherit_traffic(flows, clients)
+                    else:
+                        close_flows(flows)
+            except WorkerError as error:
+                logger.warning("Worker of an earlier agent cannot give up its listeners: %s", error)
 
     def _see_out(self, link: WorkerLink) -> None:
         async def wait() -> None:

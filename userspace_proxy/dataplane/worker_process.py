@@ -28,9 +28,11 @@ import uvloop
 from userspace_proxy.dataplane.channel import Channel
 from userspace_proxy.dataplane.descriptor_reserve import DescriptorReserve
 from userspace_proxy.dataplane.messages import (
+    MAX_DESCRIPTORS_PER_MESSAGE,
     AgentMessage,
     Configure,
     Counters,
+    Inherit,
     Keep,
     ListenerKey,
     ReadCounters,
@@ -38,11 +40,13 @@ from userspace_proxy.dataplane.messages import (
     WorkerMessage,
 )
 from userspace_proxy.dataplane.peer_credentials import peer_of
+from userspace_proxy.dataplane.poller import Socket
 from userspace_proxy.dataplane.privileges import drop_privileges
 from userspace_proxy.dataplane.succession import (
     Acknowledged,
     Drain,
     End,
+    GaveUp,
     GiveUp,
     HandBack,
     Hello,
@@ -54,6 +58,7 @@ from userspace_proxy.dataplane.worker_holdings import WorkerHoldings
 logger = logging.getLogger(__name__)
 
 _MAX_VISITORS: Final = 16
+_MAX_CLIENTS: Final = 10_000
 _DRAINED_SECONDS: Final = 0.2
 """How often a worker that drains looks whether its last connection is over."""
 _OBJECTS_BETWEEN_COLLECTIONS: Final = 50_000
@@ -86,6 +91,7 @@ class WorkerProcess:
         self._start: Start | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._is_draining = False
+        self._given: list[Socket] = []
         self._visitors: set[_Conversation] = set()
         self._agent: _Conversation | None = None
         self._agent = self._converse(agent)
@@ -103,6 +109,7 @@ class WorkerProcess:
         if self._timer is not None:
             self._timer.cancel()
         self._holdings.close()
+        self._forget_given()
         if self._worker is not None:
             self._worker.close()
             self._worker = None
@@ -156,8 +163,7 @@ class WorkerProcess:
             case HandBack():
                 asker.answer(*self._holdings.handed_back(message.sequence, message.start))
             case GiveUp():
-                self._configure(Configure(message.sequence, (), message.service_ports, ()), [])
-                asker.answer(Acknowledged(message.sequence))
+                asker.answer(*self._give_up(message))
             case Drain():
                 self._drain(message.seconds)
                 asker.answer(Acknowledged(message.sequence))
@@ -168,6 +174,10 @@ class WorkerProcess:
                 asker.answer(Acknowledged(message.sequence))
             case Configure():
                 self._configure(message, descriptors)
+                asker.answer(Acknowledged(message.sequence))
+            case Inherit():
+                flows = [(held, _socket(fd)) for held, fd in zip(message.flows, descriptors, strict=True)]
+                self._started().inherit(flows, message.clients)
                 asker.answer(Acknowledged(message.sequence))
             case Keep():
                 new = dict(zip(message.new, map(_socket, descriptors), strict=True))
@@ -197,11 +207,28 @@ class WorkerProcess:
         self._started().configure(message.service_ports, message.removed, sockets)
         self._holdings.serve(message.service_ports, message.removed, sockets)
 
+    def _give_up(self, message: GiveUp) -> tuple[GaveUp, list[int]]:
+        self._forget_given()
+        flows, clients, is_complete = self._started().hand_over(
+            message.service_ports, most_flows=MAX_DESCRIPTORS_PER_MESSAGE, most_clients=_MAX_CLIENTS
+        )
+        if is_complete:
+            self._holdings.serve((), message.service_ports, {})
+        self._given = [sock for _, sock in flows]
+        gave_up = GaveUp(message.sequence, tuple(held for held, _ in flows), tuple(clients), is_complete)
+        return gave_up, [sock.fileno() for sock in self._given]
+
+    def _forget_given(self) -> None:
+        """Whoever asks again has what was given before."""
+        while self._given:
+            self._given.pop().close()
+
     def _drain(self, seconds: float) -> None:
         """Carry what there is to its end, and no more."""
         if self._is_draining:
             return
         self._is_draining = True
+        self._forget_given()
         self._configure(Configure(0, (), self._holdings.service_ports, ()), [])
         self._holdings.keep((), {})
         until = self._loop.time() + seconds

@@ -9,16 +9,19 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, NoReturn, TypeAlias
 
+from userspace_proxy.dataplane.inherited import Flow, Inherited, close_flows
 from userspace_proxy.dataplane.messages import (
     MAX_DESCRIPTORS_PER_MESSAGE,
     Configure,
     Counters,
+    Inherit,
     Keep,
     ListenerKey,
     ReadCounters,
     ServicePortConfig,
     ServicePortCounters,
 )
+from userspace_proxy.dataplane.succession import AffineClient
 from userspace_proxy.dataplane.worker_link import WorkerLink, settle
 from userspace_proxy.errors import WorkerError
 
@@ -47,6 +50,7 @@ class WorkerSeat:
         self._listener_of = listener_of
         self._wanted: dict[str, ServicePortConfig] = {}
         self._kept: Mapping[str, socket.socket] | None = None
+        self._inherited = Inherited()
         self._changed: set[str] = set()
         self._wake = asyncio.Event()
         self._waiting: list[asyncio.Future[None]] = []
@@ -72,6 +76,10 @@ class WorkerSeat:
     def inherit(self, configs: Iterable[ServicePortConfig]) -> None:
         """The process that will sit here has been told this by an agent before us."""
         self._wanted = {config.key: config for config in configs}
+
+    def inherit_traffic(self, flows: Iterable[Flow], clients: Iterable[AffineClient]) -> None:
+        """The process is to go on with these, which belong to listeners that it will be told of."""
+        self._inherited.add(flows, clients)
 
     def settled(self) -> asyncio.Future[None]:
         """Done when all that is wanted now is in effect."""
@@ -146,6 +154,8 @@ class WorkerSeat:
         removed: Sequence[str],
         given: Given,
     ) -> None:
+        for config in service_ports:
+            await self._tell_what_to_inherit(process, config)
         new = tuple(key for config in service_ports for key in _new_listeners(config, given))
         descriptors = [self._listener_of(key).fileno() for key in new]
         configure = partial(
@@ -156,6 +166,20 @@ class WorkerSeat:
             given.listeners.pop(key, None)
         for config in service_ports:
             given.listeners[config.key] = frozenset(listener_keys(config))
+
+    async def _tell_what_to_inherit(self, process: WorkerLink, config: ServicePortConfig) -> None:
+        clients = self._inherited.take_clients(config.key)
+        if clients:
+            await process.request(partial(Inherit, flows=(), clients=tuple(clients)))
+        for listener in config.listeners:
+            flows = self._inherited.take_flows(config.key, listener.proxy_port)
+            try:
+                for first in range(0, len(flows), MAX_DESCRIPTORS_PER_MESSAGE):
+                    batch = flows[first : first + MAX_DESCRIPTORS_PER_MESSAGE]
+                    inherit = partial(Inherit, flows=tuple(held for held, _ in batch), clients=())
+                    await process.request(inherit, [sock.fileno() for _, sock in batch])
+            finally:
+                close_flows(flows)
 
     async def _tell_what_to_keep(
         self, process: WorkerLink, kept: Mapping[str, socket.socket], given: Given
