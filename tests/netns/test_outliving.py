@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from tests.support.clients import (
     who_greets,
 )
 from tests.support.kernel_state import descriptors, rule_handles
+from tests.support.other_version import other_version
 from tests.support.service_node import ServedService, ServiceNode
 from tests.support.waiting import wait_until
 
@@ -80,9 +81,8 @@ class Conversations:
 
 @pytest.mark.parametrize("leave", [kill_the_agent, stop_the_agent])
 def test_without_an_agent_everything_goes_on_and_the_next_one_adopts_it(
-    node: ServiceNode, leave: object
+    node: ServiceNode, leave: Callable[[ServiceNode], None]
 ) -> None:
-    assert callable(leave)
     service = node.serve("greet", "name", "digest")
     refused = node.serve("greet", "name", endpoints=[])
     rules, handles, ports = node.rules(), rule_handles(node.node), port_of_each(node, service)
@@ -175,6 +175,38 @@ def test_another_agent_takes_over(node: ServiceNode, tmp_path: Path) -> None:
         expect_service(node, service)
         conversations.expect_to_end_well()
     assert serving_workers(node) == serving
+
+
+@pytest.mark.parametrize("leave", [None, kill_the_agent, stop_the_agent])
+def test_another_version_replaces_the_workers_and_nobody_notices(
+    node: ServiceNode, tmp_path: Path, leave: Callable[[ServiceNode], None] | None
+) -> None:
+    service, sticky = node.serve("greet", "name", "digest"), node.serve("greet", affinity_seconds=600)
+    [home] = who_greets(node.client, sticky["greet"])
+    handles, ports = rule_handles(node.node), port_of_each(node, service)
+    old = serving_workers(node)
+    newer = Agent(node.node, tmp_path / "newer.log", *node.agent.flags)
+    with Conversations(node, service) as conversations:
+        source_ports = udp_ports_towards_endpoints(node)
+        if leave is not None:
+            leave(node)
+        newer.start(prefix=("env", "-C", str(other_version(tmp_path / "newer"))))
+        wait_until(lambda: not set(serving_workers(node)) & set(old))
+        assert newer.lines_with("to be replaced, workers=2")
+        conversations.expect_to_go_on()
+        assert udp_ports_towards_endpoints(node) == source_ports
+        expect_service(node, service)
+        assert set(who_greets(node.client, sticky["greet"], 6)) == {home}
+        assert set(old) & set(node.agent.worker_pids)  # one drains still
+        conversations.expect_to_end_well()
+    wait_until(lambda: not set(old) & set(node.agent.worker_pids))
+    assert (rule_handles(node.node), port_of_each(node, service)) == (handles, ports)
+    wait_until(lambda: len(list(node.state_folder.iterdir())) == 3)
+
+
+def udp_ports_towards_endpoints(node: ServiceNode) -> list[str]:
+    connected = node.node.run("ss", "-Hun", "state", "connected").stdout.splitlines()
+    return sorted(line.split()[2].rpartition(":")[2] for line in connected)
 
 
 @pytest.mark.parametrize(
