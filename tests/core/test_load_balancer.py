@@ -420,3 +420,15 @@ class TroubledService(RuleBasedStateMachine):
 
 
 TestTroubledService = TroubledService.TestCase
+
+
+def test_who_is_bound_to_what_can_be_told_to_another_balancer() -> None:
+    usable = endpoints(3)
+    assert balancer(*usable).affine_clients(0.0) == []
+    before, after = balancer(*usable, affinity=TIMEOUT), balancer(*usable, affinity=TIMEOUT, seed=2)
+    [first], [second] = picks(before, 1, "10.2.0.1", 1.0), picks(before, 1, "10.2.0.2", 2.0)
+    bound = before.affine_clients(5.0)
+    assert bound == [("10.2.0.1", first, 4.0), ("10.2.0.2", second, 3.0)]
+    for client, endpoint, silent_seconds in bound:
+        after.settle(client, endpoint, 5.0 - silent_seconds)
+    assert picks(after, 3, "10.2.0.1", 6.0) + picks(after, 3, "10.2.0.2", 6.0) == [first] * 3 + [second] * 3
