@@ -281,7 +281,41 @@ def test_all_entries_are_looked_through_when(settings: CaptureSettings, addresse
     with_capture(scenario, verify_seconds=3600)
 
 
+def test_what_somebody_does_during_the_rest_after_a_change_is_repaired_at_once() -> None:
+    async def scenario(fixture: Fixture) -> None:
+        fixture.backend.read_seconds = 0.3  # the first change is followed by a rest of a second
+        fixture.capture.want(portals(portal("10.96.0.10", 12000)))
+        await fixture.committed.get()
+        rested_at = asyncio.get_running_loop().time() + 1.0
+        fixture.backend.commits.clear()
+        fixture.backend.read_seconds = 0.0
+        fixture.backend.installed = as_installed(RuleSet())
+        fixture.backend.touched += 1
+        fixture.capture.want(portals(portal("10.96.0.10", 12001)))
+        await fixture.committed.get()
+        assert Table.NAT in fixture.backend.commits
+        assert asyncio.get_running_loop().time() < rested_at
+
+    with_capture(scenario, verify_seconds=3600, watch_seconds=0.01)
+
+
+def test_a_verification_that_finds_nothing_is_not_told() -> None:
+    async def scenario(fixture: Fixture) -> None:
+        wanted = portals(portal("10.96.0.10", 12000))
+        fixture.backend.installed = as_installed(PortalRules().rule_set(wanted.values(), SETTINGS))
+        fixture.capture.want(wanted)
+        await fixture.committed.get()
+        reads = fixture.backend.reads
+        while fixture.backend.reads < reads + 3:
+            await asyncio.sleep(0.01)
+        assert fixture.committed.empty()
+
+    with_capture(scenario)
+
+
 def test_where_somebody_touches_the_tables_all_the_time_readings_are_spaced_by_their_cost() -> None:
+    """Four follow each other at once, as they do when somebody deletes our chains one by one."""
+
     async def scenario(fixture: Fixture) -> None:
         fixture.capture.want(portals(portal("10.96.0.10", 12000)))
         await fixture.committed.get()
@@ -290,10 +324,10 @@ def test_where_somebody_touches_the_tables_all_the_time_readings_are_spaced_by_t
         fixture.backend.touched += 1
         started = asyncio.get_running_loop().time()
         reads = fixture.backend.reads
-        for _ in range(3):
+        for _ in range(4 + 2):
             await fixture.committed.get()
-        assert fixture.backend.reads == reads + 3
-        assert asyncio.get_running_loop().time() - started >= 2 * 0.2
+        assert fixture.backend.reads == reads + 4 + 2
+        assert asyncio.get_running_loop().time() - started >= 2 * 0.15
 
     with_capture(scenario, verify_seconds=3600, watch_seconds=0.005)
 

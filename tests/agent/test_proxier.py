@@ -322,7 +322,7 @@ def test_later_what_does_not_fit_is_named_and_tried_again(caplog: pytest.LogCapt
         fixture.list_objects(*with_endpoints(many[:40]))
         await fixture.until(lambda: outcomes() == {None: 40})
         fixture.list_objects(*with_endpoints(many))
-        await fixture.until(lambda: outcomes() == {None: 44, Refusal.REJECT: 6})
+        await fixture.until(lambda: outcomes() == {None: 44, Refusal.NO_LISTENER: 6})
         fixture.list_objects(*with_endpoints(many[40:]))  # the listeners of the others close
         await fixture.until(lambda: outcomes() == {None: 10})
 
@@ -346,7 +346,8 @@ def test_a_class_without_a_listener_is_refused_and_the_other_served() -> None:
         fixture.put(LOCAL_NODE_PORT)
         await fixture.until(lambda: NODE_PORT in fixture.capture.committed)
         portal = fixture.capture.committed[NODE_PORT]
-        assert (portal.inside, portal.outside.refusal) == (Destination(ProxyPort(12470)), Refusal.REJECT)
+        assert portal.inside == Destination(ProxyPort(12470))
+        assert portal.outside.refusal is Refusal.NO_LISTENER
         assert fixture.capture.committed[WEB].outside == Destination(ProxyPort(12470))
 
     with_proxier(scenario, ports=PortRange(12470, 12470))
@@ -394,7 +395,7 @@ def test_what_could_not_be_opened_is_tried_again_in_time_however_much_changes() 
         with socket.create_server(("127.0.0.1", 12473)):
             fixture.list_objects(*web("10.244.1.2"))
             await fixture.until(lambda: WEB in fixture.capture.committed)
-            assert fixture.capture.committed[WEB].inside.refusal is Refusal.REJECT
+            assert fixture.capture.committed[WEB].inside.refusal is Refusal.NO_LISTENER
         numbers = itertools.cycle(range(1, 250))
 
         def changes() -> bool:

@@ -18,7 +18,7 @@ from userspace_proxy.iptables.rule_changes import (
     WriteChain,
 )
 from userspace_proxy.iptables.rules import InstalledRules, Jump, Place, Rule
-from userspace_proxy.iptables.saved_rules import parse_saved_rules
+from userspace_proxy.iptables.saved_rules import SavedRules
 
 BUILTINS = {
     Table.FILTER: ("INPUT", "FORWARD", "OUTPUT"),
@@ -35,11 +35,12 @@ class FakeTables:
         }
         self.chains.update(deepcopy(dict(lines or {})))
         self.generation = 0
+        self.mark_sees_everything = False
         self.reads = 0
         self.committed: list[Table] = []
         self.failing: set[Table] = set()
 
-    def save(self) -> str:
+    def printed(self) -> str:
         lines = []
         for table in Table:
             lines.append(f"*{table.value}")
@@ -58,8 +59,11 @@ class FakeTables:
         }
 
     def read(self) -> InstalledRules:
+        return self.save().parse()
+
+    def save(self) -> SavedRules:
         self.reads += 1
-        return parse_saved_rules(self.save())
+        return SavedRules(self.printed())
 
     def mark(self) -> int:
         return self.generation

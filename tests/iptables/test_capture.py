@@ -7,14 +7,16 @@ import pytest
 from tests.iptables.fake_tables import FakeTables
 from tests.iptables.packet_table import BRIDGED, PORTALS
 from userspace_proxy.errors import RulesError
-from userspace_proxy.iptables.capture import Capture
+from userspace_proxy.iptables.capture import Capture, Synced
 from userspace_proxy.iptables.chains import PORTALS_CONTAINER, PORTALS_GUARD, Chain, Table
 from userspace_proxy.iptables.portal_rules import PortalRules
+from userspace_proxy.iptables.saved_rules import SavedRules
 
 FILTER, NAT = Table.FILTER, Table.NAT
 ALL = PortalRules().rule_set(PORTALS, BRIDGED.settings)
 FEWER = PortalRules().rule_set(PORTALS[1:], BRIDGED.settings)
 PREROUTING = Chain(NAT, "PREROUTING")
+INPUT = Chain(FILTER, "INPUT")
 
 
 def test_the_guard_stands_before_anything_is_captured() -> None:
@@ -61,6 +63,45 @@ def test_drift_is_noticed_and_repaired_when_verifying() -> None:
     assert dict(tables.read().chains) == dict(ALL.chains)
     assert tables.chains[PREROUTING][1] == "-j ACCEPT"
     assert not capture.sync(ALL, verify=True).had_drifted
+
+
+def test_nothing_is_read_where_the_mark_proves_that_nothing_has_changed() -> None:
+    tables = FakeTables()
+    tables.mark_sees_everything = True
+    capture = Capture(tables)
+    capture.sync(ALL)
+    reads = tables.reads
+    assert capture.sync(ALL, verify=True).changes == ()
+    assert tables.reads == reads
+    tables.chains[PORTALS_CONTAINER].clear()
+    tables.generation += 1
+    assert capture.sync(ALL, verify=True).had_drifted
+    assert dict(tables.read().chains) == dict(ALL.chains)
+
+
+def test_what_was_read_before_is_not_parsed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = FakeTables()
+    capture = Capture(tables)
+    capture.sync(ALL)
+    capture.sync(ALL, verify=True)
+    tables.chains[Chain(NAT, "POSTROUTING")].append("-j MASQUERADE")  # none of our business
+    with monkeypatch.context() as patched:
+        patched.setattr(SavedRules, "parse", lambda self: pytest.fail("parsed again"))
+        assert capture.sync(ALL, verify=True) == Synced(())
+    tables.chains[PORTALS_CONTAINER].reverse()
+    assert capture.sync(ALL, verify=True).had_drifted
+    assert dict(tables.read().chains) == dict(ALL.chains)
+
+
+def test_who_is_turned_away_before_the_guard_is_for_others_to_decide() -> None:
+    tables = FakeTables()
+    capture = Capture(tables)
+    capture.sync(ALL)
+    tables.chains[INPUT][:0] = ["-s 192.0.2.7 -j DROP", "-s 192.0.2.8 -j REJECT --reject-with tcp-reset"]
+    assert capture.sync(ALL, verify=True) == Synced(())
+    tables.chains[INPUT].insert(0, '-m comment --comment "not -j DROP" -j ACCEPT')
+    assert capture.sync(ALL, verify=True).had_drifted
+    assert "KUBE-PORTALS-GUARD" in tables.chains[INPUT][0]
 
 
 def test_what_we_change_ourselves_is_no_drift() -> None:

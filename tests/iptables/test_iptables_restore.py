@@ -114,13 +114,13 @@ def test_a_program_that_hangs_is_ended(
     monkeypatch.setattr(iptables_restore, "PROGRAM_SECONDS", 0.1)
     programs.write("iptables-nft-save", "exec sleep 60")
     with pytest.raises(RulesError, match="did not end"):
-        nft.read()
+        nft.save()
 
 
 def test_a_program_that_is_not_there_is_named(nft: IptablesRestore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(iptables_restore, "find_program", lambda name: None)
     with pytest.raises(RulesError, match="iptables-nft-save is not on this machine"):
-        nft.read()
+        nft.save()
 
 
 def test_a_program_that_cannot_be_run_is_named(
@@ -128,7 +128,7 @@ def test_a_program_that_cannot_be_run_is_named(
 ) -> None:
     monkeypatch.setattr(iptables_restore, "find_program", lambda name: str(tmp_path))
     with pytest.raises(RulesError, match="iptables-nft-save cannot be run: Permission denied"):
-        nft.read()
+        nft.save()
 
 
 def test_a_table_that_nft_made_unreadable_is_an_error_and_not_taken_for_empty(
@@ -136,9 +136,9 @@ def test_a_table_that_nft_made_unreadable_is_an_error_and_not_taken_for_empty(
 ) -> None:
     programs.write("iptables-nft-save", "echo \"# Table \\`nat' is incompatible, use 'nft' tool.\"")
     with pytest.raises(RulesError, match="the nat table"):
-        nft.read()
+        nft.save()
     programs.write("iptables-nft-save", "echo \"# Table \\`mangle' is incompatible, use 'nft' tool.\"")
-    assert nft.read() == InstalledRules()
+    assert nft.save().parse() == InstalledRules()
 
 
 def test_a_variant_with_a_hidden_table_is_not_taken_for_one_without_rules_of_ours(programs: Programs) -> None:
@@ -158,7 +158,7 @@ def test_comments_of_others_in_any_encoding_are_read_over(programs: Programs, nf
     programs.write(
         "iptables-nft-save", "printf '*nat\\n-A OUTPUT -m comment --comment \"\\377\" -j ACCEPT\\n'"
     )
-    assert nft.read() == InstalledRules()
+    assert nft.save().parse() == InstalledRules()
 
 
 @pytest.mark.parametrize(

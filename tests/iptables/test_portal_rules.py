@@ -199,7 +199,12 @@ def test_an_address_goes_before_a_node_port_and_others_rules_between_them() -> N
 
 
 @pytest.mark.parametrize(
-    ("refusal", "why"), [(REJECT, " has no endpoints"), (DROP, " has no local endpoints")]
+    ("refusal", "why"),
+    [
+        (REJECT, " has no endpoints"),
+        (DROP, " has no local endpoints"),
+        (Refusal.NO_LISTENER, " has no listener"),
+    ],
 )
 @pytest.mark.parametrize("name", ["default/web:http", 'x"\n' + "y" * 300])
 def test_a_refusing_rule_says_why_and_whose_it_is(name: str, refusal: Refusal, why: str) -> None:

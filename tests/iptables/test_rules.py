@@ -25,7 +25,7 @@ from userspace_proxy.iptables.rules import (
     is_none_of,
     safe_comment,
 )
-from userspace_proxy.iptables.saved_rules import parse_rule, parse_saved_rules
+from userspace_proxy.iptables.saved_rules import SavedRules, parse_rule
 
 ports = st.integers(1, 65535)
 networks = st.one_of(
@@ -209,7 +209,7 @@ def test_what_is_ours_is_found_in_the_output_of_iptables_save() -> None:
     jump = Rule(target=Jump("KUBE-PORTALS-CONTAINER"))
     to_guard = Rule(target=Jump("KUBE-PORTALS-GUARD"), protocol=Protocol.TCP)
     goto = "-m mark --mark 0x1 -g KUBE-PORTALS-CONTAINER"
-    assert parse_saved_rules(SAVED) == InstalledRules(
+    assert SavedRules(SAVED).parse() == InstalledRules(
         chains={
             PORTALS_GUARD: (Rule(target=Verdict.DROP), Foreign("-m mark --mark 0x1 -j DROP")),
             PORTALS_CONTAINER: (),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.iptables.packet_table import V4, V6, portals, wirings
+from tests.iptables.packet_table import ADDRESSES, TCP, V4, V6, portal, portals, wirings
 from userspace_proxy.core.service_port import IPFamily
 from userspace_proxy.demo.namespaces import Namespace
 from userspace_proxy.errors import RulesError
@@ -17,12 +17,19 @@ from userspace_proxy.iptables.chains import PORTALS_CONTAINER, Table
 from userspace_proxy.iptables.change_marks import NftMarks, nft_generation
 from userspace_proxy.iptables.portal_rules import PortalRules
 from userspace_proxy.iptables.rule_changes import DeleteRule, TableChange
-from userspace_proxy.iptables.rules import InstalledRules, RuleSet
+from userspace_proxy.iptables.rules import RuleSet
+from userspace_proxy.iptables.saved_rules import SavedRules
 from userspace_proxy.iptables.variant import BackendChoice, open_backend
 
 
 def rules(family: IPFamily, without: int = 0) -> RuleSet:
     return PortalRules().rule_set(portals(family)[without:], wirings(family)[0].settings)
+
+
+def many_rules(family: IPFamily, count: int) -> RuleSet:
+    service = ADDRESSES[family].service
+    many = [portal(f"{service}{number}", TCP, 80, 20000) for number in range(1, count + 1)]
+    return PortalRules().rule_set(many, wirings(family)[0].settings)
 
 
 class Interrupted:
@@ -33,8 +40,12 @@ class Interrupted:
         self._node = node
         self._stranger = stranger
 
-    def read(self) -> InstalledRules:
-        return self._backend.read()
+    @property
+    def mark_sees_everything(self) -> bool:
+        return self._backend.mark_sees_everything
+
+    def save(self) -> SavedRules:
+        return self._backend.save()
 
     def mark(self) -> int:
         return self._backend.mark()
@@ -79,6 +90,9 @@ def test_our_own_commits_are_not_taken_for_a_stranger_s(host: Host) -> None:
         for without in (3, 0, 1):
             host.sync(family, rules(family, without))
             assert host.touched() == set()
+        for count in (99, 98, 20):  # chains branch, and shrink again
+            host.sync(family, many_rules(family, count))
+            assert host.touched() == set()
 
 
 def test_a_failed_commit_hides_nothing(host: Host) -> None:
@@ -99,9 +113,8 @@ def test_others_are_noticed_until_rules_are_read(host: Host, family: IPFamily) -
     assert host.touched() == set()
 
 
-@pytest.mark.parametrize("host", [BackendChoice.NFT], indirect=True, ids=["nft"])
 def test_others_are_noticed_who_come_while_we_commit(host: Host) -> None:
-    flush = ("iptables-nft", "-F", "INPUT")
+    flush = (f"iptables-{host.variant}", "-F", "INPUT")
     host.captures[V4] = Capture(Interrupted(host.backends[V4], host.namespace, *flush))
     host.sync(V4, rules(V4, 1))
     assert V4 in host.touched()

@@ -177,7 +177,7 @@ def test_forced_it_ends_the_agent_first(nft_node: ServiceNode) -> None:
     completed = userspace_proxy(node.node, "cleanup", "--force")
     assert completed.returncode == 0, completed.stderr
     assert str(node.agent.pid) in completed.stdout
-    assert not node.agent.is_running
+    wait_until(lambda: not node.agent.is_running)
     wait_until(lambda: node.node.pids() == [])
     assert others(node.rules()) == node.rules()
 

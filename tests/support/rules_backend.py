@@ -8,6 +8,7 @@ from userspace_proxy.errors import RulesError
 from userspace_proxy.iptables.chains import Table
 from userspace_proxy.iptables.rule_changes import TableChange
 from userspace_proxy.iptables.rules import InstalledRules, RuleSet, as_installed
+from userspace_proxy.iptables.saved_rules import SavedRules
 
 
 class FakeBackend:
@@ -23,14 +24,18 @@ class FakeBackend:
         self.read_seconds = 0.0
         self.touch_when_read = False
 
-    def read(self) -> InstalledRules:
+    @property
+    def mark_sees_everything(self) -> bool:
+        return False
+
+    def save(self) -> SavedRules:
         self.reads += 1
         self.touched += self.touch_when_read
         time.sleep(self.read_seconds)
         if self.unreadable:
             self.unreadable -= 1
             raise RulesError("the kernel is busy")
-        return self.installed
+        return SavedRules(_printed(self.installed))
 
     def mark(self) -> int:
         return self.touched
@@ -40,3 +45,16 @@ class FakeBackend:
             self.failures -= 1
             raise RulesError("the table is locked by somebody else")
         self.commits.append(change.table)
+
+
+def _printed(installed: InstalledRules) -> str:
+    """As iptables-save would, on a host without rules of others."""
+    lines = []
+    for table in Table:
+        chains = {chain.name: rules for chain, rules in installed.chains.items() if chain.table is table}
+        lines += [f"*{table.value}", *(f":{name} - [0:0]" for name in chains)]
+        lines += [
+            f"-A {hook.chain.name} {hook.text}" for hook in installed.hooks if hook.chain.table is table
+        ]
+        lines += [f"-A {name} {rule}" for name, rules in chains.items() for rule in rules]
+    return "\n".join(lines)

@@ -2,10 +2,10 @@
 
 Theory of operation. `want` says which portals there should be; `run` carries that out, one commit a table,
 and tells after each commit that it stands. A run that fails is taken again until it succeeds, with back-off;
-what was committed before still works. After a run there is a rest of ten times what it took, up to a second,
-and of as long as it took if that is more. Every `verify_seconds` the rules are read back, and as soon as a
-look every `watch_seconds` shows that somebody else has touched the tables; where somebody does so all the
-time, that takes a tenth of it.
+what was committed before still works. After a run the next change rests for ten times what it took, up to a
+second, and for as long as it took if that is more. Every `verify_seconds` the rules are verified, and, rest
+or not, as soon as a look every `watch_seconds` shows that somebody else has touched the tables; where
+somebody does so all the time, that takes a tenth of it.
 
 iptables blocks, so all of it happens in `rules_thread`, which has one thread for all families.
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -22,8 +23,9 @@ from typing import Final, NoReturn, TypeVar
 from userspace_proxy.agent.repairs import Repairs
 from userspace_proxy.agent.stale_udp import Portals, StaleUdp
 from userspace_proxy.core.service_port import Frontend, IPFamily, Protocol, ProxyPort
+from userspace_proxy.core.time_share import TimeShare
 from userspace_proxy.errors import RulesError, UserspaceProxyError
-from userspace_proxy.iptables.capture import Capture
+from userspace_proxy.iptables.capture import Capture, Synced
 from userspace_proxy.iptables.portal_rules import (
     AdoptedPorts,
     CaptureSettings,
@@ -37,9 +39,11 @@ logger = logging.getLogger(__name__)
 
 _Result = TypeVar("_Result")
 
-_MAX_RETRY_SECONDS: Final = 5.0
+_MAX_RETRY_SECONDS: Final = 1.5
 _MAX_SPACING_SECONDS: Final = 1.0
 _SHARE_OF_TIME: Final = 0.1
+_READINGS_AT_ONCE: Final = 4
+"""Deleting our chains one by one is several touches; each is repaired at once."""
 
 
 class PortalCapture:
@@ -72,11 +76,13 @@ class PortalCapture:
         self._waiting_since: float | None = None
         self._wanted: Portals | None = None
         self._committed: Portals = {}
+        self._committed_settings: CaptureSettings | None = None
         self._leads_to: frozenset[tuple[Protocol, ProxyPort]] = frozenset()
         self._may_lead_to: frozenset[tuple[Protocol, ProxyPort]] = frozenset()
         self._committed_targets = _target_addresses(settings)
         self._committed_node_ports = (settings.nodeport_addresses, self._local_addresses)
         self._repairs = Repairs(settings.family)
+        self._readings = TimeShare(_SHARE_OF_TIME, _READINGS_AT_ONCE)
 
     @property
     def family(self) -> IPFamily:
@@ -146,10 +152,10 @@ class PortalCapture:
     async def _run(self, on_committed: Callable[[], Awaitable[None]]) -> NoReturn:
         clock = asyncio.get_running_loop().time
         failures = 0
+        rested_at = clock()
         verify_at = clock() + self._verify_seconds
-        look_at = clock()
         while True:
-            is_touched = await self._wait_until_due(look_at, verify_at)
+            is_touched = await self._wait_until_due(rested_at, verify_at)
             self._repairs.log(clock())
             if self._wanted is None:
                 verify_at = clock() + self._verify_seconds
@@ -157,7 +163,7 @@ class PortalCapture:
             started = clock()
             verify = is_touched or started >= verify_at
             try:
-                await self._sync(self._wanted, verify=verify)
+                is_news = await self._sync(self._wanted, verify=verify, is_touched=is_touched)
             except UserspaceProxyError as error:
                 self._mark_due()
                 failures += 1
@@ -170,37 +176,54 @@ class PortalCapture:
                 logger.info("Rules can be installed again: failures=%d", failures)
                 failures = 0
             took = clock() - started
+            rested_at = clock() + max(took, min(_MAX_SPACING_SECONDS, took / _SHARE_OF_TIME))
             if verify:
                 verify_at = clock() + self._verify_seconds
-            if is_touched:
-                look_at = clock() + took / _SHARE_OF_TIME
             await self._stale_udp.forget(self._committed, self._settings)
-            await on_committed()
-            await asyncio.sleep(max(took, min(_MAX_SPACING_SECONDS, took / _SHARE_OF_TIME)))
+            if is_news:
+                await on_committed()
 
-    async def _wait_until_due(self, look_at: float, until: float) -> bool:
-        """Wait until something is wanted or (then true) somebody has touched the tables.
-
-        Whether they were touched is asked from `look_at` on; these, and `until`, are times of the loop's.
+    async def _wait_until_due(self, rested_at: float, verify_at: float) -> bool:
+        """Wait until something wanted has rested, or is to be verified, or (then true) somebody has touched
+        the tables. The times are the loop's.
         """
         clock = asyncio.get_running_loop().time
+        look_at = clock() + self._watch_seconds
         is_touched = False
-        while not (self._due.is_set() or is_touched) and clock() < until:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(min(self._watch_seconds, until - clock())):
-                    await self._due.wait()
-            if not self._due.is_set() and clock() >= look_at:
+        while not is_touched:
+            now = clock()
+            if now >= verify_at or (now >= rested_at and self._due.is_set()):
+                break
+            if now >= look_at and now >= self._readings.begins_at:
                 is_touched = await self._in_rules_thread(self._capture.was_touched)
+                look_at = clock() + self._watch_seconds
+                continue
+            await self._wait(max(look_at, self._readings.begins_at), verify_at, rested_at)
         self._due.clear()
         return is_touched
 
-    async def _sync(self, portals: Portals, *, verify: bool) -> None:
+    async def _wait(self, look_at: float, verify_at: float, rested_at: float) -> None:
+        """Wait until the first of these, or, from `rested_at` on, until something is wanted."""
+        until = min(look_at, verify_at)
+        if self._due.is_set():
+            until = min(until, rested_at)
+            await asyncio.sleep(until - asyncio.get_running_loop().time())
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(until):
+                await self._due.wait()
+
+    async def _sync(self, portals: Portals, *, verify: bool, is_touched: bool) -> bool:
+        """Returns whether the rules are others now, or stand for something else."""
         settings, local_addresses = self._settings, self._local_addresses
-        # A sync that fails may have taken effect all the same, so this stays until one succeeds.
-        self._may_lead_to |= _served_ports(portals)
-        synced = await self._in_rules_thread(
-            lambda: self._capture.sync(self._rules.rule_set(portals.values(), settings), verify=verify)
-        )
+        is_known = portals is self._committed and settings is self._committed_settings
+        is_known &= not self._may_lead_to
+        if not is_known:
+            # A sync that fails may have taken effect all the same, so this stays until one succeeds.
+            self._may_lead_to |= _served_ports(portals)
+        synced, seconds = await self._in_rules_thread(lambda: self._timed_sync(portals, settings, verify))
+        if is_touched:
+            self._readings.spend(asyncio.get_running_loop().time(), seconds)
         if synced.had_drifted:
             self._repairs.add(synced)
             self._repairs.log(asyncio.get_running_loop().time())
@@ -211,15 +234,25 @@ class PortalCapture:
                 len(portals),
                 synced.rule_count,
             )
+        if self._committed_node_ports != (settings.nodeport_addresses, local_addresses):
+            self._committed_node_ports = (settings.nodeport_addresses, local_addresses)
+            self._stale_udp.recheck_all()
+        elif is_known and not synced.changes:
+            return False
         self._stale_udp.portals_changed(self._committed, portals, settings)
         if self._committed_targets != _target_addresses(settings):
             self._committed_targets = _target_addresses(settings)
             self._stale_udp.forget_all()
-        if self._committed_node_ports != (settings.nodeport_addresses, local_addresses):
-            self._committed_node_ports = (settings.nodeport_addresses, local_addresses)
-            self._stale_udp.recheck_all()
+        self._committed_settings = settings
         self._now_committed(portals)
         self.has_committed = True
+        return True
+
+    def _timed_sync(self, portals: Portals, settings: CaptureSettings, verify: bool) -> tuple[Synced, float]:
+        """The sync, and the seconds that it took; blocks."""
+        began = time.monotonic()
+        synced = self._capture.sync(self._rules.rule_set(portals.values(), settings), verify=verify)
+        return synced, time.monotonic() - began
 
     def _now_committed(self, portals: Portals) -> None:
         self._committed = portals

@@ -253,7 +253,7 @@ class Proxier:
         """
         refusal = _REFUSALS[planned.outcome]
         if planned.listener not in self._sockets:
-            return Destination(ProxyPort(0), refusal or Refusal.REJECT)
+            return Destination(ProxyPort(0), refusal or Refusal.NO_LISTENER)
         return Destination(self._sockets.port_of(planned.listener), refusal)
 
     async def _rules_committed(self) -> None:

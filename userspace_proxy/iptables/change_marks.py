@@ -1,9 +1,9 @@
 """Cheap signs that somebody else has changed a table: numbers to compare, without reading a rule.
 
 nft keeps a generation number for all tables of a network namespace, which every commit of anybody raises
-(25 µs to ask). Legacy tables have none, but tell how many rules they hold and how many bytes these take
-(getsockopt, 2 ms), which a flush or a deletion changes and a mere reordering does not. What we commit
-ourselves is taken out of either.
+(25 µs to ask). Legacy tables have none, but tell how many entries they hold and how many bytes these take
+(getsockopt, 60 µs), which a flush or a deletion changes and a mere reordering does not. What we commit
+ourselves is taken out of either: one generation, or as many entries as the commit adds.
 Source: linux/netfilter/nf_tables.h (NFT_MSG_GETGEN), linux/netfilter_ipv4/ip_tables.h (IPT_SO_GET_INFO).
 """
 
@@ -15,13 +15,14 @@ import socket
 import struct
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from typing import Final, Protocol, TypeAlias
+from typing import ClassVar, Final, Protocol, TypeAlias
 
 from userspace_proxy.core.service_port import IPFamily
 from userspace_proxy.errors import RulesError
 from userspace_proxy.iptables.chains import Table
+from userspace_proxy.iptables.rule_changes import TableChange
 
-TableInfo: TypeAlias = tuple[bytes, ...]
+TableInfo: TypeAlias = dict[Table, bytes]
 
 _HEADER: Final = struct.Struct("=IHHII")
 _GENMSG: Final = struct.Struct("!BBH")
@@ -34,23 +35,31 @@ _REQUEST: Final = 1
 
 _GET_INFO: Final = 64
 _TABLE_NAME_BYTES: Final = 32
-_INFO: Final = struct.Struct("=32s52x")
+_INFO: Final = struct.Struct("=32s44xI4x")
+"""A table's name and, between what does not matter here, the number of its entries."""
 
 
 class ChangeMarks(Protocol):
-    """Tells changes by others. Belongs to one thread, whose network namespace does not change."""
+    """Tells changes by others. Belongs to one thread, whose network namespace does not change.
+
+    `sees_everything`: where the mark is the same, nobody has changed anything; there is nothing to read.
+    """
+
+    sees_everything: ClassVar[bool]
 
     def mark(self) -> int:
         """Differs from an earlier one when somebody else has changed the tables. Raises RulesError."""
         ...
 
-    def own_commit(self) -> AbstractContextManager[None]:
-        """Within this, one commit of ours is made; one that raises may count as somebody else's."""
+    def own_commit(self, change: TableChange) -> AbstractContextManager[None]:
+        """Within this, the change is committed; a commit that raises may count as somebody else's."""
         ...
 
 
 class NftMarks:
     """The generation less our own commits, each of which raises it by one. Both families share it."""
+
+    sees_everything: ClassVar[bool] = True
 
     def __init__(self) -> None:
         self._own_commits = 0
@@ -60,17 +69,16 @@ class NftMarks:
         return nft_generation() - self._own_commits
 
     @contextmanager
-    def own_commit(self) -> Iterator[None]:
+    def own_commit(self, change: TableChange) -> Iterator[None]:
         """A change that somebody makes meanwhile shows: it raises the generation further."""
         yield
         self._own_commits += 1
 
 
 class LegacyMarks:
-    """How often a look found the tables of a family otherwise than we left them.
+    """How often a look found the tables of a family otherwise than we left them."""
 
-    Who changes them while a commit of ours is under way goes unseen.
-    """
+    sees_everything: ClassVar[bool] = False
 
     def __init__(self, family: IPFamily) -> None:
         self._family = family
@@ -86,12 +94,16 @@ class LegacyMarks:
         return self._changes
 
     @contextmanager
-    def own_commit(self) -> Iterator[None]:
+    def own_commit(self, change: TableChange) -> Iterator[None]:
+        """A change that somebody makes meanwhile shows, unless it leaves the number of entries alone."""
         with suppress(RulesError):
             self.mark()
+        before, self._seen = self._seen, None
         yield
         with suppress(RulesError):
-            self._seen = legacy_table_info(self._family)
+            after = legacy_table_info(self._family)
+            if before is not None and _is_explained(before, after, change):
+                self._seen = after
 
 
 def nft_generation() -> int:
@@ -121,7 +133,7 @@ def legacy_table_info(family: IPFamily) -> TableInfo:
 
     For a host whose legacy tables are in use: asking registers a table that is not there yet.
     """
-    return tuple(_table_info(family, table) for table in Table)
+    return {table: _table_info(family, table) for table in Table}
 
 
 def _table_info(family: IPFamily, table: Table) -> bytes:
@@ -133,7 +145,7 @@ def _table_info(family: IPFamily, table: Table) -> bytes:
     # Python's getsockopt cannot pass the table's name in.
     libc = ctypes.CDLL(None, use_errno=True)
     info = ctypes.create_string_buffer(
-        _INFO.pack(table.value.encode().ljust(_TABLE_NAME_BYTES, b"\0")), _INFO.size
+        _INFO.pack(table.value.encode().ljust(_TABLE_NAME_BYTES, b"\0"), 0), _INFO.size
     )
     size = ctypes.c_uint32(_INFO.size)
     try:
@@ -143,3 +155,14 @@ def _table_info(family: IPFamily, table: Table) -> bytes:
     except OSError as error:
         raise RulesError(f"the kernel does not tell of the legacy table {table.value}: {error}") from error
     return info.raw
+
+
+def _is_explained(before: TableInfo, after: TableInfo, change: TableChange) -> bool:
+    """Whether nothing but the change has happened, as far as the numbers of entries tell."""
+    added = _entries(after[change.table]) - _entries(before[change.table])
+    others_alike = all(after[table] == before[table] for table in Table if table is not change.table)
+    return added == change.entries_added and others_alike
+
+
+def _entries(info: bytes) -> int:
+    return int(_INFO.unpack(info)[1])

@@ -26,8 +26,8 @@ from userspace_proxy.iptables.rule_changes import (
     TableChange,
     WriteChain,
 )
-from userspace_proxy.iptables.rules import InstalledRules, Place
-from userspace_proxy.iptables.saved_rules import parse_saved_rules
+from userspace_proxy.iptables.rules import Place
+from userspace_proxy.iptables.saved_rules import SavedRules
 
 LOCK_WAIT_SECONDS: Final = 5
 PROGRAM_SECONDS: Final = 30.0
@@ -64,15 +64,20 @@ class IptablesRestore:
     def __str__(self) -> str:
         return self.variant.value
 
-    def read(self) -> InstalledRules:
+    @property
+    def mark_sees_everything(self) -> bool:
+        """Whether an equal mark means that nobody has changed anything."""
+        return self.marks.sees_everything
+
+    def save(self) -> SavedRules:
         """What is installed of ours. Raises RulesError."""
-        return parse_saved_rules(saved_rules(self._save))
+        return SavedRules(saved_rules(self._save))
 
     def commit(self, change: TableChange) -> None:
         """Make the change, whole or, raising RulesError, not at all."""
         text = restore_input(change)
         try:
-            with self.marks.own_commit():
+            with self.marks.own_commit(change):
                 _run(self._restore, text)
         except RulesError as error:
             raise _with_line(error, text) from error

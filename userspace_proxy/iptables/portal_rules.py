@@ -44,13 +44,21 @@ from userspace_proxy.iptables.rules import (
 
 
 class Refusal(Enum):
-    """What a client of a portal without a usable endpoint gets: an answer at once, or silence."""
+    """Why a client of a portal is not served, and what it gets: an answer at once, or silence for DROP.
+
+    With REJECT and DROP there is no usable endpoint, with NO_LISTENER no port or descriptor to listen with.
+    """
 
     REJECT = "reject"
     DROP = "drop"
+    NO_LISTENER = "no listener"
 
 
-_WHY_REFUSED = {Refusal.REJECT: " has no endpoints", Refusal.DROP: " has no local endpoints"}
+_WHY_REFUSED = {
+    Refusal.REJECT: " has no endpoints",
+    Refusal.DROP: " has no local endpoints",
+    Refusal.NO_LISTENER: " has no listener",
+}
 """How the comment of a rule ends that leads to nobody."""
 
 _NOT_WELCOME = " is not for this source"
@@ -108,7 +116,7 @@ class CaptureSettings:
         match destination.refusal:
             case None:
                 return destination.proxy_port
-            case Refusal.REJECT:
+            case Refusal.REJECT | Refusal.NO_LISTENER:
                 return self.refusing_port
             case Refusal.DROP:
                 return self.silent_port
@@ -128,18 +136,27 @@ class PortalRules:
     def __init__(self) -> None:
         self._settings: CaptureSettings | None = None
         self._known: dict[Frontend, _KnownPortal] = {}
+        self._rule_set: RuleSet | None = None
 
     def rule_set(self, portals: Iterable[Portal], settings: CaptureSettings) -> RuleSet:
-        """Everything that is to be installed, in an order that depends on nothing else."""
+        """Everything that is to be installed, in an order that depends on nothing else.
+
+        The same object as before if it is the same.
+        """
         if settings != self._settings:
-            self._settings, self._known = settings, {}
+            self._settings, self._known, self._rule_set = settings, {}, None
         known = {}
         for portal in portals:
             before = self._known.get(portal.frontend)
             is_same = before is not None and (before.portal is portal or before.portal == portal)
             known[portal.frontend] = before if before and is_same else _know(portal, settings)
+        is_same_set = len(known) == len(self._known) and all(
+            self._known.get(frontend) is portal for frontend, portal in known.items()
+        )
         self._known = known
-        return RuleSet(_chains(known.values(), settings), tuple(_hooks(settings)))
+        if self._rule_set is None or not is_same_set:
+            self._rule_set = RuleSet(_chains(known.values(), settings), tuple(_hooks(settings)))
+        return self._rule_set
 
 
 def read_portals(installed: InstalledRules, family: IPFamily) -> dict[Frontend, AdoptedPorts]:

@@ -34,7 +34,6 @@ from userspace_proxy.iptables.rule_changes import (
 )
 from userspace_proxy.iptables.rules import (
     Dnat,
-    InstalledRules,
     Jump,
     Place,
     Redirect,
@@ -44,6 +43,7 @@ from userspace_proxy.iptables.rules import (
     Verdict,
     spelled_ports,
 )
+from userspace_proxy.iptables.saved_rules import SavedRules
 
 SMALL_CHANGE_RULES: Final = 20
 """Up to so many rules this is quicker than starting iptables-legacy-restore."""
@@ -70,9 +70,14 @@ class PythonIptables:
     def __str__(self) -> str:
         return "legacy (python-iptables)"
 
-    def read(self) -> InstalledRules:
+    @property
+    def mark_sees_everything(self) -> bool:
+        """Whether an equal mark means that nobody has changed anything."""
+        return self._restore.mark_sees_everything
+
+    def save(self) -> SavedRules:
         """What is installed of ours. Raises RulesError."""
-        return self._restore.read()
+        return self._restore.save()
 
     def mark(self) -> int:
         """Differs from an earlier one when somebody else has changed the tables. Raises RulesError."""
@@ -84,7 +89,7 @@ class PythonIptables:
             self._restore.commit(change)
             return
         errors = (self._iptc.IPTCError, self._iptc.xtables.XTablesError, ValueError, LookupError)
-        with xtables_lock(), self._restore.marks.own_commit():
+        with xtables_lock(), self._restore.marks.own_commit(change):
             try:
                 self._commit(change)
             except errors as error:

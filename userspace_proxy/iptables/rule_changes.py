@@ -8,20 +8,27 @@ which within one commit is as atomic.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import takewhile
-from typing import TypeAlias
+from typing import Final, TypeAlias, assert_never
 
 from userspace_proxy.iptables.chains import Chain, Table
 from userspace_proxy.iptables.rules import Foreign, Hook, InstalledHook, InstalledRules, Place, Rule, RuleSet
 
+_CHAIN_ENTRIES: Final = 2
+"""What a chain of a legacy table is by itself: an entry with its name, and one that returns."""
+
 
 @dataclass(frozen=True, slots=True)
 class WriteChain:
-    """Create the chain, or empty it, and append the rules."""
+    """Create the chain, or empty it, and append the rules.
+
+    `replaced` is how many rules it has; None: there is no such chain yet.
+    """
 
     chain: Chain
     rules: tuple[Rule, ...]
+    replaced: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +64,10 @@ class AddHook:
 
 @dataclass(frozen=True, slots=True)
 class DeleteChain:
-    """Empty the chain and delete it. No jump into it is left by then."""
+    """Empty the chain of its `rules`, and delete it. No jump into it is left by then."""
 
     chain: Chain
+    rules: int = field(default=0, compare=False)
 
 
 Step: TypeAlias = WriteChain | DeleteRule | InsertRule | DeleteHook | AddHook | DeleteChain
@@ -76,6 +84,25 @@ class TableChange:
     def rule_count(self) -> int:
         """How many rules are written or deleted one by one: the cost of committing it."""
         return sum(len(step.rules) if isinstance(step, WriteChain) else 1 for step in self.steps)
+
+    @property
+    def entries_added(self) -> int:
+        """By how many entries a legacy table grows: one a rule, and two for a chain itself."""
+        return sum(map(_entries_added, self.steps))
+
+
+def _entries_added(step: Step) -> int:
+    match step:
+        case WriteChain(_, rules, replaced):
+            return len(rules) + (_CHAIN_ENTRIES if replaced is None else -replaced)
+        case DeleteChain(_, rules_left):
+            return -rules_left - _CHAIN_ENTRIES
+        case InsertRule() | AddHook():
+            return 1
+        case DeleteRule() | DeleteHook():
+            return -1
+        case _:
+            assert_never(step)
 
 
 def chain_of(step: Step) -> Chain:
@@ -105,9 +132,9 @@ def _plan_table(table: Table, installed: InstalledRules, wanted: RuleSet) -> Ite
         if chain.table is table:
             yield from _plan_chain(chain, installed.chains.get(chain), rules)
     yield from _plan_hooks(table, installed, wanted)
-    for chain in installed.chains:
+    for chain, rules_left in installed.chains.items():
         if chain.table is table and chain not in wanted.chains:
-            yield DeleteChain(chain)
+            yield DeleteChain(chain, len(rules_left))
 
 
 def _plan_chain(
@@ -117,7 +144,7 @@ def _plan_chain(
         return
     edits = None if installed is None else _plan_edits(chain, installed, wanted)
     if edits is None or len(edits) > len(wanted):
-        yield WriteChain(chain, wanted)
+        yield WriteChain(chain, wanted, None if installed is None else len(installed))
     else:
         yield from edits
 

@@ -188,7 +188,7 @@ class InstalledHook:
     """A jump to `target`, a chain of ours, as it was found in another chain.
 
     `text` is the rule as the tool printed it, by which it can be deleted; `others_before` and
-    `others_after` count the rules of others around it.
+    `others_after` count the rules of others around it, in filter without those that drop or reject.
     """
 
     chain: Chain

@@ -1,13 +1,16 @@
 """Reading what `iptables-save` prints: our chains, their rules, and the jumps into them.
 
 Everything else in the output is skipped, and nothing in it is an error: a line in a chain of ours that we
-cannot read is a `Foreign` rule.
+cannot read is a `Foreign` rule. To parse 10,000 rules takes several times as long as to print them, so what
+was read before is known again by a digest of the lines that concern us.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import cached_property
 from ipaddress import ip_network
 from itertools import pairwise
 
@@ -31,17 +34,38 @@ from userspace_proxy.iptables.rules import (
 
 _WORD = re.compile(r'"((?:[^"\\]|\\.)*)"|(\S+)')
 _ESCAPED = re.compile(r"\\(.)")
+_TURNS_AWAY = re.compile(r"-j (?:DROP|REJECT)\b")
 _JUMP_OF_OURS = re.compile(rf"-[jg] (?:{NAMES_OF_OURS})\b")
 _PROTOCOLS = {"tcp": Protocol.TCP, "6": Protocol.TCP, "udp": Protocol.UDP, "17": Protocol.UDP}
+_CONCERNS_US = ("*", "-A PREROUTING ", "-A INPUT ", "-A OUTPUT ")
+"""How lines begin of which we need to know: tables, and chains that jump to ours, with all rules there."""
 
 
-def parse_saved_rules(text: str) -> InstalledRules:
+class SavedRules:
+    """What the program printed: one family, one variant."""
+
+    def __init__(self, printed: str) -> None:
+        self._lines = [
+            line for line in printed.split("\n") if "KUBE-" in line or line.startswith(_CONCERNS_US)
+        ]
+
+    @cached_property
+    def digest(self) -> bytes:
+        """Equal for equal rules of ours, whatever others write elsewhere and the counters say."""
+        return hashlib.sha256("\n".join(self._lines).encode("utf-8", "surrogateescape")).digest()
+
+    def parse(self) -> InstalledRules:
+        """The rules of ours."""
+        return parse_saved_rules(self._lines)
+
+
+def parse_saved_rules(lines: Iterable[str]) -> InstalledRules:
     """The rules of ours in `iptables-save`'s output (one family, one variant)."""
     chains: dict[Chain, list[Rule | Foreign]] = {}
     others: dict[Chain, int] = {}
     found_hooks: list[tuple[Chain, Chain, str, int]] = []
     table: Table | None = None
-    for line in text.split("\n"):
+    for line in lines:
         if line.startswith("*"):
             table = next((known for known in Table if known.value == line[1:].strip()), None)
         elif table is None:
@@ -57,7 +81,7 @@ def parse_saved_rules(text: str) -> InstalledRules:
                 chains[chain].append(parse_rule(rule_text))
             elif _JUMP_OF_OURS.search(rule_text) and (target := _chain_jumped_to(table, rule_text)):
                 found_hooks.append((chain, target, rule_text, others.get(chain, 0)))
-            else:
+            elif not (table is Table.FILTER and _turns_away(rule_text)):
                 others[chain] = others.get(chain, 0) + 1
     hooks = (
         InstalledHook(chain, target, parse_rule(rule_text), rule_text, before, others.get(chain, 0) - before)
@@ -77,6 +101,13 @@ def parse_rule(text: str) -> Rule | Foreign:
 def words(text: str) -> list[str]:
     """The words of a saved rule, quotes and escapes resolved."""
     return [word or _ESCAPED.sub(r"\1", quoted) for quoted, word in _WORD.findall(text)]
+
+
+def _turns_away(text: str) -> bool:
+    """Whether the rule drops or rejects; before the guard, whom it does is for others to decide."""
+    if not _TURNS_AWAY.search(text):
+        return False
+    return any(option == "-j" and name in ("DROP", "REJECT") for option, name in pairwise(words(text)))
 
 
 def _chain_jumped_to(table: Table, text: str) -> Chain | None:
