@@ -23,7 +23,7 @@ from userspace_proxy.core.load_balancer import LoadBalancer
 from userspace_proxy.core.service_port import TrafficPolicy
 from userspace_proxy.dataplane.messages import ServicePortCounters
 from userspace_proxy.dataplane.poller import FAILED, HUNG_UP, WRITABLE, Poller, Socket
-from userspace_proxy.dataplane.tcp_options import arm_reset, delay_acknowledgement
+from userspace_proxy.dataplane.tcp_options import arm_reset
 from userspace_proxy.dataplane.tcp_relay import TcpRelays
 
 logger = logging.getLogger(__name__)
@@ -191,7 +191,6 @@ class _TcpConnect:
             return self._postpone(endpoint)
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            delay_acknowledgement(sock)
             error = sock.connect_ex((endpoint.address, endpoint.port))
             if error not in (0, errno.EINPROGRESS):  # ENETUNREACH, EADDRNOTAVAIL …
                 sock.close()

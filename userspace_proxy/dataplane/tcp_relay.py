@@ -41,7 +41,7 @@ from userspace_proxy.dataplane.poller import (
     Socket,
 )
 from userspace_proxy.dataplane.splice import Pipe, PipePool
-from userspace_proxy.dataplane.tcp_options import acknowledge_now, arm_reset
+from userspace_proxy.dataplane.tcp_options import arm_reset
 
 BUFFER_BYTES: Final = 1 << 16
 SHARE_BYTES: Final = 2 << 20
@@ -83,7 +83,6 @@ class TcpRelays:
         relay = _TcpRelay(self, client, endpoint, counters)
         self._relays.add(relay)
         request, response = relay.request, relay.response
-        already_in = counters.bytes_in
         self.poller.rebind(endpoint.fileno(), response.on_event)
         # The client most likely spoke first, and then no event is to come.
         request.on_event((client_events or 0) | READABLE)
@@ -94,8 +93,6 @@ class TcpRelays:
         elif not self._watch(client, request.on_event):
             relay.reset()
             return
-        if counters.bytes_in == already_in:
-            acknowledge_now(endpoint)
         response.on_event(endpoint_events)
 
     def _watch(self, client: Socket, callback: Callback) -> bool:
