@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from userspace_proxy.core.ip_addresses import family_of, read_network, why_not_dialled
+from userspace_proxy.core.ip_addresses import family_of, read_network, shown, why_not_dialled
 from userspace_proxy.core.service_port import IPFamily
 
 
@@ -29,7 +29,23 @@ from userspace_proxy.core.service_port import IPFamily
         ("224.0.0.1", "multicast"),
         ("ff02::1", "multicast"),
         ("255.255.255.255", "broadcast"),
+        ("169.254.0.1", "link-local"),
+        ("169.253.255.255", None),
+        ("febf::1", "link-local"),
+        ("fec0::1", None),
+        ("239.255.255.255", "multicast"),
+        ("ff0e::1", "multicast"),
+        ("fd00:ec2::254", "secrets"),
+        ("fd00:0ec2:0::0254", "secrets"),
+        ("fd20:ce::254", "secrets"),
+        ("fd00:ec2::253", None),
         ("::ffff:127.0.0.1", "IPv4-mapped"),
+        ("::ffff:169.254.169.254", "IPv4-mapped"),
+        ("::FFFF:a00:1", "IPv4-mapped"),
+        ("0:0:0:0:0:ffff:10.0.0.1", "IPv4-mapped"),
+        ("::127.0.0.1", "IPv4-compatible"),
+        ("::2", "IPv4-compatible"),
+        ("::1:0:0", None),
         ("2001:db8::1%eth0", "zone"),
     ],
 )
@@ -38,6 +54,30 @@ def test_addresses_that_would_reach_the_node_itself_or_many_are_refused(
 ) -> None:
     answer = why_not_dialled(ipaddress.ip_address(address))
     assert answer is None if reason is None else answer is not None and reason in answer
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "010.0.0.1",
+        "127.1",
+        "0x7f000001",
+        "2130706433",
+        "127.0.0.1 ",
+        "\uff11\uff10.0.0.1",
+        "::ffff:0127.0.0.1",
+        "[::1]",
+    ],
+)
+def test_other_spellings_of_an_address_are_none(text: str) -> None:
+    """Some libraries read these, as decimal or octal, and so as other addresses than their authors meant."""
+    with pytest.raises(ValueError, match="does not appear to be"):
+        ipaddress.ip_address(text)
+
+
+def test_a_zone_is_not_shown() -> None:
+    assert shown(ipaddress.ip_address("fe80::1%" + "x" * 10_000)) == "fe80::1"
+    assert shown(ipaddress.ip_address("10.0.0.1")) == "10.0.0.1"
 
 
 def test_the_family_of_an_address() -> None:

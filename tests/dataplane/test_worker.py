@@ -24,6 +24,7 @@ from tests.support.loopback import (
     wait_until,
 )
 from userspace_proxy.core.endpoint import Endpoint
+from userspace_proxy.core.service_port import Port
 from userspace_proxy.dataplane.messages import (
     ListenerConfig,
     ListenerKey,
@@ -79,7 +80,9 @@ class RunningWorker:
     def __init__(self, thread: LoopThread) -> None:
         self.call = thread.call
         self.worker = thread.call(
-            lambda: Worker(thread.loop, limits=WorkerLimits(max_udp_flows=100), random=Random(11))
+            lambda: Worker(
+                thread.loop, limits=WorkerLimits(max_udp_flows=100, dials_any_address=True), random=Random(11)
+            )
         )
 
     def configure(
@@ -298,7 +301,9 @@ def test_udp_is_served_beside_tcp(worker: RunningWorker) -> None:
 
 def test_without_a_limit_udp_flows_may_have_half_of_the_descriptors() -> None:
     with LoopThread() as thread:
-        worker = thread.call(lambda: Worker(thread.loop, limits=WorkerLimits(), random=Random(1)))
+        worker = thread.call(
+            lambda: Worker(thread.loop, limits=WorkerLimits(dials_any_address=True), random=Random(1))
+        )
         thread.call(worker.close)
 
 
@@ -327,3 +332,23 @@ def test_closing_leaves_waiting_clients_to_a_successor_and_nothing_open(pods: li
             accepted.sendall(b"successor")
             assert client.recv(100) == b"successor"
     wait_until(lambda: open_descriptors() == before)
+
+
+def test_endpoints_that_are_never_dialled_are_refused_when_they_are_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A server listens there, and would answer: the worker resets instead, and says so once."""
+    sock = listen()
+    listener = key_of(sock)
+    with LoopThread() as thread, socket.create_server(("127.0.0.1", 0)) as server:
+        worker = thread.call(lambda: Worker(thread.loop, limits=WorkerLimits(), random=Random(1)))
+        port = Port(server.getsockname()[1])
+        told = [Endpoint("127.0.0.1", port), Endpoint("169.254.169.254", Port(80)), Endpoint("::1", port)]
+        thread.call(worker.configure, [service_port((listener, "Cluster", told))], [], {listener: sock})
+        assert is_reset(listener.proxy_port)
+        server.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            server.accept()
+        thread.call(worker.close)
+    said = [message for message in caplog.messages if "refused" in message]
+    assert said == ["Endpoints refused that no worker dials: service_port=default/web:http endpoints=3"]

@@ -30,7 +30,11 @@ def test_a_line_has_its_time_with_the_zone_its_level_and_its_message() -> None:
         ("\x1b[31mred\x7f", r"\x1b[31mred\x7f"),
         ("a\x85b\x9bc", r"a\x85b\x9bc"),
         ("a\u2028b\u2029c", r"a\u2028b\u2029c"),
+        ("a\u202eb\u2066c\u200bd", r"a\u202eb\u2066c\u200bd"),
+        ("half \ud83d of one", r"half \ud83d of one"),
+        ("\U000e0041 tag", r"\U000e0041 tag"),
         ("snowman ☃", "snowman ☃"),
+        ("n" * 253, "n" * 253),
     ],
 )
 def test_nobodys_name_breaks_or_forges_a_line(name: str, shown: str) -> None:
@@ -39,7 +43,14 @@ def test_nobodys_name_breaks_or_forges_a_line(name: str, shown: str) -> None:
 
 @given(st.text())
 def test_whatever_is_in_a_name_a_line_is_one_line(name: str) -> None:
-    assert len(line_of("Skipped: %s!", name).splitlines()) == 1
+    line = line_of("Skipped: %s!", name)
+    assert len(line.splitlines()) == 1
+    assert line.isprintable()
+    line.encode()
+
+
+def test_a_line_has_an_end() -> None:
+    assert len(line_of("Skipped: %s", "\n" * 1_000_000)) < 20_000
 
 
 def test_a_traceback_keeps_its_lines_and_the_message_before_it_is_one() -> None:

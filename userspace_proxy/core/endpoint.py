@@ -12,7 +12,8 @@ from typing import Final
 
 import msgspec
 
-from userspace_proxy.core.ip_addresses import IPAddress, family_of, why_not_dialled
+from userspace_proxy.core.decoding import describe
+from userspace_proxy.core.ip_addresses import IPAddress, family_of, shown, why_not_dialled
 from userspace_proxy.core.objects import EndpointPort, EndpointSlice, SliceEndpoint
 from userspace_proxy.core.problem import Problem
 from userspace_proxy.core.service_checks import Complaints, is_port
@@ -73,7 +74,7 @@ def read_endpoint_slice(item: EndpointSlice, origin: str) -> tuple[CheckedSlice 
     try:
         family = IPFamily(item.address_type)
     except ValueError:
-        complaints.add("addressType", f"{item.address_type!r} is none of IPv4, IPv6 and FQDN")
+        complaints.add("addressType", f"{describe(item.address_type)} is none of IPv4, IPv6 and FQDN")
         return None, tuple(complaints.problems)
     ports = [
         port
@@ -112,13 +113,15 @@ def _read_host(
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
-        complaints.add(where, f"{text!r} is not an IP address")
+        complaints.add(where, f"{describe(text)} is not an IP address")
         return None
     if family_of(address) is not family:
-        complaints.add(where, f"{text} is not an {family.value} address as the slice's addressType says")
+        complaints.add(
+            where, f"{shown(address)} is not an {family.value} address as the slice's addressType says"
+        )
         return None
     if reason := why_not_dialled(address):
-        complaints.add(where, f"{text} {reason}")
+        complaints.add(where, f"{shown(address)} {reason}")
         return None
     conditions = endpoint.conditions
     ready = serving = True

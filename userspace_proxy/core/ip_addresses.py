@@ -11,6 +11,8 @@ IPAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPNetwork: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _BROADCAST: Final = ipaddress.IPv4Address("255.255.255.255")
+_METADATA: Final = frozenset(map(ipaddress.ip_address, ("fd00:ec2::254", "fd20:ce::254")))
+"""Where clouds tell a machine its secrets (AWS, Google) in IPv6; in IPv4 the address is link-local."""
 
 
 def family_of(item: IPAddress | IPNetwork) -> IPFamily:
@@ -20,7 +22,8 @@ def family_of(item: IPAddress | IPNetwork) -> IPFamily:
 def why_not_dialled(address: IPAddress) -> str | None:
     """The reason why no Service and no endpoint may have `address`, or None if it may.
 
-    The API server refuses these too; a proxy that trusted them would let an object reach the node itself.
+    The API server refuses most of these too; a proxy that trusted them would let an object reach the node
+    itself, or what only the node may ask. `dataplane.dialled_addresses` says the same of packed addresses.
     """
     if address.is_unspecified:
         return "is the unspecified address"
@@ -35,9 +38,18 @@ def why_not_dialled(address: IPAddress) -> str | None:
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is not None:
             return "is an IPv4-mapped address"
+        if not int(address) >> 32:
+            return "is an IPv4-compatible address"
+        if address in _METADATA:
+            return "is where a cloud tells the node its secrets"
         if address.scope_id is not None:  # free text after "%", which would go into rules as it is
             return "is an address with a zone"
     return None
+
+
+def shown(address: IPAddress) -> str:
+    """The address for a message: without its zone, which is free text of any length."""
+    return str(address).partition("%")[0]
 
 
 def read_network(text: str) -> IPNetwork:

@@ -16,6 +16,7 @@ from userspace_proxy.core.ip_addresses import (
     IPNetwork,
     family_of,
     read_network,
+    shown,
     why_not_dialled,
 )
 from userspace_proxy.core.object_names import is_dns_subdomain
@@ -71,7 +72,7 @@ def read_service(service: Service, origin: str) -> tuple[tuple[ServicePort, ...]
     name = ServiceName(meta.namespace, meta.name)
     for part, value in (("metadata.namespace", meta.namespace), ("metadata.name", meta.name)):
         if not is_dns_subdomain(value):
-            complaints.add(part, f"{value!r} is not a name that Kubernetes allows")
+            complaints.add(part, f"{describe(value)} is not a name that Kubernetes allows")
             return (), tuple(complaints.problems)
     addresses = tuple(_read_cluster_ips(service, complaints))
     if not addresses:
@@ -131,7 +132,7 @@ def _read_cluster_ips(service: Service, complaints: Complaints) -> Iterator[IPAd
         if family_of(address) in seen:
             family = family_of(address).value
             complaints.add(
-                where, f"{text} is a second {family} address, and a Service has one of each family"
+                where, f"{shown(address)} is a second {family} address, and a Service has one of each family"
             )
         else:
             seen.add(family_of(address))
@@ -142,10 +143,10 @@ def _read_address(where: str, text: str, complaints: Complaints) -> IPAddress | 
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
-        complaints.add(where, f"{text!r} is not an IP address")
+        complaints.add(where, f"{describe(text)} is not an IP address")
         return None
     if reason := why_not_dialled(address):
-        complaints.add(where, f"{text} {reason}")
+        complaints.add(where, f"{shown(address)} {reason}")
         return None
     return address
 
@@ -158,7 +159,9 @@ def _read_address_of(
     if address is None or family_of(address) in families:
         return address
     family = family_of(address).value
-    complaints.add(where, f"{text} is an {family} address, and the Service has no {family} clusterIP")
+    complaints.add(
+        where, f"{shown(address)} is an {family} address, and the Service has no {family} clusterIP"
+    )
     return None
 
 
@@ -182,7 +185,7 @@ def _read_load_balancer_ips(
         if not ingress.ip or ingress.ip_mode == "Proxy":
             continue
         if ingress.ip_mode not in (None, "", "VIP"):
-            complaints.add(f"{where}.ipMode", f"{ingress.ip_mode!r} is neither 'VIP' nor 'Proxy'")
+            complaints.add(f"{where}.ipMode", f"{describe(ingress.ip_mode)} is neither 'VIP' nor 'Proxy'")
             continue
         address = _read_address_of(families, f"{where}.ip", ingress.ip, complaints)
         if address is not None:
@@ -230,7 +233,7 @@ def _read_affinity(service: Service, complaints: Complaints) -> int | None:
     if spec.session_affinity in (None, "", "None"):
         return None
     if spec.session_affinity != "ClientIP":
-        reason = f"{spec.session_affinity!r} is neither 'None' nor 'ClientIP'; None is used"
+        reason = f"{describe(spec.session_affinity)} is neither 'None' nor 'ClientIP'; None is used"
         complaints.add("spec.sessionAffinity", reason)
         return None
     config = spec.session_affinity_config
@@ -254,7 +257,7 @@ def _read_policy(where: str, text: str | None, complaints: Complaints) -> Traffi
     try:
         return TrafficPolicy(text)
     except ValueError:
-        complaints.add(where, f"{text!r} is neither 'Cluster' nor 'Local'; Cluster is used")
+        complaints.add(where, f"{describe(text)} is neither 'Cluster' nor 'Local'; Cluster is used")
         return TrafficPolicy.CLUSTER
 
 
@@ -272,14 +275,14 @@ def _read_ports(
         try:
             protocol = Protocol(spec.protocol or "TCP")
         except ValueError:
-            complaints.add(f"{where}.protocol", f"{spec.protocol!r} is not carried (TCP and UDP are)")
+            complaints.add(f"{where}.protocol", f"{describe(spec.protocol)} is not carried (TCP and UDP are)")
             continue
         if port_name and not is_dns_subdomain(port_name):
-            complaints.add(f"{where}.name", f"{port_name!r} is not a name that Kubernetes allows")
+            complaints.add(f"{where}.name", f"{describe(port_name)} is not a name that Kubernetes allows")
         elif not is_port(spec.port):
             complaints.add(f"{where}.port", f"{spec.port} is not a port (1-65535)")
         elif (port_name, protocol) in names:
-            complaints.add(f"{where}.name", f"{port_name!r} is the name of an earlier port")
+            complaints.add(f"{where}.name", f"{describe(port_name)} is the name of an earlier port")
         elif (spec.port, protocol) in numbers:
             complaints.add(f"{where}.port", f"{spec.port}/{protocol.value} is the number of an earlier port")
         else:

@@ -70,9 +70,14 @@ class ServicePortConfig(msgspec.Struct, frozen=True, array_like=True):
 
 
 class WorkerLimits(msgspec.Struct, frozen=True, array_like=True):
-    """A worker's share of what the node allows. `max_udp_flows` None: as many as descriptors allow."""
+    """A worker's share of what the node allows. `max_udp_flows` None: as many as descriptors allow.
+
+    Endpoints on loopback, link-local addresses and the like are refused, unless `dials_any_address`: for
+    tests and whoever has everything on one machine. The agent never sets it.
+    """
 
     max_udp_flows: int | None = None
+    dials_any_address: bool = False
 
 
 class Configure(_Message, frozen=True, tag="configure"):

@@ -18,6 +18,7 @@ from random import Random
 from userspace_proxy.core.endpoint import Endpoint
 from userspace_proxy.core.load_balancer import LoadBalancer
 from userspace_proxy.core.service_port import IPFamily, Port, Protocol, TrafficPolicy
+from userspace_proxy.dataplane.dialled_addresses import is_dialled
 from userspace_proxy.dataplane.inherited import Flow, Inherited
 from userspace_proxy.dataplane.messages import (
     ListenerConfig,
@@ -100,6 +101,7 @@ class Worker:
     def __init__(self, loop: asyncio.AbstractEventLoop, *, limits: WorkerLimits, random: Random) -> None:
         self._loop = loop
         self._random = random
+        self._dials_any_address = limits.dials_any_address
         self._poller = Poller(loop, _report)
         self._relays = TcpRelays(loop, self._poller, PipePool())
         self._connects = TcpConnects(loop, self._poller, self._relays)
@@ -205,13 +207,26 @@ class Worker:
         service_port.balancer.set_affinity(config.affinity_timeout_seconds)
         wanted = {ListenerKey(config.protocol, listener.proxy_port) for listener in config.listeners}
         for listener in config.listeners:
-            endpoints = tuple(Endpoint(address, Port(port)) for address, port in listener.endpoints)
+            endpoints = self._dialled_endpoints(config, listener)
             policy = TrafficPolicy(listener.policy)
             service_port.balancer.set_endpoints(policy, endpoints)
             self._serve_listener(config, listener, policy, endpoints, service_port, sockets)
         service_port.inherit(config.key, self._inherited, self._loop.time())
         for key in [key for key in service_port.listeners if key not in wanted]:
             service_port.listeners.pop(key).close(serve_waiting=True)
+
+    def _dialled_endpoints(self, config: ServicePortConfig, listener: ListenerConfig) -> tuple[Endpoint, ...]:
+        endpoints = tuple(
+            Endpoint(address, Port(port))
+            for address, port in listener.endpoints
+            if self._dials_any_address or is_dialled(address)
+        )
+        refused = len(listener.endpoints) - len(endpoints)
+        if refused:
+            logger.error(
+                "Endpoints refused that no worker dials: service_port=%s endpoints=%d", config.label, refused
+            )
+        return endpoints
 
     def _serve_listener(
         self,

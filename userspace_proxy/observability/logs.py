@@ -6,17 +6,13 @@ import logging
 import time
 from typing import Final
 
-_ESCAPES: Final = {code: f"\\x{code:02x}" for code in (*range(0x20), 0x7F, *range(0x80, 0xA0))} | {
-    ord("\n"): "\\n",
-    ord("\r"): "\\r",
-    ord("\t"): "\\t",
-    0x2028: "\\u2028",
-    0x2029: "\\u2029",
-}
+_MAX_CHARACTERS: Final = 8192
+"""A line is cut there: an object's name from a server can be as long as the server likes."""
 
 
 class OneLineFormatter(logging.Formatter):
-    """Times are UTC. Escapes control characters, so that nobody's object name can forge or break a line."""
+    """Times are UTC. Escapes what is not printable: controls, line ends of every kind, marks that turn the
+    direction of writing, so that nobody's object name can forge, break or disguise a line."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s.%(msecs)03dZ %(levelname)-7s %(message)s", "%Y-%m-%dT%H:%M:%S")
@@ -24,7 +20,14 @@ class OneLineFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's spelling)
         """The line without a traceback, which `format` puts after it and which needs its own lines."""
-        return super().formatMessage(record).translate(_ESCAPES)
+        line = super().formatMessage(record)
+        if len(line) > _MAX_CHARACTERS:
+            line = f"{line[:_MAX_CHARACTERS]}…"
+        return line if line.isprintable() else "".join(map(_printable, line))
+
+
+def _printable(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode()
 
 
 def configure_logging(verbosity: int) -> None:
