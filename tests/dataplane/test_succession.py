@@ -88,7 +88,7 @@ class Agent:
         self.pool = WorkerPool(
             asyncio.get_running_loop(),
             size=size,
-            limits=WorkerLimits(),
+            limits=WorkerLimits(dials_any_address=True),
             random=Random(1),
             listener_of=self.sockets.socket_of,
             control_sockets=self.control_sockets,

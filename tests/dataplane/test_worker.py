@@ -350,5 +350,6 @@ def test_endpoints_that_are_never_dialled_are_refused_when_they_are_told(
         with pytest.raises(BlockingIOError):
             server.accept()
         thread.call(worker.close)
+        thread.unseen.clear()
     said = [message for message in caplog.messages if "refused" in message]
     assert said == ["Endpoints refused that no worker dials: service_port=default/web:http endpoints=3"]

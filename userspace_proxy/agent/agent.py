@@ -19,6 +19,7 @@ from userspace_proxy.agent.fitted_captures import (
 )
 from userspace_proxy.agent.host import (
     ephemeral_ports,
+    give_up_capabilities,
     raise_descriptor_limit,
     require_privileges,
     reuse_ports_in_time_wait,
@@ -69,6 +70,7 @@ async def run_agent(configuration: Configuration) -> None:
     `AgentRunningError` if another one serves and does not make room.
     """
     require_privileges("userspace-proxy run")
+    give_up_capabilities(configuration.iptables_backend)
     max_descriptors = raise_descriptor_limit()
     if configuration.tcp_tw_reuse:
         reuse_ports_in_time_wait()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from userspace_proxy.dataplane.descriptor_reserve import reserved_descriptors
+from userspace_proxy.dataplane.privileges import Capability, keep_capabilities, permitted_capabilities
 from userspace_proxy.errors import StartupError
 
 RESERVED_DESCRIPTORS: Final = 512
@@ -15,24 +16,36 @@ RESERVED_DESCRIPTORS: Final = 512
 
 logger = logging.getLogger(__name__)
 
-_CAP_NET_ADMIN: Final = 12
-_CAP_NET_RAW: Final = 13
+_KEPT_CAPABILITIES: Final = frozenset(Capability) - {Capability.SYS_MODULE}
+_LEGACY_TABLES: Final = Path("/proc/net/ip_tables_names")
 _TCP_TW_REUSE: Final = Path("/proc/sys/net/ipv4/tcp_tw_reuse")
 
 
 def require_privileges(command: str) -> None:
     """Raise `StartupError` unless this process may change rules; capabilities(7)."""
-    effective = _effective_capabilities()
+    permitted = permitted_capabilities()
     missing = [
-        name
-        for number, name in ((_CAP_NET_ADMIN, "CAP_NET_ADMIN"), (_CAP_NET_RAW, "CAP_NET_RAW"))
-        if not effective >> number & 1
+        f"CAP_{capability.name}"
+        for capability in (Capability.NET_ADMIN, Capability.NET_RAW)
+        if not permitted >> capability & 1
     ]
     if missing:
         raise StartupError(
             f"`{command}` changes iptables rules and lacks {' and '.join(missing)}: run it as root, "
             "or give its container these capabilities"
         )
+
+
+def give_up_capabilities(iptables_backend: str) -> None:
+    """Keep only what an agent needs; docs/security.md says what for. Programs that it starts get no more.
+
+    To load the module of the legacy tables takes a capability that is as good as all of them, so it is kept
+    only where the configuration asks for these tables and the kernel has none yet.
+    """
+    kept = set(_KEPT_CAPABILITIES)
+    if iptables_backend in ("legacy", "python-iptables") and not _LEGACY_TABLES.exists():
+        kept.add(Capability.SYS_MODULE)
+    keep_capabilities(kept)
 
 
 def raise_descriptor_limit() -> int:
@@ -81,10 +94,3 @@ def reuse_ports_in_time_wait() -> None:
             "Ports of ended connections stay taken for a minute, net.ipv4.tcp_tw_reuse cannot be set: %s",
             error,
         )
-
-
-def _effective_capabilities() -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("CapEff:"):
-            return int(line.split()[1], 16)
-    return 0
