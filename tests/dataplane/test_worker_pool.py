@@ -15,9 +15,11 @@ from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
 
+import msgspec
 import pytest
 import uvloop
 
+from tests.support.loopback import reset
 from userspace_proxy.core.port_claims import PortRange, ProxyPortClaims
 from userspace_proxy.core.proxy_plan import ListenerName
 from userspace_proxy.core.service_port import (
@@ -255,19 +257,55 @@ def test_clients_cannot_keep_new_listeners_out() -> None:
         with ExitStack() as stack:
             endpoint = stack.enter_context(greeter("pod"))
             silent = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-            config, port = fixture.config("busy", silent.getsockname())
-            await fixture.pool.configure([config])
             [pid] = fixture.pool.pids
-            for _ in range(200):
-                stack.enter_context(socket.create_connection(("127.0.0.1", port)))
-            while open_descriptors(pid) < 150:  # the rest is reserved
-                await asyncio.sleep(0.01)
+            for busy in ("busy", "busier"):
+                config, port = fixture.config(busy, silent.getsockname())
+                await fixture.pool.configure([msgspec.structs.replace(config, max_per_client=200)])
+                for _ in range(100):
+                    stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+                while (await fixture.pool.counters())[config.key].refused == 0:
+                    await asyncio.sleep(0.01)
+            assert open_descriptors(pid) > 110  # of 150 beside the reserve
             made = [fixture.config(f"service-{number}", endpoint) for number in range(40)]
             await fixture.pool.configure([config for config, _ in made])
             assert fixture.pool.pids == (pid,)
             assert fixture.pool.replaced == 0
 
     resource.setrlimit(resource.RLIMIT_NOFILE, (200, limits[1]))
+    try:
+        with_pool(1, scenario)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@pytest.mark.parametrize("limit", [64, 200, 1024])
+def test_one_busy_service_port_leaves_room_for_others_and_recovers(limit: int) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    async def scenario(fixture: Fixture) -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        with ExitStack() as stack, greeter("pod") as endpoint:
+            silent = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=limit))
+            busy, busy_port = fixture.config("busy", silent.getsockname())
+            quiet, quiet_port = fixture.config("quiet", endpoint)
+            await fixture.pool.configure([msgspec.structs.replace(busy, max_per_client=limit), quiet])
+            clients = [
+                stack.enter_context(socket.create_connection(("127.0.0.1", busy_port))) for _ in range(limit)
+            ]
+            for _ in range(10):
+                assert await asyncio.to_thread(ask, quiet_port) == "pod"
+            counters = (await fixture.pool.counters())[busy.key]
+            assert counters.refused > 0
+            assert counters.active + counters.refused == limit
+            for client in clients:
+                reset(client)
+            while (await fixture.pool.counters())[busy.key].active:
+                await asyncio.sleep(0.01)
+            await fixture.pool.configure([fixture.config("busy", endpoint)[0]])
+            assert await asyncio.to_thread(ask, busy_port) == "pod"
+            assert fixture.pool.replaced == 0
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limits[1]))
     try:
         with_pool(1, scenario)
     finally:

@@ -22,11 +22,13 @@ from typing import Any, TypeVar
 
 import uvloop
 
+from userspace_proxy.core.admission import Admission, Room
 from userspace_proxy.core.endpoint import Endpoint
 from userspace_proxy.core.load_balancer import LoadBalancer
 from userspace_proxy.core.service_port import Port, TrafficPolicy
 from userspace_proxy.dataplane.messages import ServicePortCounters
 from userspace_proxy.dataplane.poller import Poller
+from userspace_proxy.dataplane.refusals import Refusals
 from userspace_proxy.dataplane.splice import PipePool
 from userspace_proxy.dataplane.tcp_connect import TcpConnects, TcpRoute
 from userspace_proxy.dataplane.tcp_listener import TcpListener
@@ -191,13 +193,16 @@ def silent() -> Iterator[Endpoint]:
 # The data path.
 
 
+_SHORTAGES = ("Out of descriptors", "Connections are refused")
+
+
 class _Collector(logging.Handler):
     def __init__(self, records: list[object]) -> None:
         super().__init__(logging.WARNING)
         self._records = records
 
     def emit(self, record: logging.LogRecord) -> None:
-        if not record.getMessage().startswith("Out of descriptors"):  # tests of that look at the clients
+        if not record.getMessage().startswith(_SHORTAGES):  # tests of these look at the clients
             self._records.append(record)
 
 
@@ -263,7 +268,12 @@ class TcpProxy:
         self.pipes = pipes
         self.relays = TcpRelays(thread.loop, self.poller, self.pipes)
         self.connects = TcpConnects(thread.loop, self.poller, self.relays)
-        route = TcpRoute(self.balancer, TrafficPolicy.CLUSTER, socket.AF_INET, self.counters)
+        self.room = Room(1 << 20)
+        self.admission = Admission(self.room)
+        refusals = Refusals("default/web:http", self.admission, self.counters)
+        route = TcpRoute(
+            self.admission, self.balancer, TrafficPolicy.CLUSTER, socket.AF_INET, self.counters, refusals
+        )
         self._is_listening = True
         self.listener = TcpListener(listening, self.poller, thread.loop, self.connects, route)
 

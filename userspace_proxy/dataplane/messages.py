@@ -56,7 +56,8 @@ class ServicePortConfig(msgspec.Struct, frozen=True, array_like=True):
 
     `key` is `ServicePortName.key`, `label` what logs call it (`namespace/name:port`). All listeners of a
     Service port share its affinity; each has its own endpoints. `udp_*_seconds` is how long a UDP flow
-    may be idle before and after the endpoint has answered.
+    may be idle before and after the endpoint has answered. `max_connections` are the Service port's in all,
+    `max_per_client` those of one client's address; None: no limit, and the worker's own.
     """
 
     key: str
@@ -67,6 +68,8 @@ class ServicePortConfig(msgspec.Struct, frozen=True, array_like=True):
     udp_unanswered_seconds: float
     udp_answered_seconds: float
     listeners: tuple[ListenerConfig, ...]
+    max_connections: int | None = None
+    max_per_client: int | None = None
 
 
 class WorkerLimits(msgspec.Struct, frozen=True, array_like=True):
@@ -129,7 +132,8 @@ class ServicePortCounters(msgspec.Struct, array_like=True):
     """What one Service port has carried since its worker took it over.
 
     TCP connections, or UDP flows: `opened` to an endpoint in all, `failed` for want of one that answers,
-    `retried` connect attempts beyond the first, `active` now. Bytes as clients see them.
+    `retried` connect attempts beyond the first, `active` now. Bytes as clients see them. `refused`
+    connections were reset at once, because there were as many as there may be.
     """
 
     opened: int = 0
@@ -138,6 +142,7 @@ class ServicePortCounters(msgspec.Struct, array_like=True):
     active: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
+    refused: int = 0
 
 
 class Counters(_Message, frozen=True, tag="counters"):

@@ -17,12 +17,14 @@ import socket
 from dataclasses import dataclass
 from typing import Final
 
+from userspace_proxy.core.admission import Admission
 from userspace_proxy.core.connect_attempts import MAX_ATTEMPTS_BESIDE, ConnectAttempts, Decision, Verdict
 from userspace_proxy.core.endpoint import Endpoint
 from userspace_proxy.core.load_balancer import LoadBalancer
 from userspace_proxy.core.service_port import TrafficPolicy
 from userspace_proxy.dataplane.messages import ServicePortCounters
 from userspace_proxy.dataplane.poller import FAILED, HUNG_UP, WRITABLE, Poller, Socket
+from userspace_proxy.dataplane.refusals import Refusals
 from userspace_proxy.dataplane.tcp_options import arm_reset
 from userspace_proxy.dataplane.tcp_relay import TcpRelays
 
@@ -38,12 +40,17 @@ _STREAM: Final = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 
 @dataclass(frozen=True, slots=True)
 class TcpRoute:
-    """Where the connections of a listener go, and who counts them. `family` is the endpoints'."""
+    """Which connections of a listener are taken, where they go, and who counts them.
 
+    `family` is the endpoints'.
+    """
+
+    admission: Admission
     balancer: LoadBalancer
     policy: TrafficPolicy
     family: socket.AddressFamily
     counters: ServicePortCounters
+    refusals: Refusals
 
 
 class TcpConnects:
@@ -63,7 +70,14 @@ class TcpConnects:
         return len(self._pending)
 
     def start(self, client: Socket, client_address: str, route: TcpRoute) -> None:
-        """Find an endpoint for `client`, an accepted non-blocking socket, and relay."""
+        """Find an endpoint for `client`, an accepted non-blocking socket, and relay; or reset it at once, if
+        there are as many connections as there may be.
+        """
+        if (refusal := route.admission.admit(client_address)) is not None:
+            arm_reset(client)
+            client.close()
+            route.refusals.refused(client_address, refusal, self.now())
+            return
         connect = _TcpConnect(self, client, client_address, route)
         self._pending.add(connect)
         if self._timer is None:
@@ -114,11 +128,20 @@ class TcpConnects:
 class _TcpConnect:
     """One client on its way to an endpoint."""
 
-    __slots__ = ("_attempts", "_client", "_client_events", "_connects", "_route", "schedule")
+    __slots__ = (
+        "_attempts",
+        "_client",
+        "_client_address",
+        "_client_events",
+        "_connects",
+        "_route",
+        "schedule",
+    )
 
     def __init__(self, connects: TcpConnects, client: Socket, client_address: str, route: TcpRoute) -> None:
         self._connects = connects
         self._client = client
+        self._client_address = client_address
         self._client_events: int | None = None
         self._route = route
         self._attempts: list[_Attempt] = []
@@ -159,12 +182,21 @@ class _TcpConnect:
         self._close_attempts()
         connects.discard(self)
         self.schedule.succeeded(attempt.endpoint, connects.now())
-        connects.relays.start(self._client, attempt.sock, self._route.counters, self._client_events, events)
+        connects.relays.start(
+            self._client,
+            attempt.sock,
+            self._route.counters,
+            self._route.admission,
+            self._client_address,
+            self._client_events,
+            events,
+        )
 
     def abandon(self) -> None:
         """Close the attempts and reset the client."""
         self._close_attempts()
         self._connects.discard(self)
+        self._route.admission.leave(self._client_address)
         arm_reset(self._client)
         self._connects.poller.retire(self._client)
 

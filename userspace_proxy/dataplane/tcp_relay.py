@@ -27,6 +27,7 @@ import asyncio
 import socket
 from typing import Final
 
+from userspace_proxy.core.admission import Admission
 from userspace_proxy.core.relay_state import Half, HalfEvent, HalfState, RelayPhase, RelayState
 from userspace_proxy.dataplane.messages import ServicePortCounters
 from userspace_proxy.dataplane.poller import (
@@ -72,15 +73,19 @@ class TcpRelays:
         client: Socket,
         endpoint: Socket,
         counters: ServicePortCounters,
+        admission: Admission,
+        client_address: str,
         client_events: int | None,
         endpoint_events: int,
     ) -> None:
         """Relay between two connected sockets. The endpoint is registered with the poller.
 
+        `admission` has taken a connection of `client_address`, and is told when it is over.
+
         The events are those that the poller has reported of them and nobody has acted on; of the client None
         if it is not registered yet.
         """
-        relay = _TcpRelay(self, client, endpoint, counters)
+        relay = _TcpRelay(self, client, endpoint, counters, admission, client_address)
         self._relays.add(relay)
         request, response = relay.request, relay.response
         self.poller.rebind(endpoint.fileno(), response.on_event)
@@ -116,14 +121,32 @@ class TcpRelays:
 class _TcpRelay:
     """One connection: two halves over two sockets."""
 
-    __slots__ = ("_client", "_endpoint", "_relays", "counters", "request", "response", "state")
+    __slots__ = (
+        "_admission",
+        "_client",
+        "_client_address",
+        "_endpoint",
+        "_relays",
+        "counters",
+        "request",
+        "response",
+        "state",
+    )
 
     def __init__(
-        self, relays: TcpRelays, client: Socket, endpoint: Socket, counters: ServicePortCounters
+        self,
+        relays: TcpRelays,
+        client: Socket,
+        endpoint: Socket,
+        counters: ServicePortCounters,
+        admission: Admission,
+        client_address: str,
     ) -> None:
         self._relays = relays
         self._client = client
         self._endpoint = endpoint
+        self._admission = admission
+        self._client_address = client_address
         self.counters = counters
         self.state = RelayState()
         self.request = _HalfRelay(self, relays, Half.REQUEST, client, endpoint)
@@ -151,6 +174,7 @@ class _TcpRelay:
         self._relays.discard(self)
         self._relays.poller.retire(self._client)
         self._relays.poller.retire(self._endpoint)
+        self._admission.leave(self._client_address)
         self.counters.active -= 1
 
 

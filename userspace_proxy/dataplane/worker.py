@@ -14,7 +14,15 @@ import socket
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import Final
 
+from userspace_proxy.core.admission import (
+    CLIENTS_SHARE,
+    TCP_DESCRIPTORS,
+    UNLIMITED,
+    Admission,
+    Room,
+)
 from userspace_proxy.core.endpoint import Endpoint
 from userspace_proxy.core.load_balancer import LoadBalancer
 from userspace_proxy.core.service_port import IPFamily, Port, Protocol, TrafficPolicy
@@ -28,6 +36,7 @@ from userspace_proxy.dataplane.messages import (
     WorkerLimits,
 )
 from userspace_proxy.dataplane.poller import Poller
+from userspace_proxy.dataplane.refusals import Refusals
 from userspace_proxy.dataplane.splice import PipePool
 from userspace_proxy.dataplane.succession import AffineClient
 from userspace_proxy.dataplane.tcp_connect import TcpConnects, TcpRoute
@@ -38,6 +47,12 @@ from userspace_proxy.dataplane.udp_listener import UdpListener
 from userspace_proxy.errors import WorkerError
 
 logger = logging.getLogger(__name__)
+
+_OWN_DESCRIPTORS: Final = 24
+"""What a worker has open for itself: loop and poller, standard streams, and sockets to talk to agents."""
+_MAX_PIPES: Final = 128
+_PIPES_SHARE: Final = 16
+"""Of the descriptors one in so many may be a pipe's end: where there are few, copying has to do."""
 
 _ADDRESS_FAMILY = {IPFamily.IPV4: socket.AF_INET, IPFamily.IPV6: socket.AF_INET6}
 
@@ -56,12 +71,14 @@ class _Listener:
 class _ServicePort:
     """What the worker keeps of one Service port, which may still carry connections after it was removed."""
 
-    __slots__ = ("balancer", "counters", "given_clients", "listeners")
+    __slots__ = ("admission", "balancer", "counters", "given_clients", "listeners", "refusals")
 
-    def __init__(self, random: Random) -> None:
+    def __init__(self, label: str, room: Room, random: Random) -> None:
+        self.admission = Admission(room)
         self.given_clients = 0
         self.balancer = LoadBalancer(random)
         self.counters = ServicePortCounters()
+        self.refusals = Refusals(label, self.admission, self.counters)
         self.listeners: dict[ListenerKey, _Listener] = {}
 
     def stop_reading(self) -> None:
@@ -103,7 +120,11 @@ class Worker:
         self._random = random
         self._dials_any_address = limits.dials_any_address
         self._poller = Poller(loop, _report)
-        self._relays = TcpRelays(loop, self._poller, PipePool())
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        max_pipes = min(_MAX_PIPES, descriptors // (2 * _PIPES_SHARE))
+        self._descriptors = max(0, descriptors - _OWN_DESCRIPTORS - 2 * max_pipes)
+        self._room = Room(self._descriptors)
+        self._relays = TcpRelays(loop, self._poller, PipePool(max_lent=max_pipes))
         self._connects = TcpConnects(loop, self._poller, self._relays)
         max_udp_flows = _default_udp_flows() if limits.max_udp_flows is None else limits.max_udp_flows
         self._flow_cap = FlowCap(max_udp_flows, loop)
@@ -137,6 +158,8 @@ class Worker:
             self._inherited.close()
             for sock in given.values():
                 sock.close()
+            listeners = sum(len(each.listeners) for each in self._service_ports.values())
+            self._room.capacity = self._descriptors - listeners
 
     def inherit(self, flows: Iterable[Flow], clients: Iterable[AffineClient]) -> None:
         """Go on with these as soon as `configure`, the next time, brings the listeners they belong to."""
@@ -202,9 +225,12 @@ class Worker:
         service_port = self._service_ports.get(config.key)
         if service_port is None:
             # It may be back while connections of its earlier life go on: they are counted together.
-            service_port = self._removed.pop(config.key, None) or _ServicePort(self._random)
+            service_port = self._removed.pop(config.key, None) or _ServicePort(
+                config.label, self._room, self._random
+            )
             self._service_ports[config.key] = service_port
         service_port.balancer.set_affinity(config.affinity_timeout_seconds)
+        self._limit(service_port.admission, config)
         wanted = {ListenerKey(config.protocol, listener.proxy_port) for listener in config.listeners}
         for listener in config.listeners:
             endpoints = self._dialled_endpoints(config, listener)
@@ -227,6 +253,13 @@ class Worker:
                 "Endpoints refused that no worker dials: service_port=%s endpoints=%d", config.label, refused
             )
         return endpoints
+
+    def _limit(self, admission: Admission, config: ServicePortConfig) -> None:
+        most, most_per_client = config.max_connections, config.max_per_client
+        if most_per_client is None:
+            most_per_client = max(1, self._descriptors // (TCP_DESCRIPTORS * CLIENTS_SHARE))
+        admission.max_connections = UNLIMITED if most is None else most
+        admission.max_per_client = most_per_client
 
     def _serve_listener(
         self,
@@ -259,7 +292,8 @@ class Worker:
         balancer, counters = service_port.balancer, service_port.counters
         if Protocol(config.protocol) is Protocol.UDP:
             return UdpListener(sock, self._poller, self._loop, balancer, policy, counters, self._flow_cap)
-        route = TcpRoute(balancer, policy, _ADDRESS_FAMILY[IPFamily(config.family)], counters)
+        family = _ADDRESS_FAMILY[IPFamily(config.family)]
+        route = TcpRoute(service_port.admission, balancer, policy, family, counters, service_port.refusals)
         return TcpListener(sock, self._poller, self._loop, self._connects, route)
 
     def _remove(self, key: str) -> None:

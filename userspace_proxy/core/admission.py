@@ -1,0 +1,87 @@
+"""Which connections a worker takes while there is room, so that none of its Service ports starves another.
+
+Theory of operation. What runs out first is descriptors, so room is counted in these: a TCP connection takes
+two. A Service port may take what is free as long as it has no more than SHARE times what stays free. A single
+busy one thus gets four fifths of the room, the next busy one four fifths of the rest, and so on: there is
+always some left for who comes with little. While room is scarce, those that have less than the others may
+take what becomes free and those that have more may not, so as connections end, all come to have the same.
+Nobody need be counted or compared for it, and what was taken is never taken back. Source: A. K. Choudhury and
+E. L. Hahne, Dynamic Queue Length Thresholds for Shared-Memory Packet Switches, 1998.
+
+Beside that, a Service port has limits of its own: for all its connections, and for those of one client (an IP
+address).
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final
+
+SHARE: Final = 4
+TCP_DESCRIPTORS: Final = 2
+CLIENTS_SHARE: Final = 4
+"""One in so many of the connections that a worker has room for may be one client's."""
+UNLIMITED: Final = 1 << 62
+
+
+class Refusal(Enum):
+    """Why a connection is not taken."""
+
+    CLIENT_LIMIT = "the client has as many connections as one may have"
+    SERVICE_LIMIT = "the Service port has as many connections as it may have"
+    NO_ROOM = "the worker has too little room left for a Service port that has so many"
+
+
+class Room:
+    """The room of a worker. `capacity` and `taken` are descriptors; `capacity` may change at any time."""
+
+    __slots__ = ("capacity", "taken")
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.taken = 0
+
+
+class Admission:
+    """The TCP connections of one Service port. `admitted` is how many there are.
+
+    The clients' table has an entry for as long as a client has connections, so it is never larger than that.
+    """
+
+    __slots__ = ("_clients", "_room", "admitted", "max_connections", "max_per_client")
+
+    def __init__(self, room: Room) -> None:
+        self.admitted = 0
+        self.max_connections = UNLIMITED
+        self.max_per_client = UNLIMITED
+        self._room = room
+        self._clients: dict[str, int] = {}
+
+    def admit(self, client: str) -> Refusal | None:
+        """Take a connection of `client` (an IP address), or say why not. `leave` is for when it is over."""
+        admitted = self.admitted
+        clients = self._clients
+        of_client = clients.get(client, 0)
+        if of_client >= self.max_per_client:
+            return Refusal.CLIENT_LIMIT
+        if admitted >= self.max_connections:
+            return Refusal.SERVICE_LIMIT
+        room = self._room
+        left = room.capacity - room.taken - TCP_DESCRIPTORS
+        if left < 0 or admitted * TCP_DESCRIPTORS > left * SHARE:
+            return Refusal.NO_ROOM
+        clients[client] = of_client + 1
+        self.admitted = admitted + 1
+        room.taken += TCP_DESCRIPTORS
+        return None
+
+    def leave(self, client: str) -> None:
+        """A connection of `client` that was taken is over."""
+        self.admitted -= 1
+        self._room.taken -= TCP_DESCRIPTORS
+        clients = self._clients
+        of_client = clients[client]
+        if of_client == 1:
+            del clients[client]
+        else:
+            clients[client] = of_client - 1
