@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.agent import Agent, userspace_proxy
 from tests.support.clients import (
+    Address,
     ask,
     connect,
     expect_refusal,
@@ -21,11 +22,13 @@ from tests.support.clients import (
     who_answers,
     who_greets,
 )
+from tests.support.exposed_service import ExposedService
 from tests.support.kernel_state import descriptors, rule_handles
 from tests.support.other_version import other_version
 from tests.support.service_node import ServedService, ServiceNode
 from tests.support.waiting import wait_until
 
+HEALTH_PORT = 32001
 EVERYBODY = {"web-1", "web-2", "web-3"}
 
 
@@ -239,3 +242,26 @@ def test_cleanup_ends_orphans_at_once(node: ServiceNode) -> None:
         with pytest.raises(ConnectionResetError):
             ask(client)
     assert not node.state_folder.exists()
+
+
+def test_load_balancers_that_check_meanwhile_are_answered_by_the_next_agent(node: ServiceNode) -> None:
+    checked = ExposedService("checked", 1)
+    node.objects.apply(checked.manifest(external_traffic_policy="Local", health_check_node_port=HEALTH_PORT))
+    node.apply_endpoints("checked", node.endpoint_on(node.endpoints[0], "node-1"))
+    address = node.node.address, HEALTH_PORT
+    wait_until(lambda: outcome_of_check(node, address).startswith(b"HTTP/1.1 200"))
+    kill_the_agent(node)
+    with connect(node.client, address) as waiting:
+        waiting.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        node.agent.start()
+        assert waiting.recv(100).startswith(b"HTTP/1.1 200")
+    node.objects.delete(checked.manifest())
+    wait_until(lambda: f":{HEALTH_PORT} " not in node.node.run("ss", "-Htln").stdout)
+
+
+def outcome_of_check(node: ServiceNode, address: Address) -> bytes:
+    try:
+        with connect(node.client, address) as client:
+            return ask(client, b"GET / HTTP/1.1\r\n\r\n")
+    except ConnectionError:
+        return b""

@@ -146,18 +146,24 @@ async def run_agent(configuration: Configuration) -> None:
             loop,
             is_healthy=lambda: all(capture.is_healthy() for capture in captures),
             addresses=captures.node_port_addresses,
+            kept=inheritance.kept,
+            keep=lambda checked: workers.keep({**sockets.reserved, **checked}),
         )
         stack.push_async_callback(health_checks.close)
 
+        def refit_health_checks() -> None:
+            if proxier.health_checks:  # none at first: what an earlier agent had is not to be closed for that
+                health_checks.serve(proxier.health_checks)
+
         def node_changed() -> None:
             captures.fit(state.node_facts)
-            health_checks.serve(proxier.health_checks)
+            refit_health_checks()
 
         async def network_changed() -> None:
             await captures.refit(lambda: state.node_facts)
             state.readdress(captures.node_addresses())
             proxier.observe(())  # to have planned again what that touches
-            health_checks.serve(proxier.health_checks)
+            refit_health_checks()
 
         proxier = Proxier(
             state=state,
@@ -178,7 +184,7 @@ async def run_agent(configuration: Configuration) -> None:
                 len(inheritance.outgoing),
             )
         await workers.start(inheritance.adopted, inheritance.outgoing)
-        await workers.keep(sockets.reserved)
+        await workers.keep({**sockets.reserved, **inheritance.kept})
         logger.info(
             "Started: node=%s families=%s workers=%d proxy_ports=%s",
             configuration.node_name,

@@ -181,7 +181,7 @@ class Proxier:
         if change.portals_changed or opened or not self._is_serving:
             self._hand_over_portals()
             self._shared_ports.look_at(self._portals, self._state.node_facts.addresses)
-        if change.health_checks_changed:
+        if change.health_checks_changed or not self._is_serving:
             self._serve_health_checks(self._plan.health_checks)
         if not self._is_serving:
             self._is_serving = True

@@ -18,7 +18,7 @@ import logging
 import random
 import re
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping, Sequence
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import Final, NoReturn, cast
@@ -39,6 +39,9 @@ _BACKLOG: Final = 128
 _REQUEST_LINE: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [^\s]+ HTTP/1\.[0-9]\r\n")
 """RFC 9112, section 3: any method, any target."""
 
+_NAME: Final = "health check "
+
+Keep = Callable[[Mapping[str, socket.socket]], Awaitable[None]]
 _Binding = tuple[str, Port]
 _Answer = Callable[[Port], tuple[HTTPStatus, int, bytes] | None]
 
@@ -49,6 +52,9 @@ class HealthCheckNodePorts:
     `is_healthy` says whether the proxy itself is; it is asked at every check. `addresses` says where the
     ports are to be open (IP addresses; "0.0.0.0" and "::" are all of a family); it is asked after every
     `serve`. `max_conversations` are held at once on all ports together, each for `conversation_seconds`.
+
+    `kept` are sockets that an earlier agent had open, by name; those that are wanted are taken from there, and
+    once that is known the others are closed. `keep` is awaited with all that are open whenever that changes.
     """
 
     def __init__(
@@ -57,12 +63,17 @@ class HealthCheckNodePorts:
         *,
         is_healthy: Callable[[], bool],
         addresses: Callable[[], Sequence[str]],
+        kept: MutableMapping[str, socket.socket] | None = None,
+        keep: Keep | None = None,
         max_conversations: int = _MAX_CONVERSATIONS,
         conversation_seconds: float = _CONVERSATION_SECONDS,
     ) -> None:
         self._loop = loop
         self._is_healthy = is_healthy
         self._addresses = addresses
+        self._kept = {} if kept is None else kept
+        self._keep = keep
+        self._sockets: dict[_Binding, socket.socket] = {}
         self._checks: dict[Port, tuple[ServiceName, HealthCheck]] = {}
         self._conflicts: dict[str, str] = {}
         self._servers: dict[_Binding, asyncio.Server] = {}
@@ -119,14 +130,20 @@ class HealthCheckNodePorts:
         wanted = {
             (address, port): service for port, (service, _) in self._checks.items() for address in addresses
         }
-        for binding in self._servers.keys() - wanted.keys():
-            self._servers.pop(binding).close()  # first: its port may be wanted on another address
+        closing = [self._servers.pop(binding) for binding in self._servers.keys() - wanted.keys()]
+        if closing:
+            # First: a port may be wanted on another address.
+            self._sockets = {binding: self._sockets[binding] for binding in self._servers}
+            await self._keep_open()
+            for server in closing:
+                server.close()
+        open_before = set(self._servers)
         unopened = {}
         for binding, service in wanted.items():
             if binding in self._servers:
                 continue
             try:
-                sock = _listen(*binding)
+                sock = self._kept.pop(_name(binding), None) or _listen(*binding)
             except OSError as error:
                 place = _place(binding)
                 unopened[place] = (
@@ -134,7 +151,15 @@ class HealthCheckNodePorts:
                 )
             else:
                 await self._start(binding, sock)
+        for name in [name for name in self._kept if name.startswith(_NAME)]:
+            self._kept.pop(name).close()  # nobody checks there any more
+        if self._servers.keys() != open_before:
+            await self._keep_open()
         return unopened
+
+    async def _keep_open(self) -> None:
+        if self._keep is not None:
+            await self._keep({_name(binding): sock for binding, sock in self._sockets.items()})
 
     async def _start(self, binding: _Binding, sock: socket.socket) -> None:
         try:
@@ -147,6 +172,7 @@ class HealthCheckNodePorts:
         except BaseException:
             sock.close()
             raise
+        self._sockets[binding] = sock
         await self._servers[binding].start_serving()
 
     def _answer(self, port: Port) -> tuple[HTTPStatus, int, bytes] | None:
@@ -290,6 +316,10 @@ def _listen(address: str, port: Port) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def _name(binding: _Binding) -> str:
+    return f"{_NAME}{_place(binding)}"
 
 
 def _place(binding: _Binding) -> str:
