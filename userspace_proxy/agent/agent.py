@@ -118,11 +118,15 @@ async def run_agent(configuration: Configuration) -> None:
         stack.push_async_callback(workers.close)
         await workers.warm()
 
-        stop = asyncio.Event()
+        stop, to_drain = asyncio.Event(), asyncio.Event()
         await _become_the_agent(instance, configuration)
 
         def asked(request: Request) -> None:
-            logger.info("Another agent takes over, this one hands over to it")
+            match request:
+                case Request.HAND_OVER:
+                    logger.info("Another agent takes over, this one hands over to it")
+                case Request.DRAIN:
+                    to_drain.set()
             stop.set()
 
         instance.answer(loop, asked)
@@ -203,6 +207,12 @@ async def run_agent(configuration: Configuration) -> None:
                 "node network": _follow_network(changes, network_changed),
             }
         )
+        if to_drain.is_set():
+            logger.info("Draining: nothing new is taken, what runs may finish")
+            await health_checks.close()
+            sockets.close_all()
+            stop.clear()
+            await run_together({"signals": _until_told_to_stop(loop, stop), "workers": workers.drain()})
         logger.info("Stopped: rules stay for the next run, `userspace-proxy cleanup` removes them")
 
 

@@ -19,7 +19,7 @@ from enum import Enum
 from typing import Final
 
 from userspace_proxy.dataplane.peer_credentials import peer_of
-from userspace_proxy.errors import AgentRunningError
+from userspace_proxy.errors import AgentRunningError, StartupError
 
 _NAME: Final = "\0userspace-proxy/agent"
 _MAX_ASKERS: Final = 16
@@ -141,11 +141,24 @@ def running_agent() -> int | None:
         return pid
 
 
-def ask_running_agent(request: Request, patience_seconds: float) -> int | None:
-    """Ask the agent of this network namespace, and wait until it has let go of the lock. Blocks.
+def drain_running_agent() -> int:
+    """Have the agent of this network namespace drain, and wait until it has ended; its pid, 0 if hidden.
 
-    Returns its pid, None if there was none. Raises `AgentRunningError` if it takes longer, or does not know
-    what is asked for.
+    Raises `StartupError` if there is none, `AgentRunningError` if it does not.
+    """
+    pid = ask_running_agent(Request.DRAIN, None)
+    if pid is None:
+        raise StartupError("no agent serves this network namespace, so there is nothing to drain")
+    if running_agent() == pid:
+        raise AgentRunningError(pid, f"the running agent (pid {pid or 'unknown'}) does not drain")
+    return pid
+
+
+def ask_running_agent(request: Request, patience_seconds: float | None) -> int | None:
+    """Ask the agent of this network namespace, and wait until it hangs up: it has let go of the lock. Blocks.
+
+    (Or it does not know what it is asked for.) Returns its pid, None if there was none. Raises
+    `AgentRunningError` if it takes longer than `patience_seconds`.
     """
     pid = running_agent()
     if pid is None:

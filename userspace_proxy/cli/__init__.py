@@ -7,7 +7,9 @@ import sys
 import click
 
 from userspace_proxy.cli.cleanup import cleanup
+from userspace_proxy.cli.drain import drain
 from userspace_proxy.cli.run import run
+from userspace_proxy.cli.supervise import supervise
 from userspace_proxy.errors import UserspaceProxyError
 
 
@@ -19,6 +21,8 @@ def commands() -> None:
 
 commands.add_command(run)
 commands.add_command(cleanup)
+commands.add_command(drain)
+commands.add_command(supervise)
 
 
 def main() -> None:

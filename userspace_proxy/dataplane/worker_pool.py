@@ -185,6 +185,20 @@ class WorkerPool:
         answers = await asyncio.gather(*(seat.counters() for seat in self._seats))
         return {key: value for answer in answers for key, value in answer.items()}
 
+    async def drain(self) -> None:
+        """Take nothing new; returns when the last worker has ended with its last connection, or in time."""
+        for task in self._occupations:
+            task.cancel()
+        await asyncio.gather(*self._occupations, return_exceptions=True)
+        self._occupations.clear()
+        for seat in self._seats:
+            if seat.process is not None:
+                self._outgoing.append(OutgoingWorker(seat.process, set()))
+                seat.process = None
+        await self.retire()
+        while self._draining:
+            await asyncio.wait([*self._draining])
+
     async def close(self) -> None:
         """Let go of the workers: those that serve go on as orphans, or end if that is for 0 s."""
         outgoing = [*self._draining.values(), *(worker.link for worker in self._outgoing)]

@@ -53,8 +53,8 @@ class HealthCheckNodePorts:
     ports are to be open (IP addresses; "0.0.0.0" and "::" are all of a family); it is asked after every
     `serve`. `max_conversations` are held at once on all ports together, each for `conversation_seconds`.
 
-    `kept` are sockets that an earlier agent had open, by name; those that are wanted are taken from there, and
-    once that is known the others are closed. `keep` is awaited with all that are open whenever that changes.
+    `kept` are sockets that an earlier agent had open, by name: those that are wanted are taken from there,
+    and the others closed, once that is known. `keep` is awaited with all that are open when that changes.
     """
 
     def __init__(

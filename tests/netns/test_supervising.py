@@ -1,0 +1,109 @@
+"""`userspace-proxy supervise`: what a container runs, as its first process or under another one."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.agent import USERSPACE_PROXY, command_line, userspace_proxy
+from tests.support.clients import connect, greeting, who_greets
+from tests.support.service_node import ServiceNode
+from tests.support.waiting import wait_until
+
+FIRST_OF_A_PID_NAMESPACE = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
+
+
+class Container:
+    """`supervise -- run` on a node."""
+
+    def __init__(self, node: ServiceNode, log_file: Path, *prefix: str) -> None:
+        self.node = node
+        self._log_file = log_file
+        command = (*prefix, *USERSPACE_PROXY, "supervise", "--", "run", *node.agent.flags)
+        with log_file.open("w") as log:
+            self.process = node.node.popen(*command, stdout=log, stderr=log)
+        self.wait_for(1, "Serving:")
+
+    @property
+    def log(self) -> str:
+        return self._log_file.read_text()
+
+    def wait_for(self, times: int, text: str) -> None:
+        wait_until(lambda: self.log.count(text) == times, 20)
+
+    def pid_of(self, what: str) -> int:
+        return max(pid for pid in self.node.node.pids() if what in command_line(pid))
+
+    def end(self) -> None:
+        os.kill(self.pid_of("userspace_proxy supervise"), signal.SIGTERM)
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[ServiceNode]:
+    with ServiceNode(tmp_path, "--orphan-seconds", "4") as node:
+        yield node
+
+
+@pytest.mark.parametrize("prefix", [(), FIRST_OF_A_PID_NAMESPACE])
+def test_an_agent_that_dies_is_started_again_and_the_end_waits_for_the_workers(
+    node: ServiceNode, tmp_path: Path, prefix: tuple[str, ...]
+) -> None:
+    container = Container(node, tmp_path / "container.log", *prefix)
+    service = node.serve("greet", "digest")
+    with connect(node.client, service["digest"]) as client:
+        client.sendall(b"?")
+        os.kill(container.pid_of("userspace_proxy run"), signal.SIGKILL)
+        who_greets(node.client, service["greet"], 3)
+        container.wait_for(2, "Serving:")
+        assert "adopted, workers=2" in container.log
+        container.end()
+        container.wait_for(1, "Stopped:")
+        who_greets(node.client, service["greet"], 3)
+        assert container.process.poll() is None
+        assert container.process.wait(15) == 0
+    wait_until(lambda: node.node.pids() == [])
+
+
+def test_a_replaced_container_hands_over_and_stays_until_it_is_told_to_end(
+    node: ServiceNode, tmp_path: Path
+) -> None:
+    """As `maxSurge: 1` has it: the new pod starts beside the old one, in a pid namespace of its own."""
+    old = Container(node, tmp_path / "old.log", *FIRST_OF_A_PID_NAMESPACE)
+    service = node.serve("greet")
+    old_workers = set(node.agent.worker_pids)
+    with connect(node.client, service["greet"]) as client:
+        new = Container(node, tmp_path / "new.log", *FIRST_OF_A_PID_NAMESPACE)
+        assert "to be replaced, workers=1" in new.log  # the other had nothing to serve, and ended
+        assert greeting(client)
+        who_greets(node.client, service["greet"], 3)
+    wait_until(lambda: not old_workers & set(node.agent.worker_pids))
+    assert old.process.poll() is None
+    who_greets(node.client, service["greet"], 3)
+    for process in (old.process, new.process):
+        os.kill(process.pid, signal.SIGKILL)  # and with it the first of its pid namespace
+    old.process.wait()
+    new.process.wait()
+
+
+def test_a_wrong_flag_ends_it(node: ServiceNode) -> None:
+    completed = userspace_proxy(node.node, "supervise", "--", "run", "--workers", "0")
+    assert completed.returncode == 2
+    assert "--workers" in completed.stderr
+
+
+def test_what_keeps_failing_is_tried_again_after_a_while(node: ServiceNode, tmp_path: Path) -> None:
+    node.agent.start()
+    log_file = tmp_path / "supervisor.log"
+    with log_file.open("w") as log:
+        supervisor = node.node.popen(
+            *USERSPACE_PROXY, "supervise", "--", "run", *node.agent.flags, "--no-take-over", stderr=log
+        )
+    wait_until(lambda: log_file.read_text().count("started again") == 2, 20)
+    assert "in_seconds=0.0" in log_file.read_text()
+    supervisor.send_signal(signal.SIGTERM)
+    assert supervisor.wait(10) == 0
+    assert node.agent.is_running
