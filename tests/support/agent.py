@@ -30,12 +30,16 @@ class Agent:
         self._log_file = log_file
         self._process: subprocess.Popen[str] | None = None
 
-    def start(self, *, prefix: Sequence[str] = (), until: str = "Serving:") -> None:
-        """Start it behind the command `prefix` and return once it has logged `until`."""
+    def start(
+        self,
+        *,
+        prefix: Sequence[str] = (),
+        program: Sequence[str] = USERSPACE_PROXY,
+        until: str = "Serving:",
+    ) -> None:
+        """Start it (as `program`) behind the command `prefix` and return once it has logged `until`."""
         with self._log_file.open("w") as log:
-            self._process = self._node.popen(
-                *prefix, *USERSPACE_PROXY, "run", *self.flags, stdout=log, stderr=log
-            )
+            self._process = self._node.popen(*prefix, *program, "run", *self.flags, stdout=log, stderr=log)
         process = self._process
         wait_until(lambda: until in self.log or process.poll() is not None, START_SECONDS)
         assert process.poll() is None, f"the agent ended with {process.returncode}:\n{self.log}"
