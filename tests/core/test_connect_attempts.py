@@ -35,13 +35,17 @@ def endpoint(number: int) -> Endpoint:
 
 
 class Player:
-    """`refusing` endpoints fail at once, `answering` ones answer at once, all others are silent."""
+    """`refusing` endpoints fail at once, `answering` ones answer at once, all others are silent.
+
+    No source port is left towards those that are `out_of_ports`.
+    """
 
     def __init__(
         self,
         usable: int,
         *,
         refusing: Iterable[int] = (),
+        out_of_ports: Iterable[int] = (),
         answering: Iterable[int] = (),
         affinity_seconds: float | None = None,
     ) -> None:
@@ -49,6 +53,7 @@ class Player:
         self.balancer.set_endpoints(CLUSTER, [endpoint(number) for number in range(usable)])
         self.balancer.set_affinity(affinity_seconds)
         self.refusing = {endpoint(number) for number in refusing}
+        self.out_of_ports = {endpoint(number) for number in out_of_ports}
         self.answering = {endpoint(number) for number in answering}
         self.now = 0.0
         self.pending: list[Endpoint] = []
@@ -75,6 +80,8 @@ class Player:
                 return None
             if decision in self.refusing:
                 decision = self.schedule.failed(decision, self.now)
+            elif decision in self.out_of_ports:
+                decision = self.schedule.passed_over(decision, self.now)
             else:
                 self.pending.append(decision)
                 decision = Verdict.WAIT
@@ -313,6 +320,23 @@ def test_an_endpoint_that_is_silent_while_another_answers_has_failed() -> None:
         assert player.answered_by == endpoint(1)
         assert player.now < 0.25 * FAILURES_TO_EJECT + 0.1
     assert player.balancer.left_out == {endpoint(0)}
+
+
+def test_want_of_source_ports_is_nobodys_failure_and_others_are_tried() -> None:
+    player = Player(2, out_of_ports=[0], answering=[1])
+    for _ in range(FAILURES_TO_EJECT + 1):
+        player.connect_again()
+        assert player.answered_by == endpoint(1)
+    assert not player.balancer.ejections.suspects
+
+
+def test_where_no_source_port_is_left_at_all_it_is_tried_again_and_then_given_up() -> None:
+    player = Player(1, out_of_ports=[0])
+    player.wait()
+    assert [now for now, _ in player.tried] == [0, 0.25]
+    while player.outcome is Verdict.WAIT:
+        player.wait()
+    assert player.now == ROUND_OF_REFUSALS_ENDS
 
 
 def test_where_nobody_answers_nobody_has_failed() -> None:

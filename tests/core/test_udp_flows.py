@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from userspace_proxy.core.udp_flows import Flow, UdpFlows
+from userspace_proxy.core.admission import Room
+from userspace_proxy.core.udp_flows import Flow, UdpFlows, WorkerFlows
 
 
 class Named(Flow):
@@ -16,6 +17,14 @@ class Named(Flow):
         self.name = name
 
 
+CLIENT = "10.244.1.7"
+OTHER = "10.244.1.8"
+
+
+def worker_flows(max_flows: int = 100, descriptors: int = 1000) -> WorkerFlows[Named]:
+    return WorkerFlows(max_flows, Room(descriptors))
+
+
 def names(flows: list[Named]) -> str:
     return "".join(flow.name for flow in flows)
 
@@ -23,13 +32,14 @@ def names(flows: list[Named]) -> str:
 class Table:
     """Flows by one-letter name: 30 s unanswered, 120 s answered, as a Service port that is not DNS has."""
 
-    def __init__(self, max_flows: int = 100) -> None:
-        self.flows: UdpFlows[Named] = UdpFlows(max_flows)
+    def __init__(self, worker: WorkerFlows[Named] | None = None) -> None:
+        self.worker = worker_flows() if worker is None else worker
+        self.flows: UdpFlows[Named] = UdpFlows(self.worker)
         self.by_name: dict[str, Named] = {}
 
-    def add(self, name: str, now: float, idle_seconds: float = 30) -> None:
+    def add(self, name: str, now: float, idle_seconds: float = 30, client: str = CLIENT) -> None:
         self.by_name[name] = Named(name)
-        self.flows.add(self.by_name[name], idle_seconds, now)
+        self.flows.add(self.by_name[name], client, idle_seconds, now)
 
     def use(self, name: str, now: float) -> None:
         self.flows.use(self.by_name[name], now)
@@ -41,7 +51,7 @@ class Table:
         self.flows.remove(self.by_name[name])
 
     def expire(self, now: float, limit: int = 100) -> str:
-        expired = self.flows.expired(now, limit)
+        expired = self.worker.expired(now, limit)
         for flow in expired:
             self.flows.remove(flow)
         return names(expired)
@@ -52,6 +62,11 @@ class Table:
             return ""
         self.flows.remove(victim)
         return victim.name
+
+    def leaving(self, client: str = CLIENT) -> str:
+        """Who has to leave for one more of `client`."""
+        victim = self.flows.leaving_for(client)
+        return "" if victim is None else victim.name
 
 
 def test_an_unanswered_flow_expires_after_its_idle_time() -> None:
@@ -100,7 +115,7 @@ def test_a_flow_that_moves_to_another_endpoint_is_unanswered_again() -> None:
     table.add("a", now=0)
     table.answer("a", now=1)
     table.remove("a")
-    table.flows.add(table.by_name["a"], 30, 2)
+    table.flows.add(table.by_name["a"], CLIENT, 30, 2)
     assert not table.by_name["a"].answered
     assert table.expire(32) == "a"
 
@@ -118,22 +133,24 @@ def test_one_sweep_expires_no_more_than_it_is_asked_to() -> None:
 
 def test_a_query_under_way_outlives_flows_that_were_answered() -> None:
     table = Table()
-    for now, name in enumerate("abcdef"):
+    for now, name in enumerate("abcdefgh"):
         table.add(name, now=now)
-    for now, name in enumerate("abc", start=10):
+    for now, name in enumerate("abcdef", start=10):
         table.answer(name, now=now)
     table.use("a", now=20)
-    table.use("d", now=21)
-    assert [table.evict() for _ in range(7)] == ["b", "c", "a", "e", "f", "d", ""]
+    assert table.evict() == "b"
+    table.remove("h")
+    assert [table.evict() for _ in range(4)] == ["c", "d", "e", "g"]
+    assert [table.evict() for _ in range(3)] == ["f", "a", ""]
 
 
 def test_more_unanswered_flows_than_a_quarter_displace_themselves() -> None:
-    table = Table(max_flows=8)
+    table = Table()
     for now, name in enumerate("abcdefgh"):
         table.add(name, now=now)
     for now, name in enumerate("abcd", start=10):
         table.answer(name, now=now)
-    assert [table.evict() for _ in range(4)] == ["e", "f", "a", "b"]
+    assert [table.evict() for _ in range(4)] == ["e", "f", "g", "a"]
 
 
 def test_eviction_looks_across_idle_times() -> None:
@@ -144,14 +161,104 @@ def test_eviction_looks_across_idle_times() -> None:
     assert [table.evict() for _ in range(3)] == ["q", "a", "r"]
 
 
-def test_is_full_at_the_cap() -> None:
-    table = Table(max_flows=2)
+def test_nobody_leaves_as_long_as_there_is_room() -> None:
+    table = Table(worker_flows(max_flows=2))
     table.add("a", now=0)
-    assert not table.flows.is_full
-    table.add("b", now=0)
-    assert table.flows.is_full
+    assert table.leaving() == ""
+    table.add("b", now=1)
+    assert table.leaving() == "a"
     table.remove("a")
-    assert not table.flows.is_full
+    assert table.leaving() == ""
+
+
+def test_tcp_connections_take_room_from_flows() -> None:
+    room = Room(10)
+    table = Table(WorkerFlows(100, room))
+    table.add("a", now=0)
+    assert (table.leaving(), room.taken) == ("", 1)
+    room.taken += 9
+    assert table.leaving() == "a"
+    table.remove("a")
+    assert room.taken == 9
+
+
+def test_the_service_port_that_has_most_gives_way() -> None:
+    worker = worker_flows(max_flows=6)
+    flooded, quiet, late = Table(worker), Table(worker), Table(worker)
+    quiet.add("q", now=0)
+    for now, name in enumerate("abcde", start=1):
+        flooded.add(name, now=now)
+    assert (flooded.leaving(), quiet.leaving(), late.leaving()) == ("a", "a", "a")
+    assert worker.evictable() is flooded.by_name["a"]
+
+
+def test_service_ports_that_have_as_many_displace_their_own() -> None:
+    worker = worker_flows(max_flows=4)
+    first, second = Table(worker), Table(worker)
+    for now, name in enumerate("ab"):
+        first.add(name, now=now)
+        second.add(name.upper(), now=now)
+    assert (first.leaving(), second.leaving()) == ("a", "A")
+
+
+def test_who_had_most_once_is_soon_forgotten() -> None:
+    worker = worker_flows()
+    before, now_most = Table(worker), Table(worker)
+    for name in "abcd":
+        before.add(name, now=0)
+    for name in "xyz":
+        now_most.add(name, now=0)
+    for name in "abcd":
+        before.remove(name)
+    assert worker.evictable() is now_most.by_name["x"]
+    assert worker.expired(1, 10) == []
+    for name in "xyz":
+        now_most.remove(name)
+    assert worker.evictable() is None
+
+
+def test_flows_of_several_service_ports_expire_together() -> None:
+    worker = worker_flows()
+    tables = [Table(worker) for _ in range(3)]
+    for name, table in zip("abc", tables, strict=True):
+        table.add(name, now=0)
+    assert names(worker.expired(30, 2)) == "ab"
+    assert names(worker.expired(30, 9)) == "abc"
+    assert len(worker) == 3
+
+
+def test_a_service_port_has_no_more_than_its_limit() -> None:
+    table = Table()
+    table.flows.max_flows = 2
+    table.add("a", now=0)
+    table.add("b", now=1)
+    assert table.leaving() == "a"
+
+
+def test_a_client_displaces_its_own_flows() -> None:
+    table = Table()
+    table.flows.max_per_client = 2
+    table.add("o", now=0, client=OTHER)
+    table.add("a", now=1)
+    table.add("b", now=2)
+    assert (table.leaving(), table.leaving(OTHER)) == ("a", "")
+
+
+def test_a_client_keeps_the_flows_that_it_uses() -> None:
+    table = Table()
+    table.flows.max_per_client = 20
+    used, idle = "abcdefghij", "klmnopqrst"
+    for now, name in enumerate(used + idle):
+        table.add(name, now=now)
+    evicted = ""
+    for now in range(100, 110):
+        for name in set(used) - set(evicted):
+            table.use(name, now=now)
+        evicted += (victim := table.leaving())
+        table.remove(victim)
+        table.add(victim.upper(), now=now)
+    assert len(set(evicted.lower()) & set(used)) <= 1
+    assert len(table.flows) == 20
 
 
 @given(
@@ -161,12 +268,13 @@ def test_is_full_at_the_cap() -> None:
     )
 )
 def test_agrees_with_looking_at_every_flow(steps: list[tuple[str, str]]) -> None:
-    table = Table(max_flows=8)
+    table = Table()
     alive: dict[str, tuple[bool, float]] = {}  # name: answered, last used
     for now, (verb, name) in enumerate(steps):
         if verb == "evict":
             waiting = [name for name, (answered, _) in alive.items() if not answered]
-            evictable = waiting if len(waiting) > 2 or len(waiting) == len(alive) else alive.keys() - waiting
+            many = len(waiting) > len(alive) // 4
+            evictable = waiting if many or len(waiting) == len(alive) else alive.keys() - waiting
             expected = min(evictable, key=lambda name: alive[name], default="")
             assert table.evict() == expected
             alive.pop(expected, None)
@@ -182,7 +290,7 @@ def test_agrees_with_looking_at_every_flow(steps: list[tuple[str, str]]) -> None
         elif verb == "remove" and name in alive:
             table.remove(name)
             del alive[name]
-        assert len(table.flows) == len(alive)
+        assert len(table.flows) == len(table.worker) == len(alive)
     now = len(steps) + 20
     due = {name for name, (answered, used) in alive.items() if used + (120 if answered else 30) <= now}
     assert set(table.expire(now)) == due

@@ -7,6 +7,7 @@ import os
 import resource
 import socket
 import struct
+from contextlib import ExitStack
 
 import pytest
 
@@ -25,8 +26,9 @@ from tests.support.udp import (
 from userspace_proxy.core.endpoint import Endpoint
 from userspace_proxy.core.service_port import Port
 from userspace_proxy.dataplane import udp_flow
+from userspace_proxy.dataplane.limit_reports import LimitReports
 from userspace_proxy.dataplane.messages import ServicePortCounters
-from userspace_proxy.dataplane.udp_flow import MAX_KEPT_DATAGRAM
+from userspace_proxy.dataplane.udp_flow import MAX_KEPT_DATAGRAM, FlowShare
 from userspace_proxy.dataplane.udp_listener import UdpListener
 
 ICMP_HOST_UNREACH = 1
@@ -222,7 +224,7 @@ def test_the_cap_evicts_unanswered_flows_first() -> None:
         pod.receive()
         for client in late:
             exchange(client, [pod])
-        assert proxy.cap.evicted == 1
+        assert proxy.counters.evicted == 1
         exchange(talking, [pod])
         assert proxy.counters.opened == 4, "the answered flow should have stayed"
         exchange(silent, [pod])
@@ -241,7 +243,7 @@ def test_a_flood_of_clients_is_bounded_and_others_are_still_answered() -> None:
                 assert proxy.counters.active <= 500
         proxy.wait_for_opened(5001)
         assert proxy.counters.active == proxy.call(lambda: len(proxy.cap.flows)) == 500
-        assert proxy.cap.evicted == 4501
+        assert proxy.counters.evicted == 4501
         assert len(proxy.poller) == 501
 
 
@@ -260,7 +262,7 @@ def test_running_out_of_descriptors_evicts_a_flow() -> None:
             exchange(first, [pod])
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        assert (proxy.cap.evicted, proxy.cap.exhausted) == (2, 2)
+        assert (proxy.counters.evicted, proxy.share.exhausted) == (2, 2)
         assert (proxy.counters.active, proxy.counters.failed) == (1, 0)
 
 
@@ -281,11 +283,12 @@ def test_without_a_descriptor_or_a_flow_to_evict_the_datagram_is_dropped() -> No
 def test_two_listeners_share_the_cap() -> None:
     with Pod() as pod, Proxy([pod], max_flows=2) as proxy:
         counters = ServicePortCounters()
+        share = FlowShare(proxy.cap, LimitReports("default/other", counters))
         sock = open_udp("127.0.0.1")
         sock.setblocking(False)
         target = sock.getsockname()
         other = proxy.call(
-            lambda: UdpListener(sock, proxy.poller, proxy.loop, proxy.balancer, CLUSTER, counters, proxy.cap)
+            lambda: UdpListener(sock, proxy.poller, proxy.loop, proxy.balancer, CLUSTER, counters, share)
         )
         with Client(proxy) as first, Client(proxy) as second, Client(proxy) as third:
             exchange(first, [pod])
@@ -294,6 +297,33 @@ def test_two_listeners_share_the_cap() -> None:
             exchange(third, [pod])
         assert (proxy.counters.active, counters.active) == (1, 1)
         proxy.call(other.close)
+
+
+def test_a_flooded_service_port_leaves_the_flows_of_others_alone() -> None:
+    with EchoingPod() as pod, Proxy([pod], max_flows=100) as proxy, ExitStack() as stack:
+        counters = ServicePortCounters()
+        share = FlowShare(proxy.cap, LimitReports("default/quiet", counters))
+        sock = open_udp("127.0.0.1")
+        sock.setblocking(False)
+        quiet = proxy.call(
+            lambda: UdpListener(sock, proxy.poller, proxy.loop, proxy.balancer, CLUSTER, counters, share)
+        )
+        clients = [stack.enter_context(Client(proxy)) for _ in range(40)]
+        for client in clients:
+            client.target = sock.getsockname()
+            client.send(b"before")
+            assert client.receive() == b"before"
+        for number in range(500):
+            with Client(proxy, source=f"127.1.0.{number % 256}") as flooding:
+                flooding.send(b"ignore")
+            if number % 100 == 99:
+                proxy.wait_for_opened(number + 1)
+        for client in clients:
+            client.send(b"after")
+            assert client.receive() == b"after"
+        assert (counters.opened, counters.active, counters.evicted) == (40, 40, 0)
+        assert (proxy.counters.active, proxy.counters.evicted) == (60, 440)
+        proxy.call(quiet.close)
 
 
 def test_a_flow_whose_socket_cannot_be_set_up_keeps_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -317,4 +347,4 @@ def test_queries_under_way_are_not_given_up_for_new_ones() -> None:
                     pod.echo()
                 for client in clients:
                     assert client.receive() == b"?"
-        assert proxy.cap.evicted == 12
+        assert proxy.counters.evicted == 12

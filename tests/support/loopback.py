@@ -26,9 +26,9 @@ from userspace_proxy.core.admission import Admission, Room
 from userspace_proxy.core.endpoint import Endpoint
 from userspace_proxy.core.load_balancer import LoadBalancer
 from userspace_proxy.core.service_port import Port, TrafficPolicy
+from userspace_proxy.dataplane.limit_reports import LimitReports
 from userspace_proxy.dataplane.messages import ServicePortCounters
 from userspace_proxy.dataplane.poller import Poller
-from userspace_proxy.dataplane.refusals import Refusals
 from userspace_proxy.dataplane.splice import PipePool
 from userspace_proxy.dataplane.tcp_connect import TcpConnects, TcpRoute
 from userspace_proxy.dataplane.tcp_listener import TcpListener
@@ -193,7 +193,7 @@ def silent() -> Iterator[Endpoint]:
 # The data path.
 
 
-_SHORTAGES = ("Out of descriptors", "Connections are refused")
+_SHORTAGES = ("Out of descriptors", "Connections are refused", "UDP flows end early")
 
 
 class _Collector(logging.Handler):
@@ -270,9 +270,9 @@ class TcpProxy:
         self.connects = TcpConnects(thread.loop, self.poller, self.relays)
         self.room = Room(1 << 20)
         self.admission = Admission(self.room)
-        refusals = Refusals("default/web:http", self.admission, self.counters)
+        reports = LimitReports("default/web:http", self.counters)
         route = TcpRoute(
-            self.admission, self.balancer, TrafficPolicy.CLUSTER, socket.AF_INET, self.counters, refusals
+            self.admission, self.balancer, TrafficPolicy.CLUSTER, socket.AF_INET, self.counters, reports
         )
         self._is_listening = True
         self.listener = TcpListener(listening, self.poller, thread.loop, self.connects, route)

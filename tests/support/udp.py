@@ -15,12 +15,14 @@ from random import Random
 from typing import Any
 
 from tests.support.loopback import DEADLINE_SECONDS, LoopThread, wait_until
+from userspace_proxy.core.admission import Room
 from userspace_proxy.core.endpoint import Endpoint
 from userspace_proxy.core.load_balancer import LoadBalancer
 from userspace_proxy.core.service_port import Port, TrafficPolicy
+from userspace_proxy.dataplane.limit_reports import LimitReports
 from userspace_proxy.dataplane.messages import ServicePortCounters
 from userspace_proxy.dataplane.poller import Poller
-from userspace_proxy.dataplane.udp_flow import FlowCap
+from userspace_proxy.dataplane.udp_flow import FlowCap, FlowShare
 from userspace_proxy.dataplane.udp_listener import UdpListener
 
 CLUSTER = TrafficPolicy.CLUSTER
@@ -121,13 +123,17 @@ class Proxy:
         self.balancer = LoadBalancer(Random(1))
         self.counters = ServicePortCounters()
         self.poller = self.call(lambda: Poller(self.loop, thread.unseen.append))
-        self.cap = FlowCap(max_flows, self.loop)
+        self.room = Room(1 << 20)
+        self.cap = FlowCap(max_flows, self.loop, self.room)
+        self.share = FlowShare(self.cap, LimitReports("default/web", self.counters))
         sock = open_udp("::" if ":" in address else "0.0.0.0")
         sock.setblocking(False)
         self.port = sock.getsockname()[1]
         self._stack.enter_context(sock.dup())  # as the agent holds one
         self.listener = self.call(
-            lambda: UdpListener(sock, self.poller, self.loop, self.balancer, CLUSTER, self.counters, self.cap)
+            lambda: UdpListener(
+                sock, self.poller, self.loop, self.balancer, CLUSTER, self.counters, self.share
+            )
         )
         self.serve(*pods)
 

@@ -8,6 +8,8 @@ unreachable), or it stays silent.
 - Silence is given 250 ms, then 500 ms, 1 s and 2 s (and 2 s from then on). After each, another endpoint is
   tried *beside* the silent one; whoever answers first wins and the others are closed unused. At most four
   stand beside each other: a fifth takes the place of the oldest.
+- An endpoint towards which every source port of the node is taken is passed over like one that failed, and
+  nothing is held against it.
 - When each usable endpoint was tried, the next round begins, after the wait that is due. So with a single
   endpoint it is the same one again after 250 ms, whether it was silent or refused.
 - A connection gives up after 30 s of silence. Endpoints that all refuse are tried for as long as the four
@@ -90,6 +92,17 @@ class ConnectAttempts:
         self._pending.remove(endpoint)
         self._silent -= {endpoint}
         self._balancer.failed(self._client, endpoint, now)
+        return self._go_on(now)
+
+    def passed_over(self, endpoint: Endpoint, now: float) -> Decision:
+        """An attempt could not be started, for want of a source port towards `endpoint`.
+
+        Others may have one, and so may this one later; nobody failed.
+        """
+        self._pending.remove(endpoint)
+        return self._go_on(now)
+
+    def _go_on(self, now: float) -> Decision:
         another = self._untried(now)
         if another is not None:
             return self._try(another, now)

@@ -133,7 +133,8 @@ class ServicePortCounters(msgspec.Struct, array_like=True):
 
     TCP connections, or UDP flows: `opened` to an endpoint in all, `failed` for want of one that answers,
     `retried` connect attempts beyond the first, `active` now. Bytes as clients see them. `refused`
-    connections were reset at once, because there were as many as there may be.
+    connections were reset at once, because there were as many as there may be; `evicted` flows ended early
+    to make room for others.
     """
 
     opened: int = 0
@@ -143,6 +144,7 @@ class ServicePortCounters(msgspec.Struct, array_like=True):
     bytes_in: int = 0
     bytes_out: int = 0
     refused: int = 0
+    evicted: int = 0
 
 
 class Counters(_Message, frozen=True, tag="counters"):

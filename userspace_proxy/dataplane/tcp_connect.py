@@ -22,9 +22,9 @@ from userspace_proxy.core.connect_attempts import MAX_ATTEMPTS_BESIDE, ConnectAt
 from userspace_proxy.core.endpoint import Endpoint
 from userspace_proxy.core.load_balancer import LoadBalancer
 from userspace_proxy.core.service_port import TrafficPolicy
+from userspace_proxy.dataplane.limit_reports import LimitReports
 from userspace_proxy.dataplane.messages import ServicePortCounters
 from userspace_proxy.dataplane.poller import FAILED, HUNG_UP, WRITABLE, Poller, Socket
-from userspace_proxy.dataplane.refusals import Refusals
 from userspace_proxy.dataplane.tcp_options import arm_reset
 from userspace_proxy.dataplane.tcp_relay import TcpRelays
 
@@ -50,7 +50,7 @@ class TcpRoute:
     policy: TrafficPolicy
     family: socket.AddressFamily
     counters: ServicePortCounters
-    refusals: Refusals
+    reports: LimitReports
 
 
 class TcpConnects:
@@ -65,6 +65,7 @@ class TcpConnects:
         self._timer: asyncio.TimerHandle | None = None
         self._short_until = 0.0
         self._silent_until = 0.0
+        self._ports_silent_until = 0.0
 
     def __len__(self) -> int:
         return len(self._pending)
@@ -76,7 +77,7 @@ class TcpConnects:
         if (refusal := route.admission.admit(client_address)) is not None:
             arm_reset(client)
             client.close()
-            route.refusals.refused(client_address, refusal, self.now())
+            route.reports.refused(client_address, refusal, route.admission.admitted, self.now())
             return
         connect = _TcpConnect(self, client, client_address, route)
         self._pending.add(connect)
@@ -102,6 +103,17 @@ class TcpConnects:
             logger.warning(
                 "Out of descriptors or socket memory, new connections wait: raise the limit of open files, "
                 "or close idle connections"
+            )
+
+    def say_no_source_port(self, endpoint: Endpoint) -> None:
+        """Tell the operator, not more often than every 30 s."""
+        now = self.now()
+        if now >= self._ports_silent_until:
+            self._ports_silent_until = now + _SAY_AGAIN_SECONDS
+            logger.warning(
+                "Out of source ports towards an endpoint, others are tried: endpoint=%s; "
+                "widen net.ipv4.ip_local_port_range, set net.ipv4.tcp_tw_reuse=1, or add endpoints",
+                endpoint,
             )
 
     def discard(self, connect: _TcpConnect) -> None:
@@ -224,8 +236,11 @@ class _TcpConnect:
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             error = sock.connect_ex((endpoint.address, endpoint.port))
-            if error not in (0, errno.EINPROGRESS):  # ENETUNREACH, EADDRNOTAVAIL …
+            if error not in (0, errno.EINPROGRESS):  # ENETUNREACH …
                 sock.close()
+                if error == errno.EADDRNOTAVAIL:
+                    connects.say_no_source_port(endpoint)
+                    return self.schedule.passed_over(endpoint, connects.now())
                 return self.schedule.failed(endpoint, connects.now())
             attempt = _Attempt(self, endpoint, sock)
             connects.poller.register(sock.fileno(), attempt.on_event)

@@ -25,10 +25,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
+from userspace_proxy.core.admission import Room
 from userspace_proxy.core.endpoint import Endpoint
 from userspace_proxy.core.load_balancer import LoadBalancer
 from userspace_proxy.core.service_port import TrafficPolicy
-from userspace_proxy.core.udp_flows import Flow, UdpFlows
+from userspace_proxy.core.udp_flows import Flow, UdpFlows, WorkerFlows
+from userspace_proxy.dataplane.limit_reports import LimitReports
 from userspace_proxy.dataplane.messages import ServicePortCounters
 from userspace_proxy.dataplane.poller import FAILED, READABLE, Poller, Socket
 
@@ -55,36 +57,16 @@ Control: TypeAlias = tuple[int, int, bytes]
 
 
 class FlowCap:
-    """What the UDP listeners of one worker share: the cap on flows, the sweep of idle ones, a receive buffer.
+    """What the UDP flows of a worker share: how many may be, the sweep of idle ones, a receive buffer."""
 
-    `evicted` counts flows that left for others, `exhausted` how often the system had no descriptor or no
-    local port left for a new one though `max_flows` was not reached.
-    """
-
-    def __init__(self, max_flows: int, loop: asyncio.AbstractEventLoop) -> None:
-        self.flows: UdpFlows[UdpFlow] = UdpFlows(max_flows)
+    def __init__(self, max_flows: int, loop: asyncio.AbstractEventLoop, room: Room) -> None:
+        self.flows: WorkerFlows[UdpFlow] = WorkerFlows(max_flows, room)
         self.buffer = memoryview(bytearray(_MAX_DATAGRAM))
-        self.evicted = 0
-        self.exhausted = 0
         self._loop = loop
         self._sweep_timer: asyncio.TimerHandle | None = None
 
-    def make_room(self) -> None:
-        """Evict a flow if there are as many as there may be."""
-        if self.flows.is_full:
-            self.evict()
-
-    def evict(self, *, at_once: bool = False) -> bool:
-        """End the flow that is the least worth keeping (`UdpFlows.evictable`). False if there is none."""
-        victim = self.flows.evictable()
-        if victim is None:
-            return False
-        self.evicted += 1
-        victim.close(at_once=at_once)
-        return True
-
-    def add(self, flow: UdpFlow, idle_seconds: float, now: float) -> None:
-        self.flows.add(flow, idle_seconds, now)
+    def sweep_soon(self) -> None:
+        """There is a flow that may become idle."""
         if self._sweep_timer is None:
             self._sweep_timer = self._loop.call_later(_SWEEP_SECONDS, self._sweep)
 
@@ -94,6 +76,44 @@ class FlowCap:
             flow.close()
         delay = 0.0 if len(expired) == _SWEEP_LIMIT else _SWEEP_SECONDS
         self._sweep_timer = self._loop.call_later(delay, self._sweep) if len(self.flows) else None
+
+
+class FlowShare:
+    """The flows of one Service port.
+
+    `exhausted` counts how often the system had no descriptor or no local port left for a new one though no
+    limit was reached.
+    """
+
+    def __init__(self, cap: FlowCap, reports: LimitReports) -> None:
+        self.flows: UdpFlows[UdpFlow] = UdpFlows(cap.flows)
+        self.buffer = cap.buffer
+        self.exhausted = 0
+        self._cap = cap
+        self._reports = reports
+
+    def make_room(self, client: str, now: float) -> None:
+        """Evict a flow if there are as many as there may be."""
+        victim = self.flows.leaving_for(client)
+        if victim is not None:
+            victim.evict(now)
+
+    def evict_any(self, now: float, *, at_once: bool = False) -> bool:
+        """Evict a flow of the Service port that has most. False if there is no flow."""
+        self.exhausted += 1
+        victim = self._cap.flows.evictable()
+        if victim is None:
+            return False
+        victim.evict(now, at_once=at_once)
+        return True
+
+    def evicted(self, now: float) -> None:
+        """A flow of this Service port left for another one."""
+        self._reports.evicted(len(self.flows), now)
+
+    def add(self, flow: UdpFlow, client: str, idle_seconds: float, now: float) -> None:
+        self.flows.add(flow, client, idle_seconds, now)
+        self._cap.sweep_soon()
 
 
 @dataclass(slots=True)
@@ -107,7 +127,7 @@ class ListenerFlows:
     balancer: LoadBalancer
     policy: TrafficPolicy
     counters: ServicePortCounters
-    cap: FlowCap
+    share: FlowShare
     family: int
     reply: Callable[..., int]
     unanswered_seconds: float = 30.0
@@ -161,7 +181,7 @@ class UdpFlow(Flow):
             if self._tried:
                 listener.counters.retried += 1
             try:
-                sock = self._open_socket()
+                sock = self._open_socket(now)
             except OSError:
                 break  # no descriptor or no memory to be had: not the endpoint's fault
             try:
@@ -170,8 +190,7 @@ class UdpFlow(Flow):
                 # Every ephemeral port is taken, by flows most likely. The port of an evicted one is free
                 # after this batch of events: in time for the client's next datagram, not for this one.
                 listener.poller.retire(sock)
-                listener.cap.exhausted += 1
-                listener.cap.evict()
+                listener.share.evict_any(now)
                 break
             except OSError:
                 listener.poller.retire(sock)
@@ -180,8 +199,8 @@ class UdpFlow(Flow):
             self.endpoint = endpoint
             self.endpoint_gone = False
             self._sock = sock
-            listener.cap.make_room()
-            listener.cap.add(self, listener.unanswered_seconds, now)
+            listener.share.make_room(client_ip, now)
+            listener.share.add(self, client_ip, listener.unanswered_seconds, now)
             return True
         listener.counters.failed += 1
         return False
@@ -192,14 +211,14 @@ class UdpFlow(Flow):
         self.endpoint = endpoint
         self._sock = sock
         listener.poller.register(sock.fileno(), self._receive, READABLE)
-        listener.cap.make_room()
-        listener.cap.add(self, listener.unanswered_seconds, last_used)
+        listener.share.make_room(self._client[0], last_used)
+        listener.share.add(self, self._client[0], listener.unanswered_seconds, last_used)
         if is_answered:
-            listener.cap.flows.answer(self, listener.answered_seconds, last_used)
+            listener.share.flows.answer(self, listener.answered_seconds, last_used)
 
     def detach(self) -> Socket:
         """End the flow here, and leave its socket to whoever resumes it."""
-        self._listener.cap.flows.remove(self)
+        self._listener.share.flows.remove(self)
         self._forget()
         self._listener.poller.unregister(self._sock.fileno())
         return self._sock
@@ -224,7 +243,12 @@ class UdpFlow(Flow):
             self._kept = bytes(datagram) if len(datagram) <= MAX_KEPT_DATAGRAM else None
             self._tried = None
         if self.last_used != now:
-            self._listener.cap.flows.use(self, now)
+            self._listener.share.flows.use(self, now)
+
+    def evict(self, now: float, *, at_once: bool = False) -> None:
+        """End the flow, which is in the way of another one."""
+        self.close(at_once=at_once)
+        self._listener.share.evicted(now)
 
     def close(self, *, at_once: bool = False) -> None:
         """End the flow. `at_once` frees its descriptor's number even while events are being handed out."""
@@ -249,8 +273,8 @@ class UdpFlow(Flow):
     def _pass_answer_on(self) -> int:
         """One datagram; if there is none, the error number that says so."""
         listener = self._listener
-        cap = listener.cap
-        buffer = cap.buffer
+        share = listener.share
+        buffer = share.buffer
         try:
             size = self._sock.recv_into(buffer)
         except OSError as error:
@@ -262,11 +286,11 @@ class UdpFlow(Flow):
             pass  # dropped
         now = listener.loop.time()
         if not self.answered:
-            cap.flows.answer(self, listener.answered_seconds, now)
+            share.flows.answer(self, listener.answered_seconds, now)
             self._kept = None
             self._tried = None
         elif self.last_used != now:
-            cap.flows.use(self, now)
+            share.flows.use(self, now)
         return 0
 
     def _endpoint_failed(self, now: float) -> bool:
@@ -294,7 +318,7 @@ class UdpFlow(Flow):
 
     def _disconnect(self, *, at_once: bool = False) -> None:
         listener = self._listener
-        listener.cap.flows.remove(self)
+        listener.share.flows.remove(self)
         if at_once:
             listener.poller.unregister(self._sock.fileno())
             self._sock.close()
@@ -305,7 +329,7 @@ class UdpFlow(Flow):
         del self._listener.by_key[self._key]
         self._listener.counters.active -= 1
 
-    def _open_socket(self) -> Socket:
+    def _open_socket(self, now: float) -> Socket:
         try:
             sock = self._new_socket()
         except OSError as error:
@@ -313,8 +337,7 @@ class UdpFlow(Flow):
                 raise
             # The number that is freed is the only one there is, so that we get it: at worst an event of this
             # batch that was meant for the evicted flow finds nothing to read in ours.
-            self._listener.cap.exhausted += 1
-            if not self._listener.cap.evict(at_once=True):
+            if not self._listener.share.evict_any(now, at_once=True):
                 raise
             sock = self._new_socket()
         # Without RECVERR the kernel reports a closed port only, not a host or a network out of reach: udp(7).

@@ -20,7 +20,7 @@ from userspace_proxy.dataplane.messages import ServicePortCounters
 from userspace_proxy.dataplane.packet_info import IP_PKTINFO, receive_packet_info
 from userspace_proxy.dataplane.poller import READABLE, Poller, Socket
 from userspace_proxy.dataplane.succession import HeldFlow
-from userspace_proxy.dataplane.udp_flow import BURST, Control, FlowCap, FlowKey, ListenerFlows, UdpFlow
+from userspace_proxy.dataplane.udp_flow import BURST, Control, FlowKey, FlowShare, ListenerFlows, UdpFlow
 
 
 class UdpListener:
@@ -39,14 +39,14 @@ class UdpListener:
         balancer: LoadBalancer,
         policy: TrafficPolicy,
         counters: ServicePortCounters,
-        flow_cap: FlowCap,
+        flow_share: FlowShare,
     ) -> None:
         self._flows = ListenerFlows(
-            poller, loop, balancer, policy, counters, flow_cap, sock.family, sock.sendmsg
+            poller, loop, balancer, policy, counters, flow_share, sock.family, sock.sendmsg
         )
         self._sock = sock
         self._recvmsg_into = sock.recvmsg_into
-        self._buffers = [flow_cap.buffer]
+        self._buffers = [flow_share.buffer]
         receive_packet_info(sock)
         if sock.family == socket.AF_INET6:
             self._control_space = socket.CMSG_SPACE(20)  # struct in6_pktinfo: the address, then ifindex

@@ -28,6 +28,7 @@ from userspace_proxy.core.load_balancer import LoadBalancer
 from userspace_proxy.core.service_port import IPFamily, Port, Protocol, TrafficPolicy
 from userspace_proxy.dataplane.dialled_addresses import is_dialled
 from userspace_proxy.dataplane.inherited import Flow, Inherited
+from userspace_proxy.dataplane.limit_reports import LimitReports
 from userspace_proxy.dataplane.messages import (
     ListenerConfig,
     ListenerKey,
@@ -36,13 +37,12 @@ from userspace_proxy.dataplane.messages import (
     WorkerLimits,
 )
 from userspace_proxy.dataplane.poller import Poller
-from userspace_proxy.dataplane.refusals import Refusals
 from userspace_proxy.dataplane.splice import PipePool
 from userspace_proxy.dataplane.succession import AffineClient
 from userspace_proxy.dataplane.tcp_connect import TcpConnects, TcpRoute
 from userspace_proxy.dataplane.tcp_listener import TcpListener
 from userspace_proxy.dataplane.tcp_relay import TcpRelays
-from userspace_proxy.dataplane.udp_flow import FlowCap
+from userspace_proxy.dataplane.udp_flow import FlowCap, FlowShare
 from userspace_proxy.dataplane.udp_listener import UdpListener
 from userspace_proxy.errors import WorkerError
 
@@ -71,14 +71,15 @@ class _Listener:
 class _ServicePort:
     """What the worker keeps of one Service port, which may still carry connections after it was removed."""
 
-    __slots__ = ("admission", "balancer", "counters", "given_clients", "listeners", "refusals")
+    __slots__ = ("admission", "balancer", "counters", "flows", "given_clients", "listeners", "reports")
 
-    def __init__(self, label: str, room: Room, random: Random) -> None:
+    def __init__(self, label: str, room: Room, flow_cap: FlowCap, random: Random) -> None:
         self.admission = Admission(room)
         self.given_clients = 0
         self.balancer = LoadBalancer(random)
         self.counters = ServicePortCounters()
-        self.refusals = Refusals(label, self.admission, self.counters)
+        self.reports = LimitReports(label, self.counters)
+        self.flows = FlowShare(flow_cap, self.reports)
         self.listeners: dict[ListenerKey, _Listener] = {}
 
     def stop_reading(self) -> None:
@@ -127,7 +128,7 @@ class Worker:
         self._relays = TcpRelays(loop, self._poller, PipePool(max_lent=max_pipes))
         self._connects = TcpConnects(loop, self._poller, self._relays)
         max_udp_flows = _default_udp_flows() if limits.max_udp_flows is None else limits.max_udp_flows
-        self._flow_cap = FlowCap(max_udp_flows, loop)
+        self._flow_cap = FlowCap(max_udp_flows, loop, self._room)
         self._service_ports: dict[str, _ServicePort] = {}
         self._removed: dict[str, _ServicePort] = {}
         self._inherited = Inherited()
@@ -226,11 +227,11 @@ class Worker:
         if service_port is None:
             # It may be back while connections of its earlier life go on: they are counted together.
             service_port = self._removed.pop(config.key, None) or _ServicePort(
-                config.label, self._room, self._random
+                config.label, self._room, self._flow_cap, self._random
             )
             self._service_ports[config.key] = service_port
         service_port.balancer.set_affinity(config.affinity_timeout_seconds)
-        self._limit(service_port.admission, config)
+        self._limit(service_port, config)
         wanted = {ListenerKey(config.protocol, listener.proxy_port) for listener in config.listeners}
         for listener in config.listeners:
             endpoints = self._dialled_endpoints(config, listener)
@@ -254,12 +255,16 @@ class Worker:
             )
         return endpoints
 
-    def _limit(self, admission: Admission, config: ServicePortConfig) -> None:
+    def _limit(self, service_port: _ServicePort, config: ServicePortConfig) -> None:
+        """What is not said is without limit; for one client it is a part of what the worker has room for."""
         most, most_per_client = config.max_connections, config.max_per_client
-        if most_per_client is None:
-            most_per_client = max(1, self._descriptors // (TCP_DESCRIPTORS * CLIENTS_SHARE))
-        admission.max_connections = UNLIMITED if most is None else most
-        admission.max_per_client = most_per_client
+        admission, flows = service_port.admission, service_port.flows.flows
+        admission.max_connections = flows.max_flows = UNLIMITED if most is None else most
+        if most_per_client is not None:
+            admission.max_per_client = flows.max_per_client = most_per_client
+            return
+        admission.max_per_client = max(1, self._descriptors // TCP_DESCRIPTORS // CLIENTS_SHARE)
+        flows.max_per_client = max(1, self._flow_cap.flows.max_flows // CLIENTS_SHARE)
 
     def _serve_listener(
         self,
@@ -291,9 +296,9 @@ class Worker:
         sock.setblocking(False)
         balancer, counters = service_port.balancer, service_port.counters
         if Protocol(config.protocol) is Protocol.UDP:
-            return UdpListener(sock, self._poller, self._loop, balancer, policy, counters, self._flow_cap)
+            return UdpListener(sock, self._poller, self._loop, balancer, policy, counters, service_port.flows)
         family = _ADDRESS_FAMILY[IPFamily(config.family)]
-        route = TcpRoute(service_port.admission, balancer, policy, family, counters, service_port.refusals)
+        route = TcpRoute(service_port.admission, balancer, policy, family, counters, service_port.reports)
         return TcpListener(sock, self._poller, self._loop, self._connects, route)
 
     def _remove(self, key: str) -> None:

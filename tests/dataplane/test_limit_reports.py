@@ -16,9 +16,9 @@ from tests.support.loopback import (
     tcp_proxy,
     wait_until,
 )
-from userspace_proxy.core.admission import TCP_DESCRIPTORS, Admission, Refusal, Room
+from userspace_proxy.core.admission import TCP_DESCRIPTORS, Refusal
+from userspace_proxy.dataplane.limit_reports import SAY_AGAIN_SECONDS, LimitReports
 from userspace_proxy.dataplane.messages import ServicePortCounters
-from userspace_proxy.dataplane.refusals import SAY_AGAIN_SECONDS, Refusals
 
 
 def test_a_client_beyond_its_limit_is_reset_and_the_others_are_served() -> None:
@@ -66,8 +66,8 @@ def test_no_room_is_said_and_counted(caplog: pytest.LogCaptureFixture) -> None:
 def test_repeats_are_said_every_half_minute(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     counters = ServicePortCounters()
-    refusals = Refusals("default/web", Admission(Room(0)), counters)
+    reports = LimitReports("default/web", counters)
     for second in range(100):
-        refusals.refused("10.0.0.1", Refusal.SERVICE_LIMIT, float(second))
+        reports.refused("10.0.0.1", Refusal.SERVICE_LIMIT, 7, float(second))
     assert counters.refused == 100
     assert len(caplog.records) == 1 + int(99 // SAY_AGAIN_SECONDS)
