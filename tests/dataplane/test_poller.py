@@ -216,6 +216,28 @@ def test_who_is_to_go_on_soon_does_so_before_anybody_is_waited_for(bench: Bench)
     assert order[:3] == ["event", "went on", "event"]
 
 
+def test_what_is_to_pile_up_is_not_looked_for(bench: Bench) -> None:
+    ours, theirs = bench.pair()
+    order: list[str] = []
+
+    def on_event(_: int) -> None:
+        order.append("event")
+        ours.recv(10)
+        if len(order) < 3:
+            bench.poller.let_pile_up()
+            bench.loop.call_soon(order.append, "others")
+            theirs.send(b"the next event")
+
+    bench.poller.register(ours.fileno(), lambda _: None)
+    bench.turn()
+    bench.poller.rebind(ours.fileno(), on_event)
+    theirs.send(b"first")
+    bench.poller._patience.seconds = 1.0
+    bench.turn()
+    bench.poller._patience.seconds = 0
+    assert order[:3] == ["event", "others", "event"]
+
+
 def test_closing_leaves_nothing_open() -> None:
     with open_bench():
         pass  # what libraries open once and keep

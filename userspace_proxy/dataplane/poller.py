@@ -5,7 +5,7 @@ descriptor - the epoll's - and a socket tells us about both directions for as lo
 never re-arms anything. Source: epoll(7).
 
 Where one conversation is all there is, its next event is looked for some microseconds before the loop sleeps
-(`core.poll_patience`).
+(`core.poll_patience`). Not so for bulk, of which a sleep lets more pile up for one move.
 
 Rules for callbacks:
 - An event is a hint. With edge triggering a callback reads, writes or accepts until EAGAIN or until it knows
@@ -58,7 +58,7 @@ class Poller:
         self._callbacks: dict[int, Callback] = {}
         self._retired: list[Socket] = []
         self._dispatching = False
-        self._is_hurried = False
+        self._looks_again = False
         self._patience = PollPatience()
         loop.add_reader(self._epoll.fileno(), self._dispatch)
 
@@ -98,8 +98,12 @@ class Poller:
 
     def soon(self, callback: Callable[[], None]) -> None:
         """Call `callback` when those who are ready now had their turn; nobody is waited for before."""
-        self._is_hurried = True
+        self._looks_again = False
         self._loop.call_soon(callback)
+
+    def let_pile_up(self) -> None:
+        """What comes next is worth more if it is more: do not look for it before the loop has slept."""
+        self._looks_again = False
 
     def close(self) -> None:
         """Stop watching. The registered descriptors stay their owners' to close. Safe to repeat."""
@@ -112,11 +116,11 @@ class Poller:
 
     def _dispatch(self) -> None:
         self._patience.woke(perf_counter())
-        self._is_hurried = False
+        self._looks_again = True
         ready = self._epoll.poll(0, _BATCH)
         for _ in range(_MOST_BATCHES):
             self._hand_out(ready)
-            if len(ready) > _FEW or self._is_hurried or self._epoll.closed:
+            if len(ready) > _FEW or not self._looks_again or self._epoll.closed:
                 return
             ready = self._look_again()
             if not ready:

@@ -366,6 +366,7 @@ class _HalfRelay:
                 self._readable = False
                 self._is_bulk = moved >= BUFFER_BYTES
                 self._give_pipe_back()  # others may need it before this half has bytes again
+                self._relays.poller.let_pile_up()
                 return
             except OSError:
                 self._relay.reset()
@@ -377,6 +378,7 @@ class _HalfRelay:
             if not self._drain(pipe):
                 if self.state is HalfState.FLOWING:  # else it was reset
                     self._move(HalfEvent.SINK_FILLED)
+                self._relays.poller.let_pile_up()
                 return
             moved += received
         self._queue()
