@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -44,7 +44,9 @@ def portals(*given: Portal) -> dict[Frontend, Portal]:
 
 
 class Fixture:
-    def __init__(self, backend: FakeBackend, rules_thread: ThreadPoolExecutor, **periods: float) -> None:
+    def __init__(
+        self, backend: FakeBackend, rules_thread: ThreadPoolExecutor, periods: Mapping[str, float]
+    ) -> None:
         self.backend = backend
         self.deletions_fail = 0
         self.deleted: list[Allowed] = []
@@ -56,7 +58,8 @@ class Fixture:
             local_addresses=["192.0.2.10"],
             stale_udp=StaleUdp(SETTINGS, self._delete, rules_thread),
             rules_thread=rules_thread,
-            **{"verify_seconds": 0.05, **periods},
+            verify_seconds=periods.get("verify_seconds", 0.05),
+            watch_seconds=periods.get("watch_seconds", 0.5),
         )
 
     def _delete(
@@ -86,7 +89,7 @@ def with_capture(
 ) -> None:
     async def run() -> None:
         with ThreadPoolExecutor(1) as rules_thread:
-            fixture = Fixture(FakeBackend(installed), rules_thread, **periods)
+            fixture = Fixture(FakeBackend(installed), rules_thread, periods)
             job = asyncio.ensure_future(fixture.run())
             try:
                 async with asyncio.timeout(10):

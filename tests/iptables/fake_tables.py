@@ -7,6 +7,7 @@ from copy import deepcopy
 
 from userspace_proxy.errors import RulesError
 from userspace_proxy.iptables.chains import Chain, Table, is_ours
+from userspace_proxy.iptables.iptables_restore import Variant
 from userspace_proxy.iptables.rule_changes import (
     AddHook,
     DeleteChain,
@@ -36,6 +37,7 @@ class FakeTables:
         self.chains.update(deepcopy(dict(lines or {})))
         self.generation = 0
         self.mark_sees_everything = False
+        self.variant = Variant.NFT
         self.reads = 0
         self.committed: list[Table] = []
         self.failing: set[Table] = set()

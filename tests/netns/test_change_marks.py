@@ -15,6 +15,7 @@ from userspace_proxy.errors import RulesError
 from userspace_proxy.iptables.capture import Backend, Capture
 from userspace_proxy.iptables.chains import PORTALS_CONTAINER, Table
 from userspace_proxy.iptables.change_marks import NftMarks, nft_generation
+from userspace_proxy.iptables.iptables_restore import Variant
 from userspace_proxy.iptables.portal_rules import PortalRules
 from userspace_proxy.iptables.rule_changes import DeleteRule, TableChange
 from userspace_proxy.iptables.rules import RuleSet
@@ -39,6 +40,10 @@ class Interrupted:
         self._backend = backend
         self._node = node
         self._stranger = stranger
+
+    @property
+    def variant(self) -> Variant:
+        return self._backend.variant
 
     @property
     def mark_sees_everything(self) -> bool:

@@ -6,6 +6,7 @@ import time
 
 from userspace_proxy.errors import RulesError
 from userspace_proxy.iptables.chains import Table
+from userspace_proxy.iptables.iptables_restore import Variant
 from userspace_proxy.iptables.rule_changes import TableChange
 from userspace_proxy.iptables.rules import InstalledRules, RuleSet, as_installed
 from userspace_proxy.iptables.saved_rules import SavedRules
@@ -23,6 +24,10 @@ class FakeBackend:
         self.unreadable = 0
         self.read_seconds = 0.0
         self.touch_when_read = False
+
+    @property
+    def variant(self) -> Variant:
+        return Variant.NFT
 
     @property
     def mark_sees_everything(self) -> bool:

@@ -19,6 +19,7 @@ from userspace_proxy.core.cluster_state import NodeFacts
 from userspace_proxy.core.service_port import EVERY_LOCAL_ADDRESS, IPFamily, ProxyPort
 from userspace_proxy.iptables.capture import Backend, Capture
 from userspace_proxy.iptables.change_marks import NftMarks
+from userspace_proxy.iptables.other_variant import OtherVariant
 from userspace_proxy.iptables.portal_rules import CaptureSettings
 from userspace_proxy.iptables.variant import BackendChoice, detect_variant, open_backend, why_unavailable
 from userspace_proxy.netlink.conntrack import delete_stale_udp
@@ -110,6 +111,7 @@ class FittedCaptures:
                 local_addresses=local_addresses(network),
                 stale_udp=StaleUdp(settings, delete_stale_udp, self._netlink_thread.executor),
                 rules_thread=self._rules_thread.executor,
+                other_variant=OtherVariant(backend.variant, family),
             )
             self._fitted[family] = _Fitted(capture, settings, network)
             logger.info("Rules are written: family=%s by=%s", family.value, backend)

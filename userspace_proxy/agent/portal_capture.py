@@ -26,6 +26,7 @@ from userspace_proxy.core.service_port import Frontend, IPFamily, Protocol, Prox
 from userspace_proxy.core.time_share import TimeShare
 from userspace_proxy.errors import RulesError, UserspaceProxyError
 from userspace_proxy.iptables.capture import Capture, Synced
+from userspace_proxy.iptables.other_variant import OtherVariant
 from userspace_proxy.iptables.portal_rules import (
     AdoptedPorts,
     CaptureSettings,
@@ -49,7 +50,8 @@ _READINGS_AT_ONCE: Final = 4
 class PortalCapture:
     """Owns the rules of one family, and `stale_udp`. `capture` is called in `rules_thread` alone.
 
-    A run ends with `on_committed`; the next one waits for it. `local_addresses` are the node's.
+    A run ends with `on_committed`; the next one waits for it. `local_addresses` are the node's. Rules that
+    `other_variant` finds are named.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class PortalCapture:
         local_addresses: Collection[str],
         stale_udp: StaleUdp,
         rules_thread: ThreadPoolExecutor,
+        other_variant: OtherVariant | None = None,
         verify_seconds: float = 30.0,
         watch_seconds: float = 0.5,
     ) -> None:
@@ -69,6 +72,7 @@ class PortalCapture:
         self._local_addresses = frozenset(local_addresses)
         self._stale_udp = stale_udp
         self._rules_thread = rules_thread
+        self._other_variant = other_variant
         self._verify_seconds = verify_seconds
         self._watch_seconds = watch_seconds
         self.has_committed = False
@@ -153,6 +157,7 @@ class PortalCapture:
         clock = asyncio.get_running_loop().time
         failures = 0
         rested_at = clock()
+        look_around_at = clock()
         verify_at = clock() + self._verify_seconds
         while True:
             is_touched = await self._wait_until_due(rested_at, verify_at)
@@ -182,6 +187,10 @@ class PortalCapture:
             await self._stale_udp.forget(self._committed, self._settings)
             if is_news:
                 await on_committed()
+            if self._other_variant is not None and clock() >= look_around_at:
+                look_around_at = clock() + self._verify_seconds
+                if warning := await self._in_rules_thread(self._other_variant.warning):
+                    logger.warning(warning)
 
     async def _wait_until_due(self, rested_at: float, verify_at: float) -> bool:
         """Wait until something wanted has rested, or is to be verified, or (then true) somebody has touched

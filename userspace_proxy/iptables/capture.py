@@ -10,6 +10,7 @@ from typing import Protocol
 
 from userspace_proxy.errors import RulesError
 from userspace_proxy.iptables.chains import Chain
+from userspace_proxy.iptables.iptables_restore import Variant
 from userspace_proxy.iptables.rule_changes import TableChange, chain_of, plan_changes, plan_removal
 from userspace_proxy.iptables.rules import InstalledRules, RuleSet, as_installed
 from userspace_proxy.iptables.saved_rules import SavedRules
@@ -17,6 +18,11 @@ from userspace_proxy.iptables.saved_rules import SavedRules
 
 class Backend(Protocol):
     """A way to read and write the rules of one family. All methods block and raise RulesError."""
+
+    @property
+    def variant(self) -> Variant:
+        """The variant of iptables whose rules these are."""
+        ...
 
     @property
     def mark_sees_everything(self) -> bool:

@@ -21,7 +21,7 @@ from typing import Any, Final, assert_never
 from userspace_proxy.core.service_port import Protocol
 from userspace_proxy.errors import RulesError, StartupError
 from userspace_proxy.iptables.chains import Chain
-from userspace_proxy.iptables.iptables_restore import LOCK_WAIT_SECONDS, IptablesRestore
+from userspace_proxy.iptables.iptables_restore import LOCK_WAIT_SECONDS, IptablesRestore, Variant
 from userspace_proxy.iptables.rule_changes import (
     AddHook,
     DeleteChain,
@@ -69,6 +69,11 @@ class PythonIptables:
 
     def __str__(self) -> str:
         return "legacy (python-iptables)"
+
+    @property
+    def variant(self) -> Variant:
+        """The legacy one."""
+        return self._restore.variant
 
     @property
     def mark_sees_everything(self) -> bool:

@@ -92,7 +92,7 @@ def installed_backends(family: IPFamily) -> list[Backend]:
     return [
         IptablesRestore(variant, family)
         for variant in Variant
-        if find_program(program(variant, family, "save")) and _OURS.search(_saved(variant, family))
+        if find_program(program(variant, family, "save")) and _OURS.search(saved_by(variant, family))
     ]
 
 
@@ -110,7 +110,7 @@ def detect_variant(family: IPFamily) -> Variant:
     saved = dict.fromkeys(available, "")
     for variant in available:
         with suppress(HiddenTableError):
-            saved[variant] = _saved(variant, family)
+            saved[variant] = saved_by(variant, family)
     for sign in (_KUBELET_HINT, _OURS):
         for variant, text in saved.items():
             if sign.search(text):
@@ -118,7 +118,7 @@ def detect_variant(family: IPFamily) -> Variant:
     return max(available, key=lambda variant: len(_RULE.findall(saved[variant])))
 
 
-def _saved(variant: Variant, family: IPFamily) -> str:
+def saved_by(variant: Variant, family: IPFamily) -> str:
     """All rules of a variant; none where the kernel lacks it or it was never used in this namespace.
 
     Raises HiddenTableError.
