@@ -10,8 +10,9 @@ from hypothesis import settings
 from userspace_proxy.demo import isolation
 
 # How long an example takes says something about the machine, not about the code.
-settings.register_profile("default", deadline=None)
-settings.load_profile("default")
+settings.register_profile("ci", deadline=None)
+settings.register_profile("thorough", deadline=None, max_examples=3000, stateful_step_count=80)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 ISOLATION_REFUSAL = pytest.StashKey[str | None]()
 
