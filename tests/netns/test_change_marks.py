@@ -14,11 +14,11 @@ from userspace_proxy.demo.namespaces import Namespace
 from userspace_proxy.errors import RulesError
 from userspace_proxy.iptables.capture import Backend, Capture
 from userspace_proxy.iptables.chains import PORTALS_CONTAINER, Table
-from userspace_proxy.iptables.change_marks import NftMarks, nft_generation
-from userspace_proxy.iptables.iptables_restore import Variant
+from userspace_proxy.iptables.change_marks import LegacyMarks, NftMarks, nft_generation
+from userspace_proxy.iptables.iptables_restore import Variant, restore_input
 from userspace_proxy.iptables.portal_rules import PortalRules
-from userspace_proxy.iptables.rule_changes import DeleteRule, TableChange
-from userspace_proxy.iptables.rules import RuleSet
+from userspace_proxy.iptables.rule_changes import DeleteRule, InsertRule, TableChange
+from userspace_proxy.iptables.rules import Rule, RuleSet, Verdict
 from userspace_proxy.iptables.saved_rules import SavedRules
 from userspace_proxy.iptables.variant import BackendChoice, open_backend
 
@@ -127,6 +127,31 @@ def test_others_are_noticed_who_come_while_we_commit(host: Host) -> None:
     host.captures[V4] = Capture(host.backends[V4])
     host.sync(V4, rules(V4, 1))
     assert V4 not in host.touched()
+
+
+@pytest.mark.parametrize("family", list(IPFamily), ids=lambda family: family.value)
+@pytest.mark.parametrize("host", [BackendChoice.LEGACY], indirect=True, ids=["legacy"])
+def test_who_comes_between_the_looks_at_legacy_tables_is_noticed(host: Host, family: IPFamily) -> None:
+    program = "iptables" if family is V4 else "ip6tables"
+    rule = InsertRule(PORTALS_CONTAINER, 1, Rule(target=Verdict.RETURN))
+    change = TableChange(Table.NAT, (rule,))
+
+    def is_noticed(*stranger: str) -> bool:
+        marks = LegacyMarks(family)
+        before = marks.mark()
+        with marks.own_commit(change):
+            host.namespace.run(f"{program}-legacy-restore", "--noflush", stdin=restore_input(change))
+            if stranger:
+                host.namespace.run(f"{program}-legacy", *stranger)
+        return marks.mark() != before
+
+    assert not host.namespace.call(is_noticed)
+    for stranger in (
+        ("-F", "INPUT"),
+        ("-t", "nat", "-F", PORTALS_CONTAINER.name),
+        ("-t", "nat", "-A", "POSTROUTING", "-j", "ACCEPT"),
+    ):
+        assert host.namespace.call(partial(is_noticed, *stranger)), stranger
 
 
 @pytest.mark.parametrize("host", [BackendChoice.NFT], indirect=True, ids=["nft"])
