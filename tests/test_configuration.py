@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from userspace_proxy.configuration import (
     Configuration,
     default_workers,
-    parse_duration,
     read_configuration,
 )
 from userspace_proxy.core.local_traffic import DetectLocal, DetectLocalMode
 from userspace_proxy.core.port_claims import DEFAULT_PROXY_PORT_RANGE, PortRange
+from userspace_proxy.core.service_annotations import ServiceSettings
 from userspace_proxy.core.service_port import IPFamily
 from userspace_proxy.errors import UsageError
 
@@ -38,6 +38,7 @@ def test_nothing_said_is_an_agent_in_a_cluster_with_a_worker_for_each_core() -> 
         orphan_seconds=60,
         drain_seconds=300,
         takes_over=True,
+        service_settings=ServiceSettings(drain_removed_seconds=None),
     )
     assert default_workers() >= 1
 
@@ -63,6 +64,7 @@ def test_everything_said_is_taken(tmp_path: Path) -> None:
         orphan_seconds=0,
         drain_seconds=5,
         takes_over=False,
+        removed_endpoints="drain=1m30s",
     ) == Configuration(
         node_name="node-1",
         manifests=None,
@@ -81,7 +83,13 @@ def test_everything_said_is_taken(tmp_path: Path) -> None:
         orphan_seconds=0,
         drain_seconds=5,
         takes_over=False,
+        service_settings=ServiceSettings(drain_removed_seconds=90),
     )
+
+
+def test_what_becomes_of_connections_to_removed_endpoints_is_one_of_three() -> None:
+    with pytest.raises(UsageError, match=r"^--removed-endpoints: 'drain' is not keep, reset, or drain= and"):
+        read_configuration(hostname_override="n", removed_endpoints="drain")
 
 
 def test_manifests_are_a_directory(tmp_path: Path) -> None:
@@ -340,21 +348,6 @@ def test_every_wrong_flag_is_named_at_once() -> None:
         "--pod-bridge-interface",
         "--pod-interface-name-prefix",
     ]
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [("250ms", 0.25), ("30s", 30.0), ("1m30s", 90.0), ("1.5h", 5400.0), ("1h2m3s4ms", 3723.004), ("0s", 0.0)],
-)
-def test_durations_are_written_as_in_go(text: str, seconds: float) -> None:
-    assert parse_duration(text) == pytest.approx(seconds)
-
-
-@pytest.mark.parametrize("text", ["", "30", "s", "-1s", "1 s", "1d", "1s ", "1s\n", "1..5s"])
-def test_what_is_no_duration_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is not a duration such as") as raised:
-        parse_duration(text)
-    assert repr(text) in str(raised.value)
 
 
 @given(

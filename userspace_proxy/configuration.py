@@ -15,6 +15,11 @@ from userspace_proxy.core.ip_addresses import read_network, why_not_dialled
 from userspace_proxy.core.local_traffic import PRIMARY, DetectLocal, DetectLocalMode
 from userspace_proxy.core.object_names import is_dns_subdomain
 from userspace_proxy.core.port_claims import DEFAULT_PROXY_PORT_RANGE, PortRange
+from userspace_proxy.core.service_annotations import (
+    REMOVED_ENDPOINTS,
+    ServiceSettings,
+    read_removed_endpoints,
+)
 from userspace_proxy.core.service_port import IPFamily
 from userspace_proxy.errors import UsageError
 
@@ -28,9 +33,6 @@ _INTERFACE: Final = re.compile(r"[a-zA-Z0-9_.@-]{1,15}")
 _INTERFACE_PREFIX: Final = re.compile(r"[a-zA-Z0-9_.@-]{1,14}")
 _MAX_WORKERS: Final = 256
 _MIN_PROXY_PORTS: Final = 4
-_UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
-_DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(h|ms|m|s)")
-_DURATION: Final = re.compile(rf"(?:{_DURATION_PART.pattern})+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,7 @@ class Configuration:
 
     `bind_address` is an address of one family, or None: then listeners are bound to all addresses, as those
     of the other family always are. `nodeport_addresses` are CIDRs, or `primary`; none: all addresses.
+    `service_settings` are those of Services that do not say otherwise.
     """
 
     node_name: str
@@ -56,6 +59,7 @@ class Configuration:
     orphan_seconds: float
     drain_seconds: float
     takes_over: bool
+    service_settings: ServiceSettings
 
     def bind_address_of(self, family: IPFamily) -> str | None:
         """The address that listeners of a family are bound to; None: all of them."""
@@ -89,6 +93,7 @@ def read_configuration(
     orphan_seconds: float = DEFAULT_ORPHAN_SECONDS,
     drain_seconds: float = DEFAULT_DRAIN_SECONDS,
     takes_over: bool = True,
+    removed_endpoints: str = "keep",
 ) -> Configuration:
     """Check the flags' values. Raises `UsageError` that names every one that is wrong."""
     wrong: list[str] = []
@@ -117,6 +122,11 @@ def read_configuration(
     for flag, seconds in (("--orphan-seconds", orphan_seconds), ("--drain-seconds", drain_seconds)):
         if not 0 <= seconds <= 86400:
             check(flag, f"{seconds:g} s is not within 0-86400 s")
+    service_settings = ServiceSettings()
+    try:
+        service_settings = ServiceSettings(read_removed_endpoints(removed_endpoints))
+    except ValueError:
+        check("--removed-endpoints", f"{removed_endpoints!r} is not {REMOVED_ENDPOINTS}")
     if iptables_backend not in IPTABLES_BACKENDS:
         check("--iptables-backend", f"{iptables_backend!r} is none of {', '.join(IPTABLES_BACKENDS)}")
     nodeports = _listed(nodeport_addresses)
@@ -163,14 +173,8 @@ def read_configuration(
         orphan_seconds=orphan_seconds,
         drain_seconds=drain_seconds,
         takes_over=takes_over,
+        service_settings=service_settings,
     )
-
-
-def parse_duration(text: str) -> float:
-    """Seconds from a duration as kube-proxy's flags have it: "250ms", "30s", "1m30s". Raises `ValueError`."""
-    if not _DURATION.fullmatch(text):
-        raise ValueError(f"{text!r} is not a duration such as 250ms, 30s or 1m30s")
-    return sum(float(number) * _UNITS[unit] for number, unit in _DURATION_PART.findall(text))
 
 
 def why_no_state_directory(text: str) -> str | None:

@@ -539,6 +539,31 @@ def test_an_endpoint_of_this_node_at_a_proxy_port_is_left_out_and_named() -> Non
     assert cluster.endpoints() == ["10.0.0.1:10999"]
 
 
+def test_a_service_that_keeps_its_connections_need_not_know_whom_it_does_not_use() -> None:
+    unready = endpoint("10.244.1.3", ready=False)
+    cluster = Cluster(service(), endpoint_slice(endpoints=["10.244.1.2", unready]))
+    assert cluster.plan.service_ports[port_of("web")].idle == ()
+
+
+def test_who_is_listed_is_not_removed_though_nobody_may_use_it() -> None:
+    """Not ready, on another node, or never dialled: its connections are not ours to end."""
+    resets = {"userspace-proxy.io/removed-endpoints": "reset"}
+    gone = endpoint("10.244.1.3", ready=False, serving=True, terminating=True)
+    on_this_node = "10.0.0.1"
+    cluster = Cluster(
+        service(annotations=resets, internal_traffic_policy="Local"),
+        endpoint_slice(endpoints=[HERE, THERE, gone, on_this_node], ports=["12000"]),
+    )
+    cluster.readdress(on_this_node)
+    planned = cluster.plan.service_ports[port_of("web")]
+    assert cluster.endpoints() == ["10.244.1.2:12000"]
+    assert [str(each) for each in planned.idle] == ["10.0.0.1:12000", "10.244.1.3:12000", "10.244.2.2:12000"]
+    assert [each.name for each in cluster.put(endpoint_slice(endpoints=[HERE], ports=["12000"])).changed] == [
+        port_of("web")
+    ]
+    assert cluster.plan.service_ports[port_of("web")].idle == ()
+
+
 def test_without_proxy_ports_of_its_own_a_node_takes_anything() -> None:
     state, plan = ClusterState("node-1"), ProxyPlan(IPV4)
     state.readdress(frozenset({"10.0.0.1"}))

@@ -10,6 +10,7 @@ from tests.support.object_strategies import services
 from tests.support.objects import service
 from userspace_proxy.core import objects
 from userspace_proxy.core.ip_addresses import family_of, why_not_dialled
+from userspace_proxy.core.service_annotations import ServiceSettings
 from userspace_proxy.core.service_checks import is_port, read_service
 from userspace_proxy.core.service_port import (
     Frontend,
@@ -53,6 +54,19 @@ def test_a_service_becomes_one_service_port_for_each_port_and_family() -> None:
         "[fd00::a]:9153/TCP",
     ]
     assert complaints(item) == []
+
+
+def test_annotations_say_how_a_service_is_served() -> None:
+    key = "userspace-proxy.io/removed-endpoints"
+    assert only_port(service(annotations={key: "drain=5s"})).settings == ServiceSettings(5)
+    assert only_port(service(annotations={key: "?"})).settings == ServiceSettings()
+    ((reason),) = complaints(service(annotations={key: "?"}))
+    assert reason.startswith(f"metadata.annotations['{key}']: '?' is not keep")
+
+
+def test_the_flags_hold_where_no_annotation_says_otherwise() -> None:
+    ((port,), _) = read_service(service(), "test", ServiceSettings(5))
+    assert port.settings == ServiceSettings(5)
 
 
 def test_a_service_port_is_what_the_service_says() -> None:

@@ -22,6 +22,10 @@ _RANGES = st.sampled_from(["192.0.2.0/24", "10.0.0.1/8", "10.96.0.1", "2001:DB8:
     st.sampled_from(["0.0.0.0/0", "10.0.0.0/33", "fd00::%\n-j ACCEPT/64", "", "none"])
 )
 _ANY_TEXT = st.text(max_size=8)
+_ANNOTATIONS = (
+    st.sampled_from(["removed-endpoints", "", "a\nb"]).map("userspace-proxy.io/".__add__) | _ANY_TEXT
+)
+_SETTINGS = st.sampled_from(["keep", "reset", "drain=30s", "drain=", "drain=25h", "drain=1s\n"])
 
 
 def _maybe(values: st.SearchStrategy[_T]) -> st.SearchStrategy[_T | None]:
@@ -39,6 +43,7 @@ def _metadata(labels: dict[str, st.SearchStrategy[str]]) -> st.SearchStrategy[ob
         namespace=_NAMES | _ANY_TEXT,
         creation_timestamp=_maybe(_ANY_TEXT),
         labels=_maybe(st.fixed_dictionaries({}, optional=labels)),
+        annotations=_maybe(st.dictionaries(_ANNOTATIONS, _SETTINGS | _ANY_TEXT, max_size=2)),
     )
 
 

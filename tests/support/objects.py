@@ -34,13 +34,14 @@ def service(
     health_check_node_port: int | None = None,
     created: str | None = None,
     labels: Mapping[str, str] | None = None,
+    annotations: Mapping[str, str] | None = None,
 ) -> objects.Service:
     """A Service; `at` is its clusterIP, or a list for its clusterIPs; `ingress` is its load balancer's."""
     config = None
     if affinity_timeout_seconds is not None:
         config = objects.SessionAffinityConfig(objects.ClientIPConfig(affinity_timeout_seconds))
     return objects.Service(
-        _metadata(name, namespace, labels, created),
+        _metadata(name, namespace, labels, created, annotations),
         objects.ServiceSpec(
             type=type,
             cluster_ip=at if isinstance(at, str) else None,
@@ -118,10 +119,18 @@ def node(
 
 
 def _metadata(
-    name: str, namespace: str, labels: Mapping[str, str] | None, created: str | None = None
+    name: str,
+    namespace: str,
+    labels: Mapping[str, str] | None,
+    created: str | None = None,
+    annotations: Mapping[str, str] | None = None,
 ) -> objects.ObjectMeta:
     return objects.ObjectMeta(
-        name, namespace, creation_timestamp=created, labels=dict(labels) if labels else None
+        name,
+        namespace,
+        creation_timestamp=created,
+        labels=dict(labels) if labels else None,
+        annotations=dict(annotations) if annotations else None,
     )
 
 

@@ -89,7 +89,9 @@ async def run_agent(configuration: Configuration) -> None:
 
         backends = await open_backends(rules_thread, configuration.iptables_backend, networks)
 
-        state = ClusterState(configuration.node_name, configuration.proxy_port_range)
+        state = ClusterState(
+            configuration.node_name, configuration.proxy_port_range, configuration.service_settings
+        )
         sockets = ListeningSockets(
             ProxyPortClaims(configuration.proxy_port_range),
             {

@@ -225,6 +225,8 @@ class Proxier:
             udp_unanswered_seconds=timeouts.unanswered_seconds,
             udp_answered_seconds=timeouts.answered_seconds,
             listeners=tuple(configs),
+            drain_removed_seconds=planned.service_port.settings.drain_removed_seconds,
+            idle_endpoints=tuple((endpoint.address, int(endpoint.port)) for endpoint in planned.idle),
         )
 
     def _hand_over_portals(self) -> None:

@@ -11,9 +11,9 @@ from userspace_proxy.configuration import (
     DEFAULT_ORPHAN_SECONDS,
     DEFAULT_STATE_DIRECTORY,
     IPTABLES_BACKENDS,
-    parse_duration,
     read_configuration,
 )
+from userspace_proxy.core.durations import parse_duration
 from userspace_proxy.core.local_traffic import DetectLocalMode
 from userspace_proxy.core.port_claims import DEFAULT_PROXY_PORT_RANGE
 
@@ -113,6 +113,13 @@ class Duration(click.ParamType[float]):
     help="Take the place of an agent that runs already, or refuse to start beside it.",
 )
 @click.option(
+    "--removed-endpoints",
+    metavar="POLICY",
+    default="keep",
+    show_default=True,
+    help="What becomes of connections to endpoints that were removed: keep, reset, or drain=30s.",
+)
+@click.option(
     "-v",
     "--v",
     "verbosity",
@@ -139,6 +146,7 @@ def run(
     orphan_seconds: float,
     drain_seconds: float,
     takes_over: bool,
+    removed_endpoints: str,
     verbosity: int,
 ) -> None:
     """Serve a cluster's Services on this node.
@@ -165,6 +173,7 @@ def run(
         orphan_seconds=orphan_seconds,
         drain_seconds=drain_seconds,
         takes_over=takes_over,
+        removed_endpoints=removed_endpoints,
     )
     # Imported here: `--help` and a wrong flag need not wait for a second of imports.
     import uvloop

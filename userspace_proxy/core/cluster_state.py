@@ -28,6 +28,7 @@ from userspace_proxy.core.objects import (
 )
 from userspace_proxy.core.port_claims import PortRange
 from userspace_proxy.core.problem import Problem
+from userspace_proxy.core.service_annotations import DEFAULT_SETTINGS, ServiceSettings
 from userspace_proxy.core.service_checks import read_service
 from userspace_proxy.core.service_port import IPFamily, ServiceName, ServicePort
 
@@ -106,10 +107,12 @@ class ClusterState:
 
     On `proxy_ports` this node takes redirected traffic only; none of them if that is None. `own_addresses`
     are all by which the node is reached: those of its interfaces, and those that its object states.
+    `default_settings` are those of Services whose annotations do not say otherwise.
     """
 
     node_name: str
     proxy_ports: PortRange | None = None
+    default_settings: ServiceSettings = DEFAULT_SETTINGS
     _entries: dict[ObjectId, _Entry] = field(default_factory=dict)
     _slices: dict[ServiceName, dict[ObjectId, CheckedSlice]] = field(default_factory=dict)
     _dirty: set[ServiceName] = field(default_factory=set)
@@ -187,7 +190,7 @@ class ClusterState:
         entry: _Entry
         match item:
             case Service():
-                entry = _Entry(*read_service(item, origin_of(key)))
+                entry = _Entry(*read_service(item, origin_of(key), self.default_settings))
             case EndpointSlice():
                 entry = _Entry(*read_endpoint_slice(item, origin_of(key)))
             case Node():

@@ -54,11 +54,16 @@ class ListenerName:
 
 @dataclass(frozen=True, slots=True)
 class PlannedServicePort:
-    """A Service port, where it is reached, and the endpoints that each class of its traffic may use."""
+    """A Service port, where it is reached, and the endpoints that each class of its traffic may use.
+
+    `idle` are those that are listed and that no class may use. It is empty where nothing depends on it: it is
+    there for Services whose connections end when their endpoints are removed, which these are not.
+    """
 
     service_port: ServicePort
     exposures: tuple[Exposure, ...]
     selections: tuple[tuple[TrafficPolicy, Selection], ...]
+    idle: tuple[Endpoint, ...] = ()
 
     @property
     def name(self) -> ServicePortName:
@@ -206,7 +211,7 @@ class ProxyPlan:
         """Plan one Service port; None if that changes nothing."""
         name = port.name
         exposures = port.exposures()
-        candidates = candidates_of(name, state.slices_of(name.service))
+        candidates = listed = candidates_of(name, state.slices_of(name.service))
         undialled = tuple(
             UndialledEndpoint(candidate.endpoint, why)
             for candidate in candidates
@@ -228,7 +233,11 @@ class ProxyPlan:
             for policy in TrafficPolicy
             if policy in used
         )
-        planned = PlannedServicePort(port, exposures, selections)
+        idle: tuple[Endpoint, ...] = ()
+        if port.settings.drain_removed_seconds is not None:
+            usable = {endpoint for _, selection in selections for endpoint in selection.endpoints}
+            idle = tuple(c.endpoint for c in listed if c.endpoint not in usable)
+        planned = PlannedServicePort(port, exposures, selections, idle)
         if self.service_ports.get(name) == planned:
             return None
         self.service_ports[name] = planned

@@ -22,6 +22,7 @@ from userspace_proxy.core.ip_addresses import (
 from userspace_proxy.core.object_names import is_dns_subdomain
 from userspace_proxy.core.objects import Service
 from userspace_proxy.core.problem import Problem
+from userspace_proxy.core.service_annotations import DEFAULT_SETTINGS, ServiceSettings, read_settings
 from userspace_proxy.core.service_port import (
     IPFamily,
     Port,
@@ -58,7 +59,9 @@ def is_port(number: int) -> bool:
     return 1 <= number <= 65535
 
 
-def read_service(service: Service, origin: str) -> tuple[tuple[ServicePort, ...], tuple[Problem, ...]]:
+def read_service(
+    service: Service, origin: str, defaults: ServiceSettings = DEFAULT_SETTINGS
+) -> tuple[tuple[ServicePort, ...], tuple[Problem, ...]]:
     """The Service ports to serve, and what had to be skipped. A bad field costs only what depends on it.
 
     No ports and no problems for a Service that is not ours to serve: headless, ExternalName, or labelled for
@@ -85,6 +88,7 @@ def read_service(service: Service, origin: str) -> tuple[tuple[ServicePort, ...]
     load_balancer_ips = tuple(_read_load_balancer_ips(service, families, complaints))
     source_ranges = _read_source_ranges(service, complaints)
     health_check_node_port = _read_health_check_node_port(service, external, complaints)
+    settings = read_settings(meta.annotations or {}, defaults, complaints.add)
     ports = tuple(_read_ports(service, complaints))
     service_ports = tuple(
         ServicePort(
@@ -99,6 +103,7 @@ def read_service(service: Service, origin: str) -> tuple[tuple[ServicePort, ...]
             load_balancer_ips=_of_family(address, load_balancer_ips),
             source_ranges=_ranges_of_family(address, source_ranges),
             health_check_node_port=health_check_node_port,
+            settings=settings,
             created=meta.creation_timestamp or "",
         )
         for address in addresses

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, NewType
 
+from userspace_proxy.core.service_annotations import DEFAULT_SETTINGS, ServiceSettings
+
 Port = NewType("Port", int)
 ProxyPort = NewType("ProxyPort", int)
 
@@ -120,6 +122,7 @@ class ServicePort:
     load_balancer_ips: tuple[str, ...] = ()
     source_ranges: tuple[str, ...] | None = None
     health_check_node_port: Port | None = None
+    settings: ServiceSettings = DEFAULT_SETTINGS
     created: str = ""
 
     def exposures(self) -> tuple[Exposure, ...]:

@@ -57,7 +57,9 @@ class ServicePortConfig(msgspec.Struct, frozen=True, array_like=True):
     `key` is `ServicePortName.key`, `label` what logs call it (`namespace/name:port`). All listeners of a
     Service port share its affinity; each has its own endpoints. `udp_*_seconds` is how long a UDP flow
     may be idle before and after the endpoint has answered. `max_connections` are the Service port's in all,
-    `max_per_client` those of one client's address; None: no limit, and the worker's own.
+    `max_per_client` those of one client's address; None: no limit, and the worker's own. TCP connections to an
+    endpoint that is neither a listener's nor one of `idle_endpoints` end after `drain_removed_seconds`; None:
+    they go on.
     """
 
     key: str
@@ -70,6 +72,8 @@ class ServicePortConfig(msgspec.Struct, frozen=True, array_like=True):
     listeners: tuple[ListenerConfig, ...]
     max_connections: int | None = None
     max_per_client: int | None = None
+    drain_removed_seconds: float | None = None
+    idle_endpoints: tuple[tuple[str, int], ...] = ()
 
 
 class WorkerLimits(msgspec.Struct, frozen=True, array_like=True):

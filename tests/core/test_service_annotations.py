@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import pytest
+
+from userspace_proxy.core.service_annotations import ServiceSettings, read_settings
+
+DEFAULT = ServiceSettings(drain_removed_seconds=7)
+
+
+def settings(annotations: dict[str, str]) -> tuple[ServiceSettings, list[str]]:
+    complaints: list[str] = []
+    read = read_settings(annotations, DEFAULT, lambda field, reason: complaints.append(f"{field}: {reason}"))
+    return read, complaints
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("keep", None),
+        ("reset", 0),
+        ("drain=30s", 30),
+        ("drain=1m30s", 90),
+        ("drain=0s", 0),
+        ("drain=24h", 86400),
+    ],
+)
+def test_what_becomes_of_connections_to_removed_endpoints(text: str, seconds: float | None) -> None:
+    read, complaints = settings({"userspace-proxy.io/removed-endpoints": text})
+    assert read.drain_removed_seconds == seconds
+    assert complaints == []
+
+
+@pytest.mark.parametrize(
+    "text", ["", "Keep", "drain", "drain=30", "drain=-1s", "drain=25h", "reset=1s", "keep "]
+)
+def test_what_cannot_be_used_is_named_with_what_can_and_the_default_holds(text: str) -> None:
+    assert settings({"userspace-proxy.io/removed-endpoints": text}) == (
+        DEFAULT,
+        [
+            f"metadata.annotations['userspace-proxy.io/removed-endpoints']: {text!r} is not keep, reset, "
+            "or drain= and a duration of at most 24h such as drain=30s; the default is used"
+        ],
+    )
+
+
+def test_a_misspelled_annotation_is_named() -> None:
+    assert settings({"userspace-proxy.io/remove-endpoints": "reset"}) == (
+        DEFAULT,
+        [
+            "metadata.annotations['userspace-proxy.io/remove-endpoints']: is no annotation of ours; "
+            "there is userspace-proxy.io/removed-endpoints"
+        ],
+    )
+
+
+def test_annotations_of_others_are_theirs() -> None:
+    assert settings({"example.com/removed-endpoints": "reset", "removed-endpoints": "x"}) == (DEFAULT, [])
+
+
+def test_what_is_named_fits_into_a_line() -> None:
+    _, [complaint] = settings({"userspace-proxy.io/" + "x" * 1000 + "\n": "y"})
+    assert len(complaint) < 200
+    assert complaint.isprintable()

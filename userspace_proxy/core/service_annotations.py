@@ -1,0 +1,87 @@
+"""What a Service's annotations say about how it is to be served, where the API has no field for it.
+
+All of them begin with `userspace-proxy.io/`. Each is a field of `ServiceSettings` and a line in
+`_ANNOTATIONS`: its name, how its text is read, and what it may be. What an annotation does not say is as the
+agent's flags have it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from userspace_proxy.core.decoding import describe
+from userspace_proxy.core.durations import parse_duration
+
+PREFIX: Final = "userspace-proxy.io/"
+REMOVED_ENDPOINTS: Final = "keep, reset, or drain= and a duration of at most 24h such as drain=30s"
+_MAX_DRAIN_SECONDS: Final = 86400
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSettings:
+    """How a Service is served, as far as its annotations and the agent's flags decide that.
+
+    `drain_removed_seconds` is how long established connections to an endpoint that was removed may go on;
+    None: as long as they last.
+    """
+
+    drain_removed_seconds: float | None = None
+
+
+DEFAULT_SETTINGS: Final = ServiceSettings()
+
+
+def read_removed_endpoints(text: str) -> float | None:
+    """`ServiceSettings.drain_removed_seconds` of "keep", "drain=30s" or "reset". Raises `ValueError`."""
+    if text == "keep":
+        return None
+    if text == "reset":
+        return 0.0
+    word, _, duration = text.partition("=")
+    if word != "drain":
+        raise ValueError(text)
+    seconds = parse_duration(duration)
+    if seconds > _MAX_DRAIN_SECONDS:
+        raise ValueError(text)
+    return seconds
+
+
+@dataclass(frozen=True, slots=True)
+class _Annotation:
+    setting: str
+    read: Callable[[str], Any]
+    allowed: str
+
+
+_ANNOTATIONS: Final = {
+    "removed-endpoints": _Annotation("drain_removed_seconds", read_removed_endpoints, REMOVED_ENDPOINTS),
+}
+
+
+def read_settings(
+    annotations: Mapping[str, str], defaults: ServiceSettings, complain: Callable[[str, str], None]
+) -> ServiceSettings:
+    """`defaults`, and what `annotations` say differently.
+
+    `complain` is told the field and the reason of what cannot be used: a value that is none, or an annotation
+    of ours that does not exist, which is a misspelled one most likely.
+    """
+    settings = defaults
+    for key in sorted(key for key in annotations if key.startswith(PREFIX)):
+        text = annotations[key]
+        annotation = _ANNOTATIONS.get(key.removeprefix(PREFIX))
+        if annotation is None:
+            known = ", ".join(f"{PREFIX}{name}" for name in _ANNOTATIONS)
+            complain(_field(key), f"is no annotation of ours; there is {known}")
+            continue
+        try:
+            settings = replace(settings, **{annotation.setting: annotation.read(text)})
+        except ValueError:
+            complain(_field(key), f"{describe(text)} is not {annotation.allowed}; the default is used")
+    return settings
+
+
+def _field(key: str) -> str:
+    return f"metadata.annotations[{describe(key)}]"
