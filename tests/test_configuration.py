@@ -39,6 +39,8 @@ def test_nothing_said_is_an_agent_in_a_cluster_with_a_worker_for_each_core() -> 
         drain_seconds=300,
         takes_over=True,
         service_settings=ServiceSettings(drain_removed_seconds=None),
+        tcp_peer_timeout_seconds=120,
+        tcp_user_timeout_seconds=0,
     )
     assert default_workers() >= 1
 
@@ -65,6 +67,8 @@ def test_everything_said_is_taken(tmp_path: Path) -> None:
         drain_seconds=5,
         takes_over=False,
         removed_endpoints="drain=1m30s",
+        tcp_peer_timeout_seconds=0,
+        tcp_user_timeout_seconds=30,
     ) == Configuration(
         node_name="node-1",
         manifests=None,
@@ -84,12 +88,22 @@ def test_everything_said_is_taken(tmp_path: Path) -> None:
         drain_seconds=5,
         takes_over=False,
         service_settings=ServiceSettings(drain_removed_seconds=90),
+        tcp_peer_timeout_seconds=0,
+        tcp_user_timeout_seconds=30,
     )
 
 
 def test_what_becomes_of_connections_to_removed_endpoints_is_one_of_three() -> None:
     with pytest.raises(UsageError, match=r"^--removed-endpoints: 'drain' is not keep, reset, or drain= and"):
         read_configuration(hostname_override="n", removed_endpoints="drain")
+
+
+@pytest.mark.parametrize("seconds", [1.9, -1, 43201])
+def test_timeouts_of_tcp_are_never_or_within_what_the_kernel_takes(seconds: float) -> None:
+    with pytest.raises(UsageError, match=r"^--tcp-peer-timeout: .* s is neither 0 .*; --tcp-user-timeout: "):
+        read_configuration(
+            hostname_override="n", tcp_peer_timeout_seconds=seconds, tcp_user_timeout_seconds=seconds
+        )
 
 
 def test_manifests_are_a_directory(tmp_path: Path) -> None:

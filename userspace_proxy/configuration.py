@@ -27,6 +27,9 @@ IPTABLES_BACKENDS: Final = ("auto", "nft", "legacy", "python-iptables")
 DEFAULT_STATE_DIRECTORY: Final = "/run/userspace-proxy"
 DEFAULT_ORPHAN_SECONDS: Final = 60.0
 DEFAULT_DRAIN_SECONDS: Final = 300.0
+DEFAULT_TCP_PEER_TIMEOUT_SECONDS: Final = 120.0
+_MIN_TCP_TIMEOUT_SECONDS: Final = 2
+_MAX_TCP_TIMEOUT_SECONDS: Final = 43200
 _MAX_STATE_DIRECTORY: Final = 70
 """Bytes: the names of sockets in it must fit into 108; unix(7)."""
 _INTERFACE: Final = re.compile(r"[a-zA-Z0-9_.@-]{1,15}")
@@ -60,6 +63,8 @@ class Configuration:
     drain_seconds: float
     takes_over: bool
     service_settings: ServiceSettings
+    tcp_peer_timeout_seconds: float
+    tcp_user_timeout_seconds: float
 
     def bind_address_of(self, family: IPFamily) -> str | None:
         """The address that listeners of a family are bound to; None: all of them."""
@@ -94,6 +99,8 @@ def read_configuration(
     drain_seconds: float = DEFAULT_DRAIN_SECONDS,
     takes_over: bool = True,
     removed_endpoints: str = "keep",
+    tcp_peer_timeout_seconds: float = DEFAULT_TCP_PEER_TIMEOUT_SECONDS,
+    tcp_user_timeout_seconds: float = 0.0,
 ) -> Configuration:
     """Check the flags' values. Raises `UsageError` that names every one that is wrong."""
     wrong: list[str] = []
@@ -122,6 +129,12 @@ def read_configuration(
     for flag, seconds in (("--orphan-seconds", orphan_seconds), ("--drain-seconds", drain_seconds)):
         if not 0 <= seconds <= 86400:
             check(flag, f"{seconds:g} s is not within 0-86400 s")
+    for flag, seconds in (
+        ("--tcp-peer-timeout", tcp_peer_timeout_seconds),
+        ("--tcp-user-timeout", tcp_user_timeout_seconds),
+    ):
+        if seconds and not _MIN_TCP_TIMEOUT_SECONDS <= seconds <= _MAX_TCP_TIMEOUT_SECONDS:
+            check(flag, f"{seconds:g} s is neither 0 s (never) nor within 2 s and 12 h")
     service_settings = ServiceSettings()
     try:
         service_settings = ServiceSettings(read_removed_endpoints(removed_endpoints))
@@ -174,6 +187,8 @@ def read_configuration(
         drain_seconds=drain_seconds,
         takes_over=takes_over,
         service_settings=service_settings,
+        tcp_peer_timeout_seconds=tcp_peer_timeout_seconds,
+        tcp_user_timeout_seconds=tcp_user_timeout_seconds,
     )
 
 

@@ -161,7 +161,7 @@ def test_a_failure_releases_the_client_and_its_other_connections_follow() -> Non
     (dead,) = picks(made, 1)
     assert dead is not None
     for _ in range(3):  # three connections of one client, all to the endpoint that died
-        made.release("10.2.0.1", dead)
+        made.failed("10.2.0.1", dead, 0)
         chosen = made.another_endpoint(CLUSTER, "10.2.0.1", 1, [dead])
         assert chosen not in (None, dead)
         assert picks(made, 1, now=1) == [chosen]
@@ -171,8 +171,8 @@ def test_releasing_an_endpoint_that_the_client_has_not_changes_nothing() -> None
     made = balancer(*endpoints(3), affinity=TIMEOUT)
     (first,) = picks(made, 1)
     (other, *_) = (endpoint for endpoint in endpoints(3) if endpoint != first)
-    made.release("10.2.0.1", other)
-    made.release("10.2.0.99", other)
+    made.failed("10.2.0.1", other, 0)
+    made.failed("10.2.0.99", other, 0)
     assert picks(made, 1) == [first]
 
 
@@ -186,7 +186,7 @@ def test_settling_binds_the_client_to_the_winner() -> None:
 
 def test_without_affinity_releasing_and_settling_do_nothing() -> None:
     made = balancer(*endpoints(2))
-    made.release("10.2.0.1", endpoints(1)[0])
+    made.failed("10.2.0.1", endpoints(1)[0], 0)
     made.settle("10.2.0.1", endpoints(1)[0], 0)
     assert len(set(picks(made, 2))) == 2
 

@@ -55,7 +55,7 @@ def test_where_nobody_ever_answers_silence_means_nothing() -> None:
 def test_who_answered_somebody_since_is_alive() -> None:
     silence, answers = answering_service()
     answers.last_at = ASKED + 2
-    assert repeats(silence, answers) is Silence.MEANS_NOTHING
+    assert repeats(silence, answers) is Silence.IS_OVER
 
 
 def test_who_answered_somebody_before_may_have_died_since() -> None:

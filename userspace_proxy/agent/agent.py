@@ -108,7 +108,9 @@ async def run_agent(configuration: Configuration) -> None:
             loop,
             size=configuration.workers,
             limits=WorkerLimits(
-                udp_flows_per_worker(configuration.workers, max_descriptors, ephemeral_ports())
+                udp_flows_per_worker(configuration.workers, max_descriptors, ephemeral_ports()),
+                tcp_peer_timeout_seconds=configuration.tcp_peer_timeout_seconds,
+                tcp_user_timeout_seconds=configuration.tcp_user_timeout_seconds,
             ),
             random=random.SystemRandom(),
             listener_of=sockets.socket_of,

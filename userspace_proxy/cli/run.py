@@ -10,6 +10,7 @@ from userspace_proxy.configuration import (
     DEFAULT_DRAIN_SECONDS,
     DEFAULT_ORPHAN_SECONDS,
     DEFAULT_STATE_DIRECTORY,
+    DEFAULT_TCP_PEER_TIMEOUT_SECONDS,
     IPTABLES_BACKENDS,
     read_configuration,
 )
@@ -120,6 +121,18 @@ class Duration(click.ParamType[float]):
     help="What becomes of connections to endpoints that were removed: keep, reset, or drain=30s.",
 )
 @click.option(
+    "--tcp-peer-timeout",
+    type=Duration(),
+    default=DEFAULT_TCP_PEER_TIMEOUT_SECONDS,
+    help="When a connection ends whose client or endpoint is silent though asked (default: 2m; 0s: never).",
+)
+@click.option(
+    "--tcp-user-timeout",
+    type=Duration(),
+    default=0.0,
+    help="TCP_USER_TIMEOUT of both sides, which ends peers that do not read, too (default: 0s, never).",
+)
+@click.option(
     "-v",
     "--v",
     "verbosity",
@@ -147,6 +160,8 @@ def run(
     drain_seconds: float,
     takes_over: bool,
     removed_endpoints: str,
+    tcp_peer_timeout: float,
+    tcp_user_timeout: float,
     verbosity: int,
 ) -> None:
     """Serve a cluster's Services on this node.
@@ -174,6 +189,8 @@ def run(
         drain_seconds=drain_seconds,
         takes_over=takes_over,
         removed_endpoints=removed_endpoints,
+        tcp_peer_timeout_seconds=tcp_peer_timeout,
+        tcp_user_timeout_seconds=tcp_user_timeout,
     )
     # Imported here: `--help` and a wrong flag need not wait for a second of imports.
     import uvloop

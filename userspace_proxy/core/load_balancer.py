@@ -250,14 +250,10 @@ class LoadBalancer:
             affinity.remember(client, endpoint, now)
         return endpoint
 
-    def release(self, client: str, endpoint: Endpoint) -> None:
-        """`client` is bound to `endpoint` no more."""
+    def failed(self, client: str, endpoint: Endpoint, now: float) -> None:
+        """A connect of `client` to `endpoint` failed: the client is bound to it no more."""
         if self._affinity is not None:
             self._affinity.forget(client, endpoint)
-
-    def failed(self, client: str, endpoint: Endpoint, now: float) -> None:
-        """A connect of `client` to `endpoint` failed."""
-        self.release(client, endpoint)
         if self.ejections.failed(endpoint, now, self._random.random()):
             self._leave_out(frozenset())
             if endpoint in self.left_out:

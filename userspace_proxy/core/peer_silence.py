@@ -5,8 +5,8 @@ is gone. Who asks depends on what the connection is doing.
 
 - While it is idle the kernel's keepalive asks: from half of the time on, in steps of an eighth.
 - While bytes are on their way to the peer, or wait for its window to open, keepalive is silent; the kernel
-  sends these bytes, or probes, again and again, and would for a quarter of an hour. How often in vain, and when
-  the peer was last heard, is in TCP_INFO, and `is_gone` judges it.
+  sends these bytes, or probes, again and again, and would for a quarter of an hour. How often in vain, and
+  when the peer was last heard, is in TCP_INFO, and `is_gone` judges it.
 
 TCP_USER_TIMEOUT would end the second kind too. But it ends connections whose peer is there, says so, and only
 does not read: somebody who left a pager open.

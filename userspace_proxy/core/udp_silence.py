@@ -6,7 +6,8 @@ who asks again and again from one port would never expire. So silence is judged:
 - A client *repeats itself* if it sends a second or more after a datagram that was not answered. (Two at once
   are no repetition: a resolver asks for both address families.)
 - That means nothing where no endpoint has ever answered anybody: log collectors and the like never do.
-- It means nothing if the endpoint has answered somebody since: the datagram was lost, or the answer takes long.
+- It means nothing if the endpoint has answered somebody since: the datagram was lost, or its answer takes
+  long. What is sent now may be lost too, so the silence begins anew with it.
 - Otherwise the endpoint has failed, as by an ICMP error (`ejection` counts it), and the flow moves.
 - A flow that had answers most likely has a state at its endpoint, and may be sending one way for a while. It
   is given ten seconds, and moves only once the endpoint is left out.
@@ -31,6 +32,7 @@ class Silence(Enum):
     """What follows for the endpoint and for the flow of the client who repeats itself."""
 
     MEANS_NOTHING = "means nothing"
+    IS_OVER = "the endpoint has answered somebody, and the silence begins anew"
     FAILED = "the endpoint has failed, the flow stays"
     MOVES = "the endpoint has failed, the flow moves to another"
 
@@ -72,7 +74,9 @@ class UdpSilence:
 
         `answers` are its endpoint's; `is_left_out` whether new clients are kept from that.
         """
-        if now - asked_at < REPEAT_SECONDS or answers.last_at >= asked_at or not self._look():
+        if answers.last_at >= asked_at:
+            return Silence.IS_OVER
+        if now - asked_at < REPEAT_SECONDS or not self._look():
             return Silence.MEANS_NOTHING
         if not was_answered or is_left_out:
             return Silence.MOVES

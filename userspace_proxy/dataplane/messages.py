@@ -57,9 +57,9 @@ class ServicePortConfig(msgspec.Struct, frozen=True, array_like=True):
     `key` is `ServicePortName.key`, `label` what logs call it (`namespace/name:port`). All listeners of a
     Service port share its affinity; each has its own endpoints. `udp_*_seconds` is how long a UDP flow
     may be idle before and after the endpoint has answered. `max_connections` are the Service port's in all,
-    `max_per_client` those of one client's address; None: no limit, and the worker's own. TCP connections to an
-    endpoint that is neither a listener's nor one of `idle_endpoints` end after `drain_removed_seconds`; None:
-    they go on.
+    `max_per_client` those of one client's address; None: no limit, and the worker's own. TCP connections to
+    an endpoint that is neither a listener's nor one of `idle_endpoints` end after `drain_removed_seconds`;
+    None: they go on.
     """
 
     key: str
@@ -80,11 +80,14 @@ class WorkerLimits(msgspec.Struct, frozen=True, array_like=True):
     """A worker's share of what the node allows. `max_udp_flows` None: as many as descriptors allow.
 
     Endpoints on loopback, link-local addresses and the like are refused, unless `dials_any_address`: for
-    tests and whoever has everything on one machine. The agent never sets it.
+    tests and whoever has everything on one machine. The agent never sets it. `peer_watch` says what the
+    `tcp_*_seconds` limit; 0 is never.
     """
 
     max_udp_flows: int | None = None
     dials_any_address: bool = False
+    tcp_peer_timeout_seconds: float = 0.0
+    tcp_user_timeout_seconds: float = 0.0
 
 
 class Configure(_Message, frozen=True, tag="configure"):
@@ -137,8 +140,9 @@ class ServicePortCounters(msgspec.Struct, array_like=True):
 
     TCP connections, or UDP flows: `opened` to an endpoint in all, `failed` for want of one that answers,
     `retried` connect attempts beyond the first, `active` now. Bytes as clients see them. `refused`
-    connections were reset at once, because there were as many as there may be; `evicted` flows ended early
-    to make room for others.
+    connections were reset at once, because there were as many as there may be, `removed` ones later on,
+    because their endpoint had been removed; `evicted` flows ended early to make room for others. `ejections`
+    is how often an endpoint was left out for failing, `ejected` how many are left out now.
     """
 
     opened: int = 0
@@ -149,6 +153,9 @@ class ServicePortCounters(msgspec.Struct, array_like=True):
     bytes_out: int = 0
     refused: int = 0
     evicted: int = 0
+    removed: int = 0
+    ejections: int = 0
+    ejected: int = 0
 
 
 class Counters(_Message, frozen=True, tag="counters"):

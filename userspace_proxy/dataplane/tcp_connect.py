@@ -197,6 +197,7 @@ class _TcpConnect:
         connects.relays.start(
             self._client,
             attempt.sock,
+            attempt.endpoint,
             self._route.counters,
             self._route.admission,
             self._client_address,

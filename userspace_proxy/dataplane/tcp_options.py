@@ -6,11 +6,40 @@ import socket
 import struct
 from typing import Final
 
+from userspace_proxy.core.peer_silence import Keepalive
 from userspace_proxy.dataplane.poller import Socket
 
+_TCP_INFO: Final = struct.Struct("=2xBB52xI")
+"""Of struct tcp_info: tcpi_retransmits, tcpi_probes, and tcpi_last_ack_recv in milliseconds; linux/tcp.h."""
 _LINGER_ZERO: Final = struct.pack("ii", 1, 0)
 
 
 def arm_reset(sock: Socket) -> None:
     """Let the close of `sock` be a reset, not an orderly end; SO_LINGER in socket(7)."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
+
+
+def keep_alive(sock: Socket, keepalive: Keepalive | None) -> None:
+    """Have the kernel ask the peer of an idle connection; None: it does not."""
+    if keepalive is None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0)
+        return
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, keepalive.idle_seconds)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, keepalive.interval_seconds)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, keepalive.count)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+
+def limit_unacknowledged(sock: Socket, seconds: float) -> None:
+    """TCP_USER_TIMEOUT: how long bytes may wait to be acknowledged; 0: as long as the kernel likes."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
+
+
+def read_silence(sock: Socket) -> tuple[int, int, float]:
+    """How often the kernel has sent the same bytes in vain, how often it has asked in vain whether the window
+    is open, and how many seconds ago the peer was last heard.
+    """
+    retransmits, probes, milliseconds = _TCP_INFO.unpack(
+        sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+    )
+    return retransmits, probes, milliseconds / 1000

@@ -25,11 +25,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Set
 from typing import Final
 
 from userspace_proxy.core.admission import Admission
+from userspace_proxy.core.endpoint import Endpoint
 from userspace_proxy.core.relay_state import Half, HalfEvent, HalfState, RelayPhase, RelayState
 from userspace_proxy.dataplane.messages import ServicePortCounters
+from userspace_proxy.dataplane.peer_watch import NO_TIMEOUTS, PeerWatch, TcpTimeouts
 from userspace_proxy.dataplane.poller import (
     FAILED,
     HUNG_UP,
@@ -58,12 +61,19 @@ _ENDED: Final = (RelayPhase.CLOSED, RelayPhase.RESET)
 class TcpRelays:
     """The relays of a worker, and what they share. Owns their sockets and pipes."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, poller: Poller, pipes: PipePool) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        poller: Poller,
+        pipes: PipePool,
+        timeouts: TcpTimeouts = NO_TIMEOUTS,
+    ) -> None:
         self.loop = loop
         self.poller = poller
         self.pipes = pipes
         self.buffer = memoryview(bytearray(BUFFER_BYTES))
         self._relays: set[_TcpRelay] = set()
+        self.watch = PeerWatch(loop, self._relays, timeouts)
 
     def __len__(self) -> int:
         return len(self._relays)
@@ -72,6 +82,7 @@ class TcpRelays:
         self,
         client: Socket,
         endpoint: Socket,
+        leads_to: Endpoint,
         counters: ServicePortCounters,
         admission: Admission,
         client_address: str,
@@ -85,8 +96,10 @@ class TcpRelays:
         The events are those that the poller has reported of them and nobody has acted on; of the client None
         if it is not registered yet.
         """
-        relay = _TcpRelay(self, client, endpoint, counters, admission, client_address)
+        relay = _TcpRelay(self, client, endpoint, leads_to, counters, admission, client_address)
         self._relays.add(relay)
+        if not self.watch.is_running:
+            self.watch.begin()
         request, response = relay.request, relay.response
         self.poller.rebind(endpoint.fileno(), response.on_event)
         # The client most likely spoke first, and then no event is to come.
@@ -115,7 +128,21 @@ class TcpRelays:
         """Reset every connection and close the pipes."""
         for relay in tuple(self._relays):
             relay.reset()
+        self.watch.close()
         self.pipes.close()
+
+    def endpoints_of(self, counters: ServicePortCounters) -> set[Endpoint]:
+        """Where the connections of the Service port with these counters lead. Looks at every relay."""
+        return {relay.leads_to for relay in self._relays if relay.counters is counters}
+
+    def reset_to(self, endpoints: Set[Endpoint], counters: ServicePortCounters) -> int:
+        """Reset that Service port's connections to `endpoints`. Returns how many there were."""
+        ending = [
+            relay for relay in self._relays if relay.counters is counters and relay.leads_to in endpoints
+        ]
+        for relay in ending:
+            relay.reset()
+        return len(ending)
 
 
 class _TcpRelay:
@@ -128,9 +155,11 @@ class _TcpRelay:
         "_endpoint",
         "_relays",
         "counters",
+        "leads_to",
         "request",
         "response",
         "state",
+        "timeouts",
     )
 
     def __init__(
@@ -138,10 +167,13 @@ class _TcpRelay:
         relays: TcpRelays,
         client: Socket,
         endpoint: Socket,
+        leads_to: Endpoint,
         counters: ServicePortCounters,
         admission: Admission,
         client_address: str,
     ) -> None:
+        self.leads_to = leads_to
+        self.timeouts: TcpTimeouts | None = None
         self._relays = relays
         self._client = client
         self._endpoint = endpoint
@@ -155,6 +187,10 @@ class _TcpRelay:
         self.response.opposite = self.request
         counters.opened += 1
         counters.active += 1
+
+    @property
+    def sockets(self) -> tuple[Socket, Socket]:
+        return self._client, self._endpoint
 
     def close(self) -> None:
         """Both streams have ended."""

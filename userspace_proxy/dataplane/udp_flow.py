@@ -6,8 +6,9 @@ client knows.
 
 An endpoint that is unreachable has failed the flow: the flow moves to another one, which gets the last
 datagram that nobody has answered. Each endpoint is tried once for a datagram; then the flow is given up, and
-the client's next datagram starts afresh. A flow whose endpoint is no longer listed moves when its client next
-sends; until then late answers still pass.
+the client's next datagram starts afresh. One that is silent while its client repeats itself may have failed
+too (`core.udp_silence`). A flow whose endpoint is no longer listed moves when its client next sends; until
+then late answers still pass.
 
 A datagram that cannot be sent on at once (a full queue, no route back, a firewall) is dropped, as a router
 would.
@@ -30,6 +31,7 @@ from userspace_proxy.core.endpoint import Endpoint
 from userspace_proxy.core.load_balancer import LoadBalancer
 from userspace_proxy.core.service_port import TrafficPolicy
 from userspace_proxy.core.udp_flows import Flow, UdpFlows, WorkerFlows
+from userspace_proxy.core.udp_silence import REPEAT_SECONDS, Answers, Silence, UdpSilence
 from userspace_proxy.dataplane.limit_reports import LimitReports
 from userspace_proxy.dataplane.messages import ServicePortCounters
 from userspace_proxy.dataplane.poller import FAILED, READABLE, Poller, Socket
@@ -133,13 +135,17 @@ class ListenerFlows:
     unanswered_seconds: float = 30.0
     answered_seconds: float = 120.0
     by_key: dict[FlowKey, UdpFlow] = field(default_factory=dict)
+    silence: UdpSilence = field(default_factory=UdpSilence)
 
 
 class UdpFlow(Flow):
     """One client's conversation with one endpoint at a time, through a socket connected to it."""
 
     __slots__ = (
+        "_answers",
+        "_asked_at",
         "_client",
+        "_judged_at",
         "_kept",
         "_key",
         "_listener",
@@ -150,12 +156,15 @@ class UdpFlow(Flow):
         "endpoint_gone",
     )
 
+    _answers: Answers
+    _judged_at: float
     _sock: Socket
     endpoint: Endpoint
 
     def __init__(self, listener: ListenerFlows, key: FlowKey, reply_control: tuple[Control]) -> None:
         super().__init__()
         self.endpoint_gone = False
+        self._asked_at = 0.0  # when the client sent the first that is unanswered; 0: all are answered
         self._listener = listener
         self._key = key
         self._client = key[0]
@@ -194,10 +203,12 @@ class UdpFlow(Flow):
                 break
             except OSError:
                 listener.poller.retire(sock)
-                self._failed_at(endpoint)
+                self._failed_at(endpoint, now)
                 continue
             self.endpoint = endpoint
             self.endpoint_gone = False
+            self._answers = listener.silence.answers_of(endpoint)
+            self._asked_at = 0.0
             self._sock = sock
             listener.share.make_room(client_ip, now)
             listener.share.add(self, client_ip, listener.unanswered_seconds, now)
@@ -209,12 +220,14 @@ class UdpFlow(Flow):
         """Go on where another process left off, with its `sock`, which is connected to `endpoint`."""
         listener = self._listener
         self.endpoint = endpoint
+        self._answers = listener.silence.answers_of(endpoint)
         self._sock = sock
         listener.poller.register(sock.fileno(), self._receive, READABLE)
         listener.share.make_room(self._client[0], last_used)
         listener.share.add(self, self._client[0], listener.unanswered_seconds, last_used)
         if is_answered:
             listener.share.flows.answer(self, listener.answered_seconds, last_used)
+            self._answers.last_at = max(self._answers.last_at, last_used)
 
     def detach(self) -> Socket:
         """End the flow here, and leave its socket to whoever resumes it."""
@@ -229,6 +242,10 @@ class UdpFlow(Flow):
             self._disconnect()
             if not self._reconnect(now):
                 return
+        if not self._asked_at:
+            self._asked_at = self._judged_at = now
+        elif now - self._judged_at >= REPEAT_SECONDS and not self._bear_silence(now):
+            return
         while True:
             try:
                 self._sock.send(datagram)
@@ -285,6 +302,10 @@ class UdpFlow(Flow):
         except OSError:
             pass  # dropped
         now = listener.loop.time()
+        self._asked_at = 0.0
+        self._answers.last_at = now
+        if listener.balancer.ejections.suspects:
+            listener.balancer.succeeded(self.endpoint)
         if not self.answered:
             share.flows.answer(self, listener.answered_seconds, now)
             self._kept = None
@@ -296,19 +317,42 @@ class UdpFlow(Flow):
     def _endpoint_failed(self, now: float) -> bool:
         """Move to an endpoint that was not tried and send it what is unanswered; with none left, end."""
         self._disconnect()
-        self._failed_at(self.endpoint)
+        self._failed_at(self.endpoint, now)
         if not self._reconnect(now):
             return False
         if self._kept is not None:
+            self._asked_at = self._judged_at = now
             with suppress(OSError):
                 self._sock.send(self._kept)
         return True
 
-    def _failed_at(self, endpoint: Endpoint) -> None:
+    def _bear_silence(self, now: float) -> bool:
+        """The client repeats itself. Move if that is the endpoint's fault; False if the flow has ended so."""
+        listener, endpoint = self._listener, self.endpoint
+        is_left_out = listener.balancer.leaves_out(listener.policy, endpoint)
+        self._judged_at = now
+        match listener.silence.judge(
+            self._answers, self._asked_at, now, was_answered=self.answered, is_left_out=is_left_out
+        ):
+            case Silence.MEANS_NOTHING:
+                return True
+            case Silence.IS_OVER:
+                self._asked_at = now
+                return True
+            case Silence.FAILED | Silence.MOVES as verdict:
+                self._asked_at = now
+                listener.balancer.failed(self._client[0], endpoint, now)
+                if verdict is Silence.FAILED or not listener.balancer.has_other(listener.policy, endpoint):
+                    return True
+                self._disconnect()
+                self._tried = {endpoint}
+                return self._reconnect(now)
+
+    def _failed_at(self, endpoint: Endpoint, now: float) -> None:
         if self._tried is None:
             self._tried = set()
         self._tried.add(endpoint)
-        self._listener.balancer.release(self._client[0], endpoint)
+        self._listener.balancer.failed(self._client[0], endpoint, now)
 
     def _reconnect(self, now: float) -> bool:
         if self.connect(now):

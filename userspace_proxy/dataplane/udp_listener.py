@@ -75,6 +75,7 @@ class UdpListener:
         self._usable = frozenset(endpoints)
         for flow in self._flows.by_key.values():
             flow.endpoint_gone = flow.endpoint not in self._usable
+        self._flows.silence.forget_all_but(self._usable)
 
     def stop_reading(self) -> None:
         """Leave what clients send to whoever has a duplicate of the socket; answers pass. Safe to repeat."""

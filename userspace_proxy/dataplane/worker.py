@@ -13,6 +13,7 @@ import resource
 import socket
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from random import Random
 from typing import Final
 
@@ -27,6 +28,8 @@ from userspace_proxy.core.endpoint import Endpoint
 from userspace_proxy.core.load_balancer import LoadBalancer
 from userspace_proxy.core.service_port import IPFamily, Port, Protocol, TrafficPolicy
 from userspace_proxy.dataplane.dialled_addresses import is_dialled
+from userspace_proxy.dataplane.ejection_reports import EjectionReports
+from userspace_proxy.dataplane.endpoint_removals import EndpointRemovals
 from userspace_proxy.dataplane.inherited import Flow, Inherited
 from userspace_proxy.dataplane.limit_reports import LimitReports
 from userspace_proxy.dataplane.messages import (
@@ -36,6 +39,7 @@ from userspace_proxy.dataplane.messages import (
     ServicePortCounters,
     WorkerLimits,
 )
+from userspace_proxy.dataplane.peer_watch import TcpTimeouts
 from userspace_proxy.dataplane.poller import Poller
 from userspace_proxy.dataplane.splice import PipePool
 from userspace_proxy.dataplane.succession import AffineClient
@@ -71,13 +75,31 @@ class _Listener:
 class _ServicePort:
     """What the worker keeps of one Service port, which may still carry connections after it was removed."""
 
-    __slots__ = ("admission", "balancer", "counters", "flows", "given_clients", "listeners", "reports")
+    __slots__ = (
+        "admission",
+        "balancer",
+        "counters",
+        "flows",
+        "given_clients",
+        "listeners",
+        "removals",
+        "reports",
+    )
 
-    def __init__(self, label: str, room: Room, flow_cap: FlowCap, random: Random) -> None:
+    def __init__(
+        self,
+        label: str,
+        room: Room,
+        flow_cap: FlowCap,
+        random: Random,
+        relays: TcpRelays,
+        ejection_reports: EjectionReports,
+    ) -> None:
         self.admission = Admission(room)
         self.given_clients = 0
-        self.balancer = LoadBalancer(random)
         self.counters = ServicePortCounters()
+        self.balancer = LoadBalancer(random, ejection_reports.of(label, self.counters))
+        self.removals = EndpointRemovals(relays, self.counters, label)
         self.reports = LimitReports(label, self.counters)
         self.flows = FlowShare(flow_cap, self.reports)
         self.listeners: dict[ListenerKey, _Listener] = {}
@@ -125,7 +147,8 @@ class Worker:
         max_pipes = min(_MAX_PIPES, descriptors // (2 * _PIPES_SHARE))
         self._descriptors = max(0, descriptors - _OWN_DESCRIPTORS - 2 * max_pipes)
         self._room = Room(self._descriptors)
-        self._relays = TcpRelays(loop, self._poller, PipePool(max_lent=max_pipes))
+        self._relays = TcpRelays(loop, self._poller, PipePool(max_lent=max_pipes), _timeouts(limits))
+        self._ejection_reports = EjectionReports(loop.time)
         self._connects = TcpConnects(loop, self._poller, self._relays)
         max_udp_flows = _default_udp_flows() if limits.max_udp_flows is None else limits.max_udp_flows
         self._flow_cap = FlowCap(max_udp_flows, loop, self._room)
@@ -191,9 +214,15 @@ class Worker:
     def counters(self) -> dict[str, ServicePortCounters]:
         """By Service port key. A removed Service port is in it until its last connection has ended."""
         self._forget_finished()
-        return {
-            key: service_port.counters for key, service_port in (self._removed | self._service_ports).items()
-        }
+        counters = {}
+        for key, service_port in (self._removed | self._service_ports).items():
+            service_port.counters.ejected = len(service_port.balancer.left_out)
+            counters[key] = service_port.counters
+        return counters
+
+    def limit(self, limits: WorkerLimits) -> None:
+        """The agent has other limits now. TCP's take effect; the rest stays as it was at the start."""
+        self._relays.watch.set(_timeouts(limits))
 
     def _forget_finished(self) -> None:
         for key in [key for key, gone in self._removed.items() if not gone.counters.active]:
@@ -201,7 +230,8 @@ class Worker:
 
     def close(self) -> None:
         """Close every listener, reset every connection, end every flow. Safe to repeat."""
-        for service_port in self._service_ports.values():
+        for service_port in (*self._service_ports.values(), *self._removed.values()):
+            service_port.removals.close()
             for listener in service_port.listeners.values():
                 listener.close(serve_waiting=False)  # a successor has the same sockets
         self._service_ports.clear()
@@ -227,7 +257,12 @@ class Worker:
         if service_port is None:
             # It may be back while connections of its earlier life go on: they are counted together.
             service_port = self._removed.pop(config.key, None) or _ServicePort(
-                config.label, self._room, self._flow_cap, self._random
+                config.label,
+                self._room,
+                self._flow_cap,
+                self._random,
+                self._relays,
+                self._ejection_reports,
             )
             self._service_ports[config.key] = service_port
         service_port.balancer.set_affinity(config.affinity_timeout_seconds)
@@ -239,6 +274,9 @@ class Worker:
             service_port.balancer.set_endpoints(policy, endpoints)
             self._serve_listener(config, listener, policy, endpoints, service_port, sockets)
         service_port.inherit(config.key, self._inherited, self._loop.time())
+        usable = (listener.endpoints for listener in config.listeners)
+        listed = {Endpoint(address, Port(port)) for address, port in chain(*usable, config.idle_endpoints)}
+        service_port.removals.update(listed, config.drain_removed_seconds)
         for key in [key for key in service_port.listeners if key not in wanted]:
             service_port.listeners.pop(key).close(serve_waiting=True)
 
@@ -309,6 +347,10 @@ class Worker:
             listener.close(serve_waiting=True)
         service_port.listeners.clear()
         self._removed[key] = service_port
+
+
+def _timeouts(limits: WorkerLimits) -> TcpTimeouts:
+    return TcpTimeouts(limits.tcp_peer_timeout_seconds, limits.tcp_user_timeout_seconds)
 
 
 def _default_udp_flows() -> int:

@@ -201,6 +201,8 @@ class WorkerProcess:
         self._start = message
         if self._worker is None:
             self._worker = Worker(self._loop, limits=message.limits, random=random.Random(message.seed))
+        else:
+            self._worker.limit(message.limits)
 
     def _configure(self, message: Configure, descriptors: list[int]) -> None:
         sockets = adopt_listeners(message.new_listeners, descriptors)
