@@ -19,6 +19,7 @@ from tests.support.loopback import (
     is_reset,
     open_descriptors,
     receive_all,
+    refusing,
     say_port,
     server,
     wait_until,
@@ -54,6 +55,8 @@ def service_port(
     *listeners: tuple[ListenerKey, str, Sequence[Endpoint]],
     key: str = WEB,
     affinity_seconds: int | None = None,
+    drain_removed_seconds: float | None = None,
+    idle: Sequence[Endpoint] = (),
 ) -> ServicePortConfig:
     return ServicePortConfig(
         key=key,
@@ -71,6 +74,8 @@ def service_port(
             )
             for listener, policy, endpoints in listeners
         ),
+        drain_removed_seconds=drain_removed_seconds,
+        idle_endpoints=tuple((endpoint.address, endpoint.port) for endpoint in idle),
     )
 
 
@@ -168,6 +173,65 @@ def test_saying_it_again_changes_nothing(worker: RunningWorker, pods: list[Endpo
         answers.append(ask(listener))
         worker.configure(service_port((listener, "Cluster", pods)), removed=["default/unknown TCP IPv4"])
     assert all(answers[index] == answers[index + 3] for index in range(9))
+
+
+def test_connections_to_removed_endpoints_end_as_the_service_wants_it(
+    worker: RunningWorker, pods: list[Endpoint]
+) -> None:
+    with server(echo) as one, server(echo) as two:
+        listener = worker.serve(one, two)
+        with connect(listener.proxy_port) as first, connect(listener.proxy_port) as second:
+            clients = [first, second]
+            for client in clients:
+                client.sendall(b"?")
+                assert client.recv(1) == b"?"
+
+            def tell(seconds: float | None, *idle: Endpoint) -> None:
+                worker.configure(
+                    service_port((listener, "Cluster", pods), drain_removed_seconds=seconds, idle=idle)
+                )
+
+            tell(None)
+            tell(0, one, two)
+            tell(60, two)  # `one` has a minute from now on
+            assert worker.counters().active == 2
+            tell(0.05, two)  # … and now less
+            wait_until(lambda: worker.counters().active == 1)
+            assert worker.counters().removed == 1
+            tell(60)
+            tell(None)  # kept after all
+            [left] = [client for client in clients if not was_reset(client)]
+            left.sendall(b"!")
+            assert left.recv(1) == b"!"
+            tell(0)
+            assert worker.counters().removed == 2
+            wait_until(lambda: was_reset(left))
+
+
+def was_reset(client: socket.socket) -> bool:
+    client.setblocking(False)
+    try:
+        client.recv(1)
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:
+        return True
+    finally:
+        client.settimeout(DEADLINE_SECONDS)
+    raise AssertionError("it ended in order")
+
+
+def test_ejections_are_counted_and_logged(
+    worker: RunningWorker, pods: list[Endpoint], caplog: pytest.LogCaptureFixture
+) -> None:
+    with refusing() as dead:
+        listener = worker.serve(dead, *pods)
+        assert {ask(listener) for _ in range(20)} == {pod.port for pod in pods}
+        assert worker.counters().ejections >= 1
+        assert worker.counters().ejected == 1
+        assert f"service_port=default/web:http endpoint={dead}" in caplog.text
+        worker.configure(service_port((listener, "Cluster", pods)))
+        assert worker.counters().ejected == 0
 
 
 def test_endpoints_are_replaced_while_connections_go_on(worker: RunningWorker, pods: list[Endpoint]) -> None:
