@@ -106,6 +106,7 @@ def test_new_clients_are_kept_from_an_endpoint_that_answers_nobody() -> None:
         EchoingPod() as alive,
         Pod() as silent,
         Proxy([alive, silent]) as proxy,
+        unlucky_client(proxy, silent),
         open_clients(proxy, 6) as clients,
     ):
         for client in clients:
@@ -116,7 +117,7 @@ def test_new_clients_are_kept_from_an_endpoint_that_answers_nobody() -> None:
         with open_clients(proxy, 10) as later:
             for client in later:
                 client.send(b"?")
-            wait_until(lambda: proxy.counters.opened == 16)
+            wait_until(lambda: proxy.counters.opened == 18)
         probes = 0
         while not silent.has_nothing():
             silent.receive()
