@@ -36,7 +36,6 @@ class Load:
     failures: list[str] = field(default_factory=list)
     longest: list[tuple[float, float]] = field(default_factory=list)
     cut: int = 0
-    longest_silence: float = 0.0
 
 
 class Clients:
@@ -113,7 +112,7 @@ def main() -> None:
         node.client.run("sysctl", "-qw", "net.ipv4.tcp_tw_reuse=1")
         node.agent.start()
         service = node.serve("greet", "digest", "name")
-        for kind in ("kill and restart", "stop and restart", "take over", "upgrade"):
+        for kind in ("nothing", "kill and restart", "stop and restart", "take over", "upgrade"):
             clients = Clients(
                 node, service["greet"], service["digest"], rate=arguments.rate, held=arguments.held
             )
@@ -134,7 +133,9 @@ def step(node: ServiceNode, folder: Path, kind: str, prefix: tuple[str, ...]) ->
         wait_until(lambda: not node.agent.is_running)
     elif kind == "stop and restart":
         assert node.agent.stop() == 0
-    if "restart" in kind:
+    if kind == "nothing":
+        time.sleep(1)  # what the machine itself costs
+    elif "restart" in kind:
         node.agent.start()
     else:
         successor = Agent(node.node, folder / f"agent-{time.monotonic_ns()}.log", *node.agent.flags)

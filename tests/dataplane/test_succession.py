@@ -25,6 +25,7 @@ from userspace_proxy.core.service_port import (
     ServicePortName,
     TrafficPolicy,
 )
+from userspace_proxy.dataplane.channel import encode_frame
 from userspace_proxy.dataplane.control_sockets import ControlSockets
 from userspace_proxy.dataplane.listening_sockets import ListeningSockets
 from userspace_proxy.dataplane.messages import ListenerConfig, ServicePortConfig, WorkerLimits
@@ -75,7 +76,13 @@ class Agent:
     """What an agent has of its workers, and of those of the agent before it."""
 
     def __init__(
-        self, directory: Path, *, build: str = "1", size: int = 1, drain_seconds: float = 30
+        self,
+        directory: Path,
+        *,
+        build: str = "1",
+        size: int = 1,
+        orphan_seconds: float = 30,
+        drain_seconds: float = 30,
     ) -> None:
         self.sockets = ListeningSockets(
             ProxyPortClaims(PortRange(11000, 29999)), {IPFamily.IPV4: "127.0.0.1"}, Random()
@@ -93,7 +100,7 @@ class Agent:
             listener_of=self.sockets.socket_of,
             control_sockets=self.control_sockets,
             build=build,
-            orphan_seconds=30,
+            orphan_seconds=orphan_seconds,
             drain_seconds=drain_seconds,
         )
 
@@ -349,5 +356,46 @@ def test_a_state_in_messages_that_nobody_knows_costs_the_adoption_and_nothing_el
                 assert await ask(old) == "here"
             await second.pool.configure([], [config.key])
             await second.leave()
+
+    in_a_loop(scenario, tmp_path)
+
+
+def test_an_adopted_worker_is_no_orphan_any_more(tmp_path: Path) -> None:
+    async def scenario(directory: Path) -> None:
+        with echo_server(socket.SOCK_STREAM, "here") as (endpoint, _):
+            first = Agent(directory, orphan_seconds=0.5)
+            await first.start()
+            config = first.config(Protocol.TCP, endpoint)
+            await first.pool.configure([config])
+            [pid] = first.pool.pids
+            await first.leave()
+            second = Agent(directory, orphan_seconds=0.5)
+            await second.start()
+            await asyncio.sleep(1)  # in which an orphan would have ended
+            assert second.pool.pids == (pid,)
+            with client_of(config) as client:
+                assert await ask(client) == "here"
+            await second.leave()
+            await asyncio.to_thread(wait_until, lambda: has_ended(pid))
+
+    in_a_loop(scenario, tmp_path)
+
+
+def test_who_speaks_another_language_is_left_and_the_worker_serves_on(tmp_path: Path) -> None:
+    async def scenario(directory: Path) -> None:
+        with echo_server(socket.SOCK_STREAM, "here") as (endpoint, _):
+            agent = Agent(directory)
+            await agent.start()
+            config = agent.config(Protocol.TCP, endpoint)
+            await agent.pool.configure([config])
+            for sock, _ in ControlSockets(directory).connect():
+                with sock:
+                    sock.sendall(encode_frame(msgspec.msgpack.encode(["an order of version 99", 1])))
+                    assert await asyncio.to_thread(sock.recv, 10) == b""
+            with client_of(config) as client:
+                assert await ask(client) == "here"
+            assert agent.pool.replaced == 0
+            await agent.pool.configure([], [config.key])
+            await agent.leave()
 
     in_a_loop(scenario, tmp_path)

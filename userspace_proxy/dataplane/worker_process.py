@@ -18,14 +18,12 @@ import random
 import signal
 import socket
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
-import msgspec
 import uvloop
 
-from userspace_proxy.dataplane.channel import Channel
+from userspace_proxy.dataplane.agent_conversation import AgentConversation
 from userspace_proxy.dataplane.descriptor_reserve import DescriptorReserve
 from userspace_proxy.dataplane.messages import (
     MAX_DESCRIPTORS_PER_MESSAGE,
@@ -37,7 +35,6 @@ from userspace_proxy.dataplane.messages import (
     ListenerKey,
     ReadCounters,
     Start,
-    WorkerMessage,
 )
 from userspace_proxy.dataplane.peer_credentials import peer_of
 from userspace_proxy.dataplane.poller import Socket
@@ -92,8 +89,8 @@ class WorkerProcess:
         self._timer: asyncio.TimerHandle | None = None
         self._is_draining = False
         self._given: list[Socket] = []
-        self._visitors: set[_Conversation] = set()
-        self._agent: _Conversation | None = None
+        self._visitors: set[AgentConversation] = set()
+        self._agent: AgentConversation | None = None
         self._agent = self._converse(agent)
         control.setblocking(False)
         loop.add_reader(control.fileno(), self._admit)
@@ -128,12 +125,12 @@ class WorkerProcess:
         else:
             sock.close()
 
-    def _converse(self, sock: socket.socket) -> _Conversation:
-        conversation = _Conversation(self._loop, sock, self._obey, self._left, self._reserve)
+    def _converse(self, sock: socket.socket) -> AgentConversation:
+        conversation = AgentConversation(self._loop, sock, self._obey, self._left, self._reserve)
         self._visitors.add(conversation)
         return conversation
 
-    def _left(self, conversation: _Conversation) -> None:
+    def _left(self, conversation: AgentConversation) -> None:
         self._visitors.discard(conversation)
         if conversation is self._agent:
             self._agent = None
@@ -155,7 +152,7 @@ class WorkerProcess:
         )
         self._end()
 
-    def _obey(self, asker: _Conversation, message: AgentMessage, descriptors: list[int]) -> None:
+    def _obey(self, asker: AgentConversation, message: AgentMessage, descriptors: list[int]) -> None:
         match message:
             case Hello():
                 self._welcome(asker)
@@ -186,7 +183,7 @@ class WorkerProcess:
             case ReadCounters():
                 asker.answer(Counters(message.sequence, self._started().counters()))
 
-    def _welcome(self, asker: _Conversation) -> None:
+    def _welcome(self, asker: AgentConversation) -> None:
         before, self._agent = self._agent, asker
         if before is not None and before is not asker:
             before.close()
@@ -256,45 +253,6 @@ class WorkerProcess:
         if self._worker is None:
             raise RuntimeError("the agent's first message to a worker must be Start")
         return self._worker
-
-
-class _Obey(Protocol):
-    def __call__(self, asker: _Conversation, message: AgentMessage, descriptors: list[int]) -> None: ...
-
-
-class _Conversation:
-    """With one agent, or with whoever may become one."""
-
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        sock: socket.socket,
-        obey: _Obey,
-        left: Callable[[_Conversation], None],
-        reserve: DescriptorReserve,
-    ) -> None:
-        self._obey = obey
-        self._left = left
-        self._decoder = msgspec.msgpack.Decoder(AgentMessage)
-        self._encoder = msgspec.msgpack.Encoder()
-        self._channel = Channel(loop, sock, self._receive, self._closed, reserve.released)
-
-    def answer(self, message: WorkerMessage, descriptors: list[int] | None = None) -> None:
-        self._channel.send(self._encoder.encode(message), descriptors or ())
-
-    def close(self) -> None:
-        self._channel.close()
-
-    def _closed(self) -> None:
-        self._left(self)
-
-    def _receive(self, payload: bytes, descriptors: list[int]) -> None:
-        try:
-            self._obey(self, self._decoder.decode(payload), descriptors)
-        except Exception:
-            # An agent whose worker hangs up replaces it, and tells the successor everything.
-            logger.exception("A message cannot be carried out: pid=%d", os.getpid())
-            self.close()
 
 
 def adopt_listeners(
