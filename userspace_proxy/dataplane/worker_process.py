@@ -101,8 +101,6 @@ class WorkerProcess:
             self._loop.remove_reader(self._control.fileno())
             self._control.close()
         self._end()
-        for conversation in tuple(self._visitors):
-            conversation.close()
         if self._timer is not None:
             self._timer.cancel()
         self._holdings.close()
@@ -110,6 +108,9 @@ class WorkerProcess:
         if self._worker is not None:
             self._worker.close()
             self._worker = None
+        # Last: an agent whose worker hangs up kills it, and connections are to be reset before that.
+        for conversation in tuple(self._visitors):
+            conversation.close()
 
     def _end(self) -> None:
         if not self.ended.done():
@@ -134,7 +135,8 @@ class WorkerProcess:
         self._visitors.discard(conversation)
         if conversation is self._agent:
             self._agent = None
-            self._orphaned()
+            if not self.ended.done():
+                self._orphaned()
 
     def _orphaned(self) -> None:
         seconds = 0.0 if self._start is None else self._start.orphan_seconds
