@@ -1,0 +1,203 @@
+"""Everything that an API server can do to an agent, while traffic runs: no connection fails."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from tests.support import objects
+from tests.support.api_servers import RunningApiServer
+from tests.support.clients import greeting, sockets, who_greets
+from tests.support.cluster_objects import ApiServerObjects, manifest_of
+from tests.support.fake_api_server import (
+    EXPIRED,
+    ApiStatusError,
+    FakeApiServer,
+    running_in_a_thread,
+    write_kubeconfig,
+)
+from tests.support.service_node import ServedService, ServiceNode
+from tests.support.waiting import wait_until
+
+MANY = 10_000
+CONVERGED_SECONDS = 40.0
+
+
+class FaultyApiServer(FakeApiServer):
+    """Answers as `fault` says while there is one; told from any thread."""
+
+    fault: Callable[[], web.Response] | None = None
+
+    async def list_objects(self, kind: str, request: web.Request) -> web.StreamResponse:
+        return self.fault() if self.fault else await super().list_objects(kind, request)
+
+    async def watch_objects(self, kind: str, request: web.Request) -> web.StreamResponse:
+        return self.fault() if self.fault else await super().watch_objects(kind, request)
+
+    def expire_watches(self) -> None:
+        """End all watches, whose versions are then too old to go on from."""
+        self.tick()
+        self.compact()
+        self.end_watches()
+
+    def do(self, work: Callable[[], Any]) -> Any:
+        """Call something in the server's own thread."""
+
+        async def call() -> Any:
+            return work()
+
+        return asyncio.run_coroutine_threadsafe(call(), self.loop).result(30)
+
+    async def __aenter__(self) -> FaultyApiServer:
+        self.loop = asyncio.get_running_loop()
+        await super().__aenter__()
+        return self
+
+
+def refusal(code: int, headers: dict[str, str] | None = None) -> Callable[[], web.Response]:
+    def answer() -> web.Response:
+        raise ApiStatusError(code, "Fault", "not now", headers)
+
+    return answer
+
+
+def expired() -> web.Response:
+    raise EXPIRED
+
+
+FAULTS = {
+    "429": refusal(429, {"Retry-After": "1"}),
+    "410": expired,
+    "truncated": lambda: web.Response(text='{"metadata": {"resourceVersion": "9"}, "items": [{"metad'),
+}
+"""Of each sort one; `tests/sources` has them all."""
+
+
+class Traffic:
+    """One connection after the other; how long each took to be greeted, and every failure."""
+
+    def __init__(self, node: ServiceNode, service: ServedService) -> None:
+        self.seconds: list[float] = []
+        self.failures: list[str] = []
+        self._node, self._service = node, service
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        while not self._ended.is_set():
+            began = time.monotonic()
+            try:
+                [client] = sockets(self._node.client, 1)
+                with client:
+                    client.connect(self._service["greet"])
+                    greeting(client)
+            except OSError as error:
+                self.failures.append(repr(error))
+            self.seconds.append(time.monotonic() - began)
+            time.sleep(0.002)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        with ThreadPoolExecutor(1) as thread:
+            job: Future[None] = thread.submit(self.run)
+            try:
+                yield
+            finally:
+                self._ended.set()
+            job.result()
+
+    def __str__(self) -> str:
+        ordered = sorted(self.seconds)
+        p50, p99 = (ordered[int(len(ordered) * share)] * 1e3 for share in (0.5, 0.99))
+        return f"{len(ordered)} connections, {len(self.failures)} failed, p50 {p50:.1f} ms, p99 {p99:.1f} ms"
+
+
+@contextmanager
+def serving(tmp_path: Path) -> Iterator[tuple[FaultyApiServer, ServiceNode]]:
+    with running_in_a_thread(FaultyApiServer(bookmark_seconds=0.5)) as server:
+        assert isinstance(server, FaultyApiServer)
+        running = RunningApiServer(server.url, write_kubeconfig(tmp_path / "kubeconfig", server.url))
+        cluster = ApiServerObjects(running)
+        with ServiceNode(tmp_path, cluster=cluster) as node, cluster.reachable_inside(node.node):
+            node.agent.start()
+            yield server, node
+
+
+def test_traffic_runs_through_every_fault_and_what_is_newest_counts_after_it(tmp_path: Path) -> None:
+    with serving(tmp_path) as (server, node):
+        service = node.serve("greet")
+        traffic = Traffic(node, service)
+
+        def was_asked_since(count: int) -> bool:
+            return len(server.requests) > count + 1
+
+        def all_meet(names: set[str]) -> bool:
+            return set(who_greets(node.client, service["greet"], 3)) == names
+
+        with traffic.running():
+            for number, (name, fault) in enumerate(FAULTS.items()):
+                server.do(partial(setattr, server, "fault", fault))
+                server.do(server.end_watches)
+                wait_until(partial(was_asked_since, len(server.requests)), CONVERGED_SECONDS)
+                # Meanwhile the endpoints change, and nobody can hear of it.
+                chosen = node.endpoints[number % 3]
+                node.set_endpoints(service, [chosen.address])
+                server.do(partial(setattr, server, "fault", None))
+                took = wait_until(partial(all_meet, {chosen.name}), CONVERGED_SECONDS)
+                print(f"{name}: {took:.1f} s after it")
+            # A restore: everything is as it was before, and the version goes back.
+            backup = server.do(server.back_up)
+            for _ in range(5):
+                node.set_endpoints(service, node.endpoint_addresses[1:])
+            wait_until(lambda: len(set(who_greets(node.client, service["greet"], 3))) == 2)
+            server.do(lambda: server.restore(backup))
+            server.do(server.end_watches)
+            took = wait_until(partial(all_meet, {node.endpoints[2].name}), CONVERGED_SECONDS)
+            print(f"restored: {took:.1f} s after it")
+        print(f"faults of the API server: {traffic}")
+        assert traffic.failures == []
+        assert node.agent.is_running
+
+
+def test_traffic_runs_through_a_relist_of_ten_thousand_objects(tmp_path: Path) -> None:
+    with serving(tmp_path) as (server, node):
+        service = node.serve("greet")
+        many = [
+            manifest_of(
+                objects.endpoint_slice(
+                    f"many-{number}",
+                    of=f"many-{number % 1000}",
+                    endpoints=[f"10.200.{number // 250}.{number % 250}"],
+                )
+            )
+            for number in range(MANY)
+        ]
+        server.do(lambda: server.apply(*many))
+        quiet = Traffic(node, service)
+        with quiet.running():
+            wait_until(lambda: len(quiet.seconds) > 300, 30)
+        traffic = Traffic(node, service)
+        with traffic.running():
+            before = len(server.requests)
+            server.do(server.expire_watches)
+            wait_until(
+                lambda: sum("continue" in query for _, query in server.requests[before:]) >= MANY // 500,
+                CONVERGED_SECONDS,
+            )
+            node.set_endpoints(service, [node.endpoints[1].address])
+            took = wait_until(
+                lambda: set(who_greets(node.client, service["greet"], 3)) == {node.endpoints[1].name},
+                CONVERGED_SECONDS,
+            )
+            wait_until(lambda: len(traffic.seconds) > 300, 30)
+        print(f"without a relist: {quiet}")
+        print(f"with a relist of {MANY}: {traffic}; the next change took {took:.2f} s")
+        assert traffic.failures == []
