@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.support.loopback import DEADLINE_SECONDS, wait_until
-from tests.support.udp import Client, EchoingPod, Pod, Proxy, exchange, open_clients
+from tests.support.udp import CLUSTER, Client, EchoingPod, Pod, Proxy, exchange, open_clients
 from userspace_proxy.core import udp_silence
 from userspace_proxy.dataplane import udp_flow
 
@@ -52,6 +52,21 @@ def test_a_flow_that_has_no_answer_moves_when_its_client_repeats_itself() -> Non
         wait_until(lambda: is_answered(client))
         assert time.monotonic() - began >= REPEAT_SECONDS - 0.05
         assert proxy.counters.failed == 0
+
+
+def test_it_moves_elsewhere_though_it_is_the_silent_endpoints_turn() -> None:
+    with (
+        EchoingPod() as alive,
+        Pod() as silent,
+        Proxy([alive, silent]) as proxy,
+        unlucky_client(proxy, silent) as client,
+    ):
+        while proxy.call(proxy.balancer.next_endpoint, CLUSTER, "127.0.0.9", 0.0) != alive.endpoint:
+            pass
+        time.sleep(1.5 * REPEAT_SECONDS)
+        client.send(b"again")
+        assert client.receive() == b"again"
+        assert silent.has_nothing()
 
 
 def test_datagrams_sent_at_once_are_no_repetition() -> None:
