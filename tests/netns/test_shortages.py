@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from tests.support import objects
+from tests.support.agent import STOP_SECONDS, USERSPACE_PROXY
 from tests.support.clients import connect, greeting, who_greets
-from tests.support.service_node import ServiceNode
+from tests.support.service_node import ENDPOINT_PORTS, ServiceNode
 from tests.support.waiting import wait_until
 
 SOURCE_PORTS = 10
+AGENT_DESCRIPTORS = 512
+LISTENERS = 60
 ON_A_SMALL_DISK = """
-mkdir -p "$0" && mount -t tmpfs -o size=64k,nr_inodes=$1 none "$0" && shift && exec "$@"
+mkdir -p "$0"
+mount -t tmpfs -o size=64k,nr_inodes=2 none "$0"
+exec "$@"
 """
+"""Room for the state directory and the folder in it, but for no socket."""
 
 
 @pytest.fixture
@@ -54,8 +63,47 @@ def test_who_finds_no_source_port_at_all_waits_for_one(node: ServiceNode) -> Non
         assert greeting(waiting) == "web-1"
 
 
-@pytest.mark.parametrize("limit", [560, 600, 1024])
-def test_more_listeners_than_a_small_limit_allows(node: ServiceNode, limit: int) -> None:
-    """The agent needs 512 beside them; what does not fit is refused until there is room."""
-    first = node.serve("greet")
-    del first
+def test_listeners_beyond_a_small_limit_are_opened_when_others_close(node: ServiceNode) -> None:
+    node.agent.start(prefix=("prlimit", f"--nofile={AGENT_DESCRIPTORS + LISTENERS}"))
+    service = node.serve("greet")
+    wide = objects.service("wide", ports=[f"p{port}:{port}" for port in range(1000, 1000 + LISTENERS)])
+    pods = objects.endpoint_slice(
+        "wide-1",
+        of="wide",
+        ports=[f"p{port}:{ENDPOINT_PORTS['greet']}" for port in range(1000, 1000 + LISTENERS)],
+        endpoints=node.endpoint_addresses,
+    )
+    node.objects.apply(wide, pods)
+    wait_until(lambda: node.agent.lines_with("Listener", "not opened"))
+    assert len(who_greets(node.client, service["greet"], 20)) == 20
+    node.objects.delete(wide, pods)
+    late = node.serve("greet")
+    assert len(who_greets(node.client, late["greet"], 20)) == 20
+    assert node.agent.is_running
+
+
+def test_a_full_disk_for_logs_stops_nothing(node: ServiceNode) -> None:
+    with Path("/dev/full").open("w") as full:
+        agent = node.node.popen(*USERSPACE_PROXY, "run", *node.agent.flags, stdout=full, stderr=full)
+    service = node.serve("greet")
+    assert len(who_greets(node.client, service["greet"], 20)) == 20
+    node.set_endpoints(service, node.endpoint_addresses[:1])
+    wait_until(lambda: set(who_greets(node.client, service["greet"], 3)) == {"web-1"})
+    [worker, *_] = node.agent.worker_pids
+    os.kill(worker, signal.SIGKILL)
+    assert len(who_greets(node.client, service["greet"], 20)) == 20
+    agent.send_signal(signal.SIGTERM)
+    agent.wait(STOP_SECONDS)
+
+
+def test_a_full_state_directory_stops_nothing(node: ServiceNode, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    node.agent.flags = (*node.agent.flags, "--state-directory", str(state))
+    node.agent.start(prefix=("unshare", "--mount", "sh", "-ec", ON_A_SMALL_DISK, str(state)))
+    service = node.serve("greet")
+    assert node.agent.lines_with("Worker cannot be handed over", "No space left on device")
+    for _ in range(3):
+        [worker, *_] = node.agent.worker_pids
+        os.kill(worker, signal.SIGKILL)
+        assert len(who_greets(node.client, service["greet"], 20)) == 20
+    assert node.agent.stop() == 0

@@ -8,6 +8,7 @@ outlives its process, so whoever finds nobody behind one removes it. Source: uni
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import socket
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Final
 
 from userspace_proxy.errors import StartupError
+
+logger = logging.getLogger(__name__)
 
 _CONNECT_SECONDS: Final = 2.0
 
@@ -43,11 +46,24 @@ class ControlSockets:
             ) from error
 
     def bind(self) -> tuple[socket.socket, Path]:
-        """A socket that a worker is to listen on, and its file. Raises `OSError`."""
+        """A socket that a worker is to listen on, and its file. Raises `OSError`.
+
+        Where no file can be made, on a full disk say, the worker is one that no other agent will find: it is
+        better than none.
+        """
         path = self.folder / f"worker-{secrets.token_hex(4)}"
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            sock.bind(str(path))
+            try:
+                sock.bind(str(path))
+            except OSError as error:
+                logger.warning(
+                    "Worker cannot be handed over to a next agent, its socket has no file: file=%s %s; "
+                    "make room in --state-directory",
+                    path,
+                    error.strerror,
+                )
+                sock.bind("")  # a name of the kernel's choice, in no file system; unix(7), autobind
         except BaseException:
             sock.close()
             raise
