@@ -114,6 +114,7 @@ def test_half_open_connections_reach_no_worker(node: ServiceNode, good: Namespac
     before = most_descriptors(node)
     for _ in range(5):
         flood_syns(node.network.outside, service["greet"], 4000)
+        assert node.node.run("ss", "-Htn", "state", "syn-recv").stdout
         expect_service(good, service)
     assert most_descriptors(node) <= before + 2
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support import objects
 from tests.support.agent import STOP_SECONDS, USERSPACE_PROXY
-from tests.support.clients import connect, greeting, who_greets
+from tests.support.clients import PATIENCE_SECONDS, connect, greeting, sockets, who_greets
 from tests.support.service_node import ENDPOINT_PORTS, ServiceNode
 from tests.support.waiting import wait_until
 
@@ -45,7 +45,7 @@ def test_without_a_source_port_to_one_endpoint_another_one_is_used(node: Service
             greeting(stack.enter_context(connect(node.client, crowded["greet"])))
         assert set(who_greets(node.client, service["greet"], 8)) == {"web-2"}
         assert node.agent.lines_with("Out of source ports", one)
-        assert not node.agent.lines_with("left out", one)
+        assert not node.agent.lines_with("Endpoint keeps failing", one)
     wait_until(lambda: "web-1" in who_greets(node.client, service["greet"], 2))
 
 
@@ -61,6 +61,28 @@ def test_who_finds_no_source_port_at_all_waits_for_one(node: ServiceNode) -> Non
         wait_until(lambda: node.agent.lines_with("Out of source ports"))
         held.pop().close()
         assert greeting(waiting) == "web-1"
+
+
+def test_a_full_conntrack_table_cuts_nothing_and_who_comes_waits(node: ServiceNode) -> None:
+    # nf_conntrack_max is one for all namespaces. So these rules do what the kernel does beyond it.
+    node.agent.start()
+    service = node.serve("greet")
+    rule = ("-m", "conntrack", "--ctstate", "NEW", "-p", "tcp", "-j", "DROP")
+    with ExitStack() as stack:
+        established = stack.enter_context(connect(node.client, service["greet"]))
+        greeting(established)
+        for chain in ("PREROUTING", "OUTPUT"):
+            node.node.run("iptables", "-t", "mangle", "-A", chain, *rule)
+        [waiting] = sockets(node.client, 1)
+        stack.enter_context(waiting)
+        waiting.setblocking(False)
+        waiting.connect_ex(service["greet"])
+        established.sendall(b"still here")
+        assert established.recv(100) == b"still here"
+        for chain in ("PREROUTING", "OUTPUT"):
+            node.node.run("iptables", "-t", "mangle", "-D", chain, *rule)
+        waiting.settimeout(PATIENCE_SECONDS)
+        assert greeting(waiting) in {pod.name for pod in node.endpoints}
 
 
 def test_listeners_beyond_a_small_limit_are_opened_when_others_close(node: ServiceNode) -> None:

@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack
 from importlib.metadata import version
 from typing import Final, NoReturn, TypeVar
 
+from userspace_proxy.agent.conntrack_room import watch_conntrack_room
 from userspace_proxy.agent.fitted_captures import (
     FittedCaptures,
     KernelThread,
@@ -208,6 +209,7 @@ async def run_agent(configuration: Configuration) -> None:
                 "proxier": proxier.run(),
                 "workers": workers.run(),
                 "health checks": health_checks.run(),
+                "conntrack room": watch_conntrack_room(),
                 "node network": _follow_network(changes, network_changed),
             }
         )
