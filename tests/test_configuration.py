@@ -14,6 +14,7 @@ from userspace_proxy.configuration import (
     default_workers,
     read_configuration,
 )
+from userspace_proxy.core.admission import UNLIMITED
 from userspace_proxy.core.local_traffic import DetectLocal, DetectLocalMode
 from userspace_proxy.core.port_claims import DEFAULT_PROXY_PORT_RANGE, PortRange
 from userspace_proxy.core.service_annotations import ServiceSettings
@@ -69,6 +70,7 @@ def test_everything_said_is_taken(tmp_path: Path) -> None:
         removed_endpoints="drain=1m30s",
         tcp_peer_timeout_seconds=0,
         tcp_user_timeout_seconds=30,
+        limits={"max_connections": "100", "max_connections_per_client": "none", "max_udp_flows": None},
     ) == Configuration(
         node_name="node-1",
         manifests=None,
@@ -87,10 +89,17 @@ def test_everything_said_is_taken(tmp_path: Path) -> None:
         orphan_seconds=0,
         drain_seconds=5,
         takes_over=False,
-        service_settings=ServiceSettings(drain_removed_seconds=90),
+        service_settings=ServiceSettings(
+            drain_removed_seconds=90, max_connections=100, max_connections_per_client=UNLIMITED
+        ),
         tcp_peer_timeout_seconds=0,
         tcp_user_timeout_seconds=30,
     )
+
+
+def test_a_limit_is_a_number_or_none() -> None:
+    with pytest.raises(UsageError, match=r"^--max-udp-flows-per-client: '0' is not a number from 1 to"):
+        read_configuration(hostname_override="n", limits={"max_udp_flows_per_client": "0"})
 
 
 def test_what_becomes_of_connections_to_removed_endpoints_is_one_of_three() -> None:

@@ -6,8 +6,8 @@ import ipaddress
 import os
 import re
 import socket
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -16,14 +16,23 @@ from userspace_proxy.core.local_traffic import PRIMARY, DetectLocal, DetectLocal
 from userspace_proxy.core.object_names import is_dns_subdomain
 from userspace_proxy.core.port_claims import DEFAULT_PROXY_PORT_RANGE, PortRange
 from userspace_proxy.core.service_annotations import (
+    LIMIT,
     REMOVED_ENDPOINTS,
     ServiceSettings,
+    read_limit,
     read_removed_endpoints,
 )
 from userspace_proxy.core.service_port import IPFamily
 from userspace_proxy.errors import UsageError
 
 IPTABLES_BACKENDS: Final = ("auto", "nft", "legacy", "python-iptables")
+LIMIT_FLAGS: Final = {
+    "max_connections": "--max-connections-per-service",
+    "max_connections_per_client": "--max-connections-per-client",
+    "max_udp_flows": "--max-udp-flows-per-service",
+    "max_udp_flows_per_client": "--max-udp-flows-per-client",
+}
+"""The flag for each of the `ServiceSettings` that are limits."""
 DEFAULT_STATE_DIRECTORY: Final = "/run/userspace-proxy"
 DEFAULT_ORPHAN_SECONDS: Final = 60.0
 DEFAULT_DRAIN_SECONDS: Final = 300.0
@@ -101,8 +110,11 @@ def read_configuration(
     removed_endpoints: str = "keep",
     tcp_peer_timeout_seconds: float = DEFAULT_TCP_PEER_TIMEOUT_SECONDS,
     tcp_user_timeout_seconds: float = 0.0,
+    limits: Mapping[str, str | None] | None = None,
 ) -> Configuration:
-    """Check the flags' values. Raises `UsageError` that names every one that is wrong."""
+    """Check the flags' values; `limits` are those of LIMIT_FLAGS. Raises `UsageError` that names every one
+    that is wrong.
+    """
     wrong: list[str] = []
 
     def check(flag: str, problem: str | None) -> None:
@@ -140,6 +152,13 @@ def read_configuration(
         service_settings = ServiceSettings(read_removed_endpoints(removed_endpoints))
     except ValueError:
         check("--removed-endpoints", f"{removed_endpoints!r} is not {REMOVED_ENDPOINTS}")
+    for setting, text in (limits or {}).items():
+        if text is None:
+            continue
+        try:
+            service_settings = replace(service_settings, **{setting: read_limit(text)})
+        except ValueError:
+            check(LIMIT_FLAGS[setting], f"{text!r} is not {LIMIT}")
     if iptables_backend not in IPTABLES_BACKENDS:
         check("--iptables-backend", f"{iptables_backend!r} is none of {', '.join(IPTABLES_BACKENDS)}")
     nodeports = _listed(nodeport_addresses)

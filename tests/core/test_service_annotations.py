@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from userspace_proxy.core.admission import UNLIMITED
 from userspace_proxy.core.service_annotations import ServiceSettings, read_settings
 
 DEFAULT = ServiceSettings(drain_removed_seconds=7)
@@ -43,12 +46,30 @@ def test_what_cannot_be_used_is_named_with_what_can_and_the_default_holds(text: 
     )
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["max_connections", "max_connections_per_client", "max_udp_flows", "max_udp_flows_per_client"],
+)
+@pytest.mark.parametrize(("text", "limit"), [("1", 1), ("999999999", 999999999), ("none", UNLIMITED)])
+def test_limits(name: str, text: str, limit: int) -> None:
+    read, complaints = settings({f"userspace-proxy.io/{name.replace('_', '-')}": text})
+    assert (read, complaints) == (replace(DEFAULT, **{name: limit}), [])
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "1.5", "007", "1e3", "1000000000", "None", " 1", "\u0661"])
+def test_what_is_no_limit_is_named_and_the_default_holds(text: str) -> None:
+    read, [complaint] = settings({"userspace-proxy.io/max-connections": text})
+    assert read == DEFAULT
+    assert complaint.endswith("is not a number from 1 to 999999999, or none; the default is used")
+
+
 def test_a_misspelled_annotation_is_named() -> None:
     assert settings({"userspace-proxy.io/remove-endpoints": "reset"}) == (
         DEFAULT,
         [
             "metadata.annotations['userspace-proxy.io/remove-endpoints']: is no annotation of ours; "
-            "there is userspace-proxy.io/removed-endpoints"
+            "these are removed-endpoints, max-connections, max-connections-per-client, max-udp-flows, "
+            "max-udp-flows-per-client"
         ],
     )
 
@@ -59,5 +80,5 @@ def test_annotations_of_others_are_theirs() -> None:
 
 def test_what_is_named_fits_into_a_line() -> None:
     _, [complaint] = settings({"userspace-proxy.io/" + "x" * 1000 + "\n": "y"})
-    assert len(complaint) < 200
+    assert len(complaint) < 250
     assert complaint.isprintable()

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import objects
 from tests.support.clients import ask, connect, greeting, sockets, udp_clients, who_greets
 from tests.support.floods import flood_datagrams, flood_syns
 from tests.support.kernel_state import descriptors
 from tests.support.loopback import reset
-from tests.support.service_node import ENDPOINT_PORTS, ServedService, ServiceNode
+from tests.support.service_node import ENDPOINT_PORTS, PORTS, ServedService, ServiceNode
 from tests.support.waiting import wait_until
 from userspace_proxy.demo.namespaces import Namespace
 
@@ -49,6 +50,34 @@ def connect_idly(where: Namespace, service: ServedService, count: int, source: s
             with suppress(ConnectionResetError):
                 client.connect(service["greet"])
         return stack.pop_all()
+
+
+def hold(stack: ExitStack, where: Namespace, service: ServedService, count: int) -> bool:
+    stack.enter_context(connect_idly(where, service, count))
+    return True
+
+
+def is_served(stack: ExitStack, where: Namespace, service: ServedService) -> bool:
+    """Whether a new client is; it stays until `stack` is closed."""
+    [client] = sockets(where, 1)
+    stack.callback(reset, client)
+    try:
+        client.connect(service["greet"])
+        return bool(greeting(client))
+    except ConnectionResetError:
+        return False
+
+
+def annotate(node: ServiceNode, service: ServedService, **annotations: str) -> None:
+    """Say this of the Service, which has one port."""
+    node.objects.apply(
+        objects.service(
+            service.name,
+            at=service.cluster_ip,
+            ports=[f"greet:{PORTS['greet']}/TCP"],
+            annotations={f"userspace-proxy.io/{name}": text for name, text in annotations.items()},
+        )
+    )
 
 
 def resident_kib(pid: int) -> int:
@@ -107,6 +136,37 @@ def test_idle_connections_of_many_clients_leave_room_for_other_services(
     expect_service(good, service)
     [line] = node.agent.lines_with("Connections are refused", f"default/{service.name}:greet")
     assert "too little room" in line
+
+
+def test_one_client_without_a_limit_of_its_own_leaves_room_for_other_services(
+    node: ServiceNode, good: Namespace
+) -> None:
+    other, service = node.serve("greet"), node.serve("greet")
+    annotate(node, service, **{"max-connections-per-client": "none"})
+    with ExitStack() as stack:
+        # Until the worker knows the annotation, it refuses at a quarter.
+        wait_until(lambda: hold(stack, node.client, service, 50) and most_descriptors(node) > ROOM // 2)
+        stack.enter_context(connect_idly(node.client, service, IDLE_CONNECTIONS))
+        expect_service(good, other)
+        assert most_descriptors(node) < ROOM
+    wait_until(lambda: most_descriptors(node) < 100)
+    expect_service(good, service)
+
+
+def test_a_service_says_how_many_connections_one_client_may_have(node: ServiceNode, good: Namespace) -> None:
+    service = node.serve("greet")
+    annotate(node, service, **{"max-connections": "3", "max-connections-per-client": "2"})
+
+    def held() -> int:
+        with ExitStack() as stack:
+            return sum(is_served(stack, node.client, service) for _ in range(4))
+
+    wait_until(lambda: held() == 2)
+    with ExitStack() as stack:
+        wait_until(lambda: is_served(stack, node.client, service))
+        wait_until(lambda: is_served(stack, node.client, service))
+        assert is_served(stack, good, service)
+        assert not is_served(stack, good, service)
 
 
 def test_half_open_connections_reach_no_worker(node: ServiceNode, good: Namespace) -> None:

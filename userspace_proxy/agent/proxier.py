@@ -40,6 +40,7 @@ from userspace_proxy.core.proxy_plan import (
 from userspace_proxy.core.service_port import (
     Frontend,
     IPFamily,
+    Protocol,
     ProxyPort,
     ServiceName,
     ServicePortName,
@@ -216,6 +217,8 @@ class Proxier:
                     endpoints=tuple((endpoint.address, int(endpoint.port)) for endpoint in endpoints),
                 )
             )
+        settings = planned.service_port.settings
+        is_tcp = name.protocol is Protocol.TCP
         return ServicePortConfig(
             key=name.key,
             label=str(name),
@@ -225,7 +228,11 @@ class Proxier:
             udp_unanswered_seconds=timeouts.unanswered_seconds,
             udp_answered_seconds=timeouts.answered_seconds,
             listeners=tuple(configs),
-            drain_removed_seconds=planned.service_port.settings.drain_removed_seconds,
+            max_connections=settings.max_connections if is_tcp else settings.max_udp_flows,
+            max_per_client=(
+                settings.max_connections_per_client if is_tcp else settings.max_udp_flows_per_client
+            ),
+            drain_removed_seconds=settings.drain_removed_seconds,
             idle_endpoints=tuple((endpoint.address, int(endpoint.port)) for endpoint in planned.idle),
         )
 

@@ -12,6 +12,7 @@ from userspace_proxy.configuration import (
     DEFAULT_STATE_DIRECTORY,
     DEFAULT_TCP_PEER_TIMEOUT_SECONDS,
     IPTABLES_BACKENDS,
+    LIMIT_FLAGS,
     read_configuration,
 )
 from userspace_proxy.core.durations import parse_duration
@@ -133,6 +134,30 @@ class Duration(click.ParamType[float]):
     help="TCP_USER_TIMEOUT of both sides, which ends peers that do not read, too (default: 0s, never).",
 )
 @click.option(
+    LIMIT_FLAGS["max_connections"],
+    "max_connections",
+    metavar="N",
+    help="TCP connections to one port of a Service (default: what is free, shared fairly).",
+)
+@click.option(
+    LIMIT_FLAGS["max_connections_per_client"],
+    "max_connections_per_client",
+    metavar="N",
+    help="Those of one client's address (default: a quarter of what a worker has room for; or none).",
+)
+@click.option(
+    LIMIT_FLAGS["max_udp_flows"],
+    "max_udp_flows",
+    metavar="N",
+    help="UDP flows to one port of a Service (default: what is free, shared fairly).",
+)
+@click.option(
+    LIMIT_FLAGS["max_udp_flows_per_client"],
+    "max_udp_flows_per_client",
+    metavar="N",
+    help="Those of one client's address (default: a quarter of what a worker has room for; or none).",
+)
+@click.option(
     "-v",
     "--v",
     "verbosity",
@@ -163,6 +188,7 @@ def run(
     tcp_peer_timeout: float,
     tcp_user_timeout: float,
     verbosity: int,
+    **limits: str | None,
 ) -> None:
     """Serve a cluster's Services on this node.
 
@@ -191,6 +217,7 @@ def run(
         removed_endpoints=removed_endpoints,
         tcp_peer_timeout_seconds=tcp_peer_timeout,
         tcp_user_timeout_seconds=tcp_user_timeout,
+        limits=limits,
     )
     # Imported here: `--help` and a wrong flag need not wait for a second of imports.
     import uvloop

@@ -7,16 +7,20 @@ agent's flags have it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from userspace_proxy.core.admission import UNLIMITED
 from userspace_proxy.core.decoding import describe
 from userspace_proxy.core.durations import parse_duration
 
 PREFIX: Final = "userspace-proxy.io/"
 REMOVED_ENDPOINTS: Final = "keep, reset, or drain= and a duration of at most 24h such as drain=30s"
+LIMIT: Final = "a number from 1 to 999999999, or none"
 _MAX_DRAIN_SECONDS: Final = 86400
+_NUMBER: Final = re.compile(r"[1-9]\d{0,8}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +28,15 @@ class ServiceSettings:
     """How a Service is served, as far as its annotations and the agent's flags decide that.
 
     `drain_removed_seconds` is how long established connections to an endpoint that was removed may go on;
-    None: as long as they last.
+    None: as long as they last. `max_*` limit each of its ports, in all and for each client's address; None:
+    what the worker's room allows.
     """
 
     drain_removed_seconds: float | None = None
+    max_connections: int | None = None
+    max_connections_per_client: int | None = None
+    max_udp_flows: int | None = None
+    max_udp_flows_per_client: int | None = None
 
 
 DEFAULT_SETTINGS: Final = ServiceSettings()
@@ -48,6 +57,15 @@ def read_removed_endpoints(text: str) -> float | None:
     return seconds
 
 
+def read_limit(text: str) -> int:
+    """A `max_*` of `ServiceSettings`. Raises `ValueError`."""
+    if text == "none":
+        return UNLIMITED
+    if not _NUMBER.fullmatch(text):
+        raise ValueError(text)
+    return int(text)
+
+
 @dataclass(frozen=True, slots=True)
 class _Annotation:
     setting: str
@@ -57,6 +75,10 @@ class _Annotation:
 
 _ANNOTATIONS: Final = {
     "removed-endpoints": _Annotation("drain_removed_seconds", read_removed_endpoints, REMOVED_ENDPOINTS),
+    "max-connections": _Annotation("max_connections", read_limit, LIMIT),
+    "max-connections-per-client": _Annotation("max_connections_per_client", read_limit, LIMIT),
+    "max-udp-flows": _Annotation("max_udp_flows", read_limit, LIMIT),
+    "max-udp-flows-per-client": _Annotation("max_udp_flows_per_client", read_limit, LIMIT),
 }
 
 
@@ -73,8 +95,7 @@ def read_settings(
         text = annotations[key]
         annotation = _ANNOTATIONS.get(key.removeprefix(PREFIX))
         if annotation is None:
-            known = ", ".join(f"{PREFIX}{name}" for name in _ANNOTATIONS)
-            complain(_field(key), f"is no annotation of ours; there is {known}")
+            complain(_field(key), f"is no annotation of ours; these are {', '.join(_ANNOTATIONS)}")
             continue
         try:
             settings = replace(settings, **{annotation.setting: annotation.read(text)})
