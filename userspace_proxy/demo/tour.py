@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Final
 
+from userspace_proxy.core.ejection import LONGEST_SECONDS
 from userspace_proxy.demo.clients import Answers, curl, dig, is_answering, list_chain, saved_rules
 from userspace_proxy.demo.cluster import ENDPOINTS, HTTP_PORT, Cluster, wait_until
 from userspace_proxy.demo.narration import Narration
@@ -89,6 +90,10 @@ def bear_a_killed_endpoint(cluster: Cluster, narration: Narration) -> None:
     narration.claim("the others answer", expected=set(ENDPOINTS) - {victim}, seen=set(answers.names))
     cluster.start_endpoint(victim)
     narration.text(f"{victim} is started again.")
+    is_back = wait_until(
+        lambda: victim in curl(cluster.client, WEB, len(ENDPOINTS)).names, seconds=LONGEST_SECONDS
+    )
+    narration.claim("a request tries it now and then, and so it is back", expected=True, seen=is_back)
     _claim_turns(narration, "client", curl(cluster.client, WEB, len(ENDPOINTS)))
 
 
