@@ -193,6 +193,34 @@ def test_orphans_serve_and_a_like_agent_adopts_them(protocol: Protocol, tmp_path
     in_a_loop(scenario, tmp_path)
 
 
+@pytest.mark.parametrize("build", ["1", "2"])
+def test_who_shares_a_service_port_goes_on_with_it(build: str, tmp_path: Path) -> None:
+    async def scenario(directory: Path) -> None:
+        with echo_server(socket.SOCK_STREAM, "here") as (endpoint, _):
+            first = Agent(directory, size=2)
+            await first.start()
+            config = msgspec.structs.replace(first.config(Protocol.TCP, endpoint), workers=2)
+            await first.pool.configure([config])
+            pids = first.pool.pids
+            await first.leave()
+            second = Agent(directory, size=2, build=build)
+            await second.start()
+            is_adopted = build == "1"
+            assert (set(second.pool.pids) == set(pids)) is is_adopted
+            assert [len(seat) for seat in second.pool._seats] == [is_adopted, is_adopted]
+            with client_of(config) as client:
+                assert await ask(client) == "here"
+            await second.pool.configure([config])
+            await second.pool.retire()
+            assert [len(seat) for seat in second.pool._seats] == [1, 1]
+            with client_of(config) as client:
+                assert await ask(client) == "here"
+            await second.pool.configure([], [config.key])
+            await second.leave()
+
+    in_a_loop(scenario, tmp_path)
+
+
 @pytest.mark.parametrize("protocol", Protocol)
 def test_an_agent_of_another_build_replaces_them_and_nobody_notices(
     protocol: Protocol, tmp_path: Path

@@ -183,6 +183,61 @@ def test_services_spread_evenly_over_workers() -> None:
     with_pool(3, scenario)
 
 
+def test_a_service_port_on_two_of_three_workers() -> None:
+    async def scenario(fixture: Fixture) -> None:
+        with ExitStack() as stack, greeter("pod") as endpoint:
+            silent = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            hot, port = fixture.config("hot", silent.getsockname())
+            await fixture.pool.configure([msgspec.structs.replace(hot, workers=2)])
+            others = [fixture.config(f"service-{number}", endpoint)[0] for number in range(4)]
+            await fixture.pool.configure(others)
+            assert sorted(len(seat) for seat in fixture.pool._seats) == [2, 2, 2]
+            for _ in range(100):
+                stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            while (await fixture.pool.counters())[hot.key].active < 100:
+                await asyncio.sleep(0.01)
+            shares = [(await seat.counters()).get(hot.key) for seat in fixture.pool._seats]
+            assert sorted(share is None for share in shares) == [False, False, True]
+            assert sum(share.opened for share in shares if share) == 100
+
+    with_pool(3, scenario)
+
+
+def test_who_shares_a_service_port_with_a_worker_that_dies_serves_on() -> None:
+    async def scenario(fixture: Fixture) -> None:
+        with greeter("pod") as endpoint:
+            config, port = fixture.config("hot", endpoint)
+            await fixture.pool.configure([msgspec.structs.replace(config, workers=2)])
+            for pid in fixture.pool.pids:
+                os.kill(pid, signal.SIGSTOP)
+                assert await asyncio.to_thread(ask, port) == "pod"  # by the other one
+                os.kill(pid, signal.SIGCONT)
+            counters = (await fixture.pool.counters())[config.key]
+            assert counters.opened == 2
+            killed, other = fixture.pool.pids
+            os.kill(killed, signal.SIGKILL)
+            while not fixture.pool.replaced:
+                assert await asyncio.to_thread(ask, port) == "pod"
+            assert other in fixture.pool.pids
+
+    with_pool(2, scenario)
+
+
+def test_a_service_port_that_wants_fewer_workers_or_more_loses_nobody() -> None:
+    async def scenario(fixture: Fixture) -> None:
+        with greeter("pod") as endpoint:
+            config, port = fixture.config("hot", endpoint)
+            for workers, seats in ((1, 1), (2, 2), (8, 3), (1, 1), (3, 3)):
+                await fixture.pool.configure([msgspec.structs.replace(config, workers=workers)])
+                assert sum(len(seat) for seat in fixture.pool._seats) == seats
+                answers = await asyncio.gather(*(asyncio.to_thread(ask, port) for _ in range(10)))
+                assert set(answers) == {"pod"}
+            await fixture.pool.configure([], [config.key])
+            assert [len(seat) for seat in fixture.pool._seats] == [0, 0, 0]
+
+    with_pool(3, scenario)
+
+
 def test_who_connects_while_a_worker_dies_is_served_by_its_successor() -> None:
     async def scenario(fixture: Fixture) -> None:
         with greeter("pod") as endpoint:

@@ -52,14 +52,14 @@ class ListenerConfig(msgspec.Struct, frozen=True, array_like=True):
 
 
 class ServicePortConfig(msgspec.Struct, frozen=True, array_like=True):
-    """The whole state of one Service port on the worker that owns it.
+    """The whole state of one Service port on a worker that serves it.
 
     `key` is `ServicePortName.key`, `label` what logs call it (`namespace/name:port`). All listeners of a
     Service port share its affinity; each has its own endpoints. `udp_*_seconds` is how long a UDP flow
     may be idle before and after the endpoint has answered. `max_connections` are the Service port's in all,
     `max_per_client` those of one client's address; None: no limit, and the worker's own. TCP connections to
     an endpoint that is neither a listener's nor one of `idle_endpoints` end after `drain_removed_seconds`;
-    None: they go on.
+    None: they go on. So many `workers` serve it, and each has turns, affinity and limits for itself.
     """
 
     key: str
@@ -74,6 +74,7 @@ class ServicePortConfig(msgspec.Struct, frozen=True, array_like=True):
     max_per_client: int | None = None
     drain_removed_seconds: float | None = None
     idle_endpoints: tuple[tuple[str, int], ...] = ()
+    workers: int = 1
 
 
 class WorkerLimits(msgspec.Struct, frozen=True, array_like=True):
@@ -156,6 +157,11 @@ class ServicePortCounters(msgspec.Struct, array_like=True):
     removed: int = 0
     ejections: int = 0
     ejected: int = 0
+
+    def __add__(self, other: ServicePortCounters) -> ServicePortCounters:
+        """What two workers have carried together."""
+        pairs = zip(msgspec.structs.astuple(self), msgspec.structs.astuple(other), strict=True)
+        return ServicePortCounters(*(mine + theirs for mine, theirs in pairs))
 
 
 class Counters(_Message, frozen=True, tag="counters"):

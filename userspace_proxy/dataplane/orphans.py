@@ -11,7 +11,7 @@ import logging
 import os
 import socket
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -205,16 +205,18 @@ async def _take_back(link: WorkerLink, introduction: Introduction) -> Orphan:
 def sort_out(orphans: list[Orphan], *, build: str, pool_size: int, accept: Accept) -> Inheritance:
     """Decide who stays. `accept` takes a listener's socket; False, and it is not taken, if it does not fit.
 
-    Of what two workers serve, an adopted one keeps it: the other was just handing it over.
+    Of what more workers serve than are to, adopted ones keep it: the others were just handing it over.
     """
     ours = (build, pool_size, Path("/proc/self/ns/pid").stat().st_ino)
     inheritance = Inheritance()
-    served: set[str] = set()
+    served: dict[str, list[HeldServicePort]] = {}
     for orphan in sorted(orphans, key=lambda orphan: orphan.likeness != ours):
-        surplus = served & {held.key for held in orphan.service_ports}
-        mine = [held for held in orphan.service_ports if held.key not in surplus]
-        accepted = {held.key for held in mine if orphan.give_listeners(held, accept)}
-        served |= accepted
+        mine = [held for held in orphan.service_ports if _is_shared(held, served.get(held.key, ()))]
+        surplus = {held.key for held in orphan.service_ports} - {held.key for held in mine}
+        accepted = {held.key for held in mine if held.key in served or orphan.give_listeners(held, accept)}
+        for held in mine:
+            if held.key in accepted:
+                served.setdefault(held.key, []).append(held)
         configs = [_state_of(held) for held in mine]
         is_like = orphan.likeness == ours and len(inheritance.adopted) < pool_size
         if is_like and None not in configs and len(accepted) == len(mine):
@@ -226,6 +228,14 @@ def sort_out(orphans: list[Orphan], *, build: str, pool_size: int, accept: Accep
             inheritance.kept[name] = orphan.kept.pop(name)
         orphan.close()
     return inheritance
+
+
+def _is_shared(held: HeldServicePort, others: Sequence[HeldServicePort]) -> bool:
+    """Whether a worker is to serve this beside `others`."""
+    state = _state_of(held) if others else None
+    if state is None:
+        return not others
+    return len(others) < state.workers and all(other.listeners == held.listeners for other in others)
 
 
 def _state_of(held: HeldServicePort) -> ServicePortConfig | None:

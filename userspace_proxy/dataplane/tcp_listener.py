@@ -17,6 +17,8 @@ from userspace_proxy.dataplane.tcp_connect import TcpConnects, TcpRoute
 
 BURST: Final = 64
 """How many are accepted before everybody else has a turn."""
+SHARED_BURST: Final = 4
+"""The same where other workers accept too: who has little to do is to take more than who is busy."""
 
 _FIRST_PAUSE_SECONDS: Final = 0.01
 _LONGEST_PAUSE_SECONDS: Final = 1.0
@@ -42,7 +44,7 @@ class TcpListener:
     """Owns `sock`, which listens and does not block, and hands every client that comes to `connects`.
 
     When descriptors run out it stops accepting for a while (10 ms, doubling up to 1 s); clients wait in the
-    backlog meanwhile. `pauses` counts that.
+    backlog meanwhile. `pauses` counts that. `burst` is how many it accepts at a time.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class TcpListener:
         connects: TcpConnects,
         route: TcpRoute,
     ) -> None:
+        self.burst = BURST
         self.pauses = 0
         self.route = route
         self._sock = sock
@@ -83,7 +86,7 @@ class TcpListener:
         self._poller.retire(self._sock)
 
     def _on_readable(self, _events: int) -> None:
-        for _ in range(BURST):
+        for _ in range(self.burst):
             if not self._accept_one():
                 return
 

@@ -44,7 +44,7 @@ from userspace_proxy.dataplane.poller import Poller
 from userspace_proxy.dataplane.splice import PipePool
 from userspace_proxy.dataplane.succession import AffineClient
 from userspace_proxy.dataplane.tcp_connect import TcpConnects, TcpRoute
-from userspace_proxy.dataplane.tcp_listener import TcpListener
+from userspace_proxy.dataplane.tcp_listener import BURST, SHARED_BURST, TcpListener
 from userspace_proxy.dataplane.tcp_relay import TcpRelays
 from userspace_proxy.dataplane.udp_flow import FlowCap, FlowShare
 from userspace_proxy.dataplane.udp_listener import UdpListener
@@ -320,7 +320,9 @@ class Worker:
                 service_port.listeners.pop(key).close(serve_waiting=True)
             service_port.listeners[key] = _Listener(policy, self._open(sock, config, policy, service_port))
         listener = service_port.listeners[key].socket
-        if isinstance(listener, UdpListener):
+        if isinstance(listener, TcpListener):
+            listener.burst = BURST if config.workers == 1 else SHARED_BURST
+        else:
             listener.update(config.udp_unanswered_seconds, config.udp_answered_seconds)
             listener.endpoints_changed(endpoints)
 

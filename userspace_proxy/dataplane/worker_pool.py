@@ -1,9 +1,10 @@
 """The worker processes, seen from the agent: who serves what, and who takes over when one dies.
 
-Theory of operation. The pool has a fixed number of *seats*. A Service port is given the emptiest seat and
-stays there for life, so it has one owner. A seat remembers the whole state it must serve and is occupied by
-one process at a time; when that dies, a warm spare sits down and is told everything, with duplicates of the
-same listening sockets. Who waited in their backlogs is answered by the successor.
+Theory of operation. The pool has a fixed number of *seats*. A Service port is given the emptiest seat, or as
+many as it asks for, and stays there for life. A seat remembers the whole state it must serve and is occupied
+by one process at a time; when that dies, a warm spare sits down and is told everything, with duplicates of
+the same listening sockets. Who waited in their backlogs is answered by the successor, or by whoever shares
+them.
 
 What is told is a whole state, so a change that was on its way when a process died needs no special care: the
 successor's state contains it.
@@ -78,7 +79,7 @@ class WorkerPool:
         )
         self._warming: deque[asyncio.Task[WorkerLink]] = deque()
         self._seats = [WorkerSeat(loop, number, listener_of) for number in range(size)]
-        self._seat_of: dict[str, WorkerSeat] = {}
+        self._seats_of: dict[str, list[WorkerSeat]] = {}
         self._occupations: list[asyncio.Task[NoReturn]] = []
         self._outgoing: list[OutgoingWorker] = []
         self._draining: dict[asyncio.Task[None], WorkerLink] = {}
@@ -110,7 +111,8 @@ class WorkerPool:
             await worker.link.request(self._start_message())
             seat.process = worker.link
             seat.inherit(worker.configs)
-            self._seat_of.update((config.key, seat) for config in worker.configs)
+            for config in worker.configs:
+                self._seats_of.setdefault(config.key, []).append(seat)
             has = {config.key: frozenset(listener_keys(config)) for config in worker.configs}
             begin.append((seat, Given(has | dict.fromkeys(worker.surplus, frozenset()))))
         for _ in range(len(self._seats) - len(begin) + 1 - len(self._warming)):
@@ -136,25 +138,25 @@ class WorkerPool:
     ) -> None:
         """Serve `service_ports` as they stand here and no longer those with the keys `removed`.
 
-        Returns when the workers that own them have said that it is in effect; a worker that dies meanwhile
+        Returns when the workers that serve them have said that it is in effect; a worker that dies meanwhile
         delays that until its successor serves, but nobody waits longer than 2 s for one that is stuck.
         """
         concerned: set[WorkerSeat] = set()
         keys = set(removed)
         for config in service_ports:
             keys.add(config.key)
-            seat = self._seat_of.get(config.key)
-            if seat is None:
-                seat = self._seat_of[config.key] = min(self._seats, key=len)
+            seats, left = self._place(config)
             if self._outgoing and (config.protocol == "UDP" or config.affinity_timeout_seconds is not None):
                 # Whoever reads decides where a client goes, so there must be one at a time; clients wait in
                 # the listener's queue meanwhile. Of other listeners both may accept for a moment.
-                await self._take_over({config.key}, seat)
-            seat.want(config)
-            concerned.add(seat)
+                await self._take_over({config.key}, seats[0])
+            for seat in seats:
+                seat.want(config)
+            for seat in left:
+                seat.forget(config.key)
+            concerned.update(seats, left)
         for key in removed:
-            seat = self._seat_of.pop(key, None)
-            if seat is not None:
+            for seat in self._seats_of.pop(key, ()):
                 seat.forget(key)
                 concerned.add(seat)
         if concerned:
@@ -181,9 +183,16 @@ class WorkerPool:
         await asyncio.wait([seat.settled() for seat in self._seats], timeout=_SETTLE_SECONDS)
 
     async def counters(self) -> dict[str, ServicePortCounters]:
-        """What every Service port has carried. A worker that dies during the question is left out."""
+        """What every Service port has carried, on all workers that serve it.
+
+        A worker that dies during the question is left out.
+        """
         answers = await asyncio.gather(*(seat.counters() for seat in self._seats))
-        return {key: value for answer in answers for key, value in answer.items()}
+        found: dict[str, ServicePortCounters] = {}
+        for answer in answers:
+            for key, counters in answer.items():
+                found[key] = found[key] + counters if key in found else counters
+        return found
 
     async def drain(self) -> None:
         """Take nothing new; returns when the last worker has ended with its last connection, or in time."""
@@ -221,6 +230,17 @@ class WorkerPool:
                 link.leave()
             busy = []
         await asyncio.gather(*(link.end() for link in (*warm, *idle, *busy)))
+
+    def _place(self, config: ServicePortConfig) -> tuple[Sequence[WorkerSeat], Sequence[WorkerSeat]]:
+        """Where a Service port is served from now on, and where no longer. It keeps the seats that it has."""
+        seats = self._seats_of.setdefault(config.key, [])
+        wanted = min(config.workers, len(self._seats))
+        if len(seats) < wanted:
+            others = sorted((seat for seat in self._seats if seat not in seats), key=len)
+            seats += others[: wanted - len(seats)]
+        left = seats[wanted:]
+        del seats[wanted:]
+        return seats, left
 
     async def _take_over(self, keys: set[str], heir: WorkerSeat | None) -> None:
         """Have outgoing workers give up these Service ports; what belongs to them goes to `heir`."""
