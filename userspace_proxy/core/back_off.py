@@ -4,6 +4,8 @@ from __future__ import annotations
 
 FIRST_SECONDS = 0.8
 LONGEST_SECONDS = 30.0
+_MAX_DOUBLINGS = 64
+"""What fails for an hour must not end in numbers that no float can hold."""
 
 
 def delay_seconds(failures: int, chance: float) -> float:
@@ -12,5 +14,9 @@ def delay_seconds(failures: int, chance: float) -> float:
     It doubles with each failure up to `LONGEST_SECONDS` and is spread over the upper half of that, so that
     the agents of a whole cluster do not come back to a restarted API server in one moment.
     """
-    ceiling = min(2 * FIRST_SECONDS * 2.0 ** min(failures - 1, 16), LONGEST_SECONDS)
-    return ceiling / 2 * (1 + chance)
+    return doubled_seconds(2 * FIRST_SECONDS, failures, LONGEST_SECONDS) / 2 * (1 + chance)
+
+
+def doubled_seconds(first: float, failures: int, longest: float) -> float:
+    """`first` after one failure, twice as long after each further one in a row, but never over `longest`."""
+    return min(first * 2.0 ** min(failures - 1, _MAX_DOUBLINGS), longest)

@@ -26,6 +26,7 @@ from functools import partial
 from random import Random
 from typing import Final, NoReturn
 
+from userspace_proxy.core.back_off import doubled_seconds
 from userspace_proxy.dataplane.control_sockets import ControlSockets
 from userspace_proxy.dataplane.inherited import close_flows
 from userspace_proxy.dataplane.messages import (
@@ -298,17 +299,17 @@ class WorkerPool:
             self.replaced += 1
             failures = 0 if self._loop.time() - sat_down > _STABLE_SECONDS else failures + 1
             if failures > 1:  # the first successor may sit down at once
-                await asyncio.sleep(min(0.1 * 2**failures, _MAX_RESTART_DELAY_SECONDS))
+                await asyncio.sleep(doubled_seconds(0.2, failures, _MAX_RESTART_DELAY_SECONDS))
             process, given = await self._take_warm(), Given()
 
     async def _take_warm(self) -> WorkerLink:
-        for attempt in itertools.count():
+        for attempt in itertools.count(1):
             self._warm_one()
             try:
                 process = await self._warming.popleft()
             except (WorkerError, OSError) as error:
                 logger.error("Worker cannot be started, trying again: %s", error)
-                await asyncio.sleep(min(0.1 * 2**attempt, _MAX_RESTART_DELAY_SECONDS))
+                await asyncio.sleep(doubled_seconds(0.1, attempt, _MAX_RESTART_DELAY_SECONDS))
                 continue
             if process.is_alive:
                 return process
