@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,12 @@ from userspace_proxy.iptables.portal_rules import CaptureSettings, Destination, 
 
 REFUSING, SILENT, PORT, OTHER = ProxyPort(11000), ProxyPort(11001), ProxyPort(12000), ProxyPort(12001)
 SETTINGS = CaptureSettings(
-    IPFamily.IPV4, PortRange(11000, 29999), REFUSING, SILENT, nodeport_addresses=("192.0.2.0/24",)
+    IPFamily.IPV4,
+    PortRange(11000, 29999),
+    REFUSING,
+    SILENT,
+    bind_address="192.0.2.10",
+    nodeport_addresses=("192.0.2.0/24",),
 )
 REJECT, DROP = Refusal.REJECT, Refusal.DROP
 
@@ -87,9 +93,11 @@ class Conntrack:
         family: IPFamily,
         allowed: Allowed,
         *,
+        bind_address: str | None = None,
         captured_ports: PortRange | None = None,
         node_port_networks: Collection[str] | None = None,
     ) -> int:
+        assert bind_address == SETTINGS.bind_address
         assert node_port_networks == SETTINGS.nodeport_addresses
         assert self.may_answer.wait(10)
         if self.refuses:
@@ -165,6 +173,22 @@ def test_a_table_that_is_long_to_read_does_not_hold_the_rules_up() -> None:
         conntrack.may_answer.set()
         await finish(stale, portals(first, second))
         assert conntrack.asked == [({first.frontend: {PORT}}, False), ({second.frontend: {PORT}}, False)]
+
+    with_stale_udp(scenario)
+
+
+def test_what_comes_after_a_long_reading_has_ended_is_asked_at_once() -> None:
+    async def scenario(stale: StaleUdp, conntrack: Conntrack) -> None:
+        conntrack.may_answer.clear()
+        first, second = portal(PORT, host=1), portal(PORT, host=2)
+        stale.portals_changed({}, portals(first), SETTINGS)
+        await stale.forget(portals(first), SETTINGS)
+        conntrack.may_answer.set()
+        assert stale._forgetting is not None
+        await asyncio.wait([stale._forgetting])
+        stale.portals_changed(portals(first), portals(first, second), SETTINGS)
+        await stale.forget(portals(first, second), SETTINGS)
+        assert stale._forgetting is not None or not stale._is_anything_due()
 
     with_stale_udp(scenario)
 

@@ -183,6 +183,26 @@ def test_all_that_leads_to_a_proxy_port_can_be_looked_through(
     assert UNTOUCHED in flows.entries()
 
 
+@pytest.mark.parametrize(("is_bound_there", "deleted"), [(True, 0), (False, 1)])
+def test_what_leads_to_another_address_than_listeners_are_bound_to_is_deleted(
+    flows: Flows, is_bound_there: bool, deleted: int
+) -> None:
+    loopback = "127.0.0.1" if flows.af == socket.AF_INET else "::1"
+    flows.send(CAPTURED)
+    expected = {flows.of(CAPTURED): [PROXY_PORT]}
+    bind_address = loopback if is_bound_there else flows.of(UNTOUCHED).address
+    found = flows.namespace.call(lambda: delete_stale_udp(flows.family, expected, bind_address=bind_address))
+    assert found == deleted
+
+
+def test_what_leads_to_an_address_that_the_node_has_no_more_is_deleted(
+    flows: Flows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conntrack, "read_local_addresses", lambda family: ())
+    flows.send(CAPTURED)
+    assert flows.delete_stale({CAPTURED: PROXY_PORT}) == 1
+
+
 def test_every_client_of_a_frontend_is_freed(flows: Flows) -> None:
     for _ in range(5):
         flows.send(CAPTURED, UNTOUCHED)

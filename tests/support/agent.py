@@ -77,6 +77,11 @@ class Agent:
         self._process.send_signal(number)
         return self._process.wait(STOP_SECONDS)
 
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal that does not end it."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
     def kill_everything(self) -> None:
         """`kill -9` of the agent and all its workers, at one moment."""
         assert self._process is not None

@@ -22,6 +22,7 @@ from typing import Final, NoReturn, TypeVar
 
 from userspace_proxy.agent.repairs import Repairs
 from userspace_proxy.agent.stale_udp import Portals, StaleUdp
+from userspace_proxy.core.back_off import doubled_seconds
 from userspace_proxy.core.service_port import Frontend, IPFamily, Protocol, ProxyPort
 from userspace_proxy.core.time_share import TimeShare
 from userspace_proxy.errors import RulesError, UserspaceProxyError
@@ -40,6 +41,7 @@ logger = logging.getLogger(__name__)
 
 _Result = TypeVar("_Result")
 
+_FIRST_RETRY_SECONDS: Final = 0.2
 _MAX_RETRY_SECONDS: Final = 1.5
 _MAX_SPACING_SECONDS: Final = 1.0
 _SHARE_OF_TIME: Final = 0.1
@@ -83,8 +85,7 @@ class PortalCapture:
         self._committed_settings: CaptureSettings | None = None
         self._leads_to: frozenset[tuple[Protocol, ProxyPort]] = frozenset()
         self._may_lead_to: frozenset[tuple[Protocol, ProxyPort]] = frozenset()
-        self._committed_targets = _target_addresses(settings)
-        self._committed_node_ports = (settings.nodeport_addresses, self._local_addresses)
+        self._rechecked_for: tuple[tuple[str, ...] | None, frozenset[str]] | None = None
         self._repairs = Repairs(settings.family)
         self._readings = TimeShare(_SHARE_OF_TIME, _READINGS_AT_ONCE)
 
@@ -115,7 +116,7 @@ class PortalCapture:
                 failures += 1
                 if failures == 1:
                     logger.error("Rules cannot be read, trying until they can: %s", error)
-                await asyncio.sleep(min(0.1 * 2**failures, _MAX_RETRY_SECONDS))
+                await asyncio.sleep(doubled_seconds(_FIRST_RETRY_SECONDS, failures, _MAX_RETRY_SECONDS))
         adopted = read_portals(installed, self.family)
         self._now_committed({frontend: _as_committed(frontend, ports) for frontend, ports in adopted.items()})
         if adopted:
@@ -174,7 +175,7 @@ class PortalCapture:
                 failures += 1
                 if failures == 1:
                     logger.error("Rules cannot be installed, trying until they can: %s", error)
-                await asyncio.sleep(min(0.1 * 2**failures, _MAX_RETRY_SECONDS))
+                await asyncio.sleep(doubled_seconds(_FIRST_RETRY_SECONDS, failures, _MAX_RETRY_SECONDS))
                 continue
             self._waiting_since = clock() if self._due.is_set() else None
             if failures:
@@ -243,15 +244,15 @@ class PortalCapture:
                 len(portals),
                 synced.rule_count,
             )
-        if self._committed_node_ports != (settings.nodeport_addresses, local_addresses):
-            self._committed_node_ports = (settings.nodeport_addresses, local_addresses)
+        node_ports = (settings.nodeport_addresses, local_addresses)
+        is_repaired = synced.had_drifted or (is_known and bool(synced.changes))
+        if is_repaired or self._rechecked_for != node_ports:
+            # The first time too: nobody knows whether an earlier run lived to see to its last rules' entries.
+            self._rechecked_for = node_ports
             self._stale_udp.recheck_all()
-        elif is_known and not synced.changes:
+        elif is_known:
             return False
         self._stale_udp.portals_changed(self._committed, portals, settings)
-        if self._committed_targets != _target_addresses(settings):
-            self._committed_targets = _target_addresses(settings)
-            self._stale_udp.forget_all()
         self._committed_settings = settings
         self._now_committed(portals)
         self.has_committed = True
@@ -288,8 +289,3 @@ def _served_ports(portals: Portals) -> frozenset[tuple[Protocol, ProxyPort]]:
 
 def _destinations(portal: Portal) -> tuple[Destination, Destination]:
     return portal.outside, portal.inside
-
-
-def _target_addresses(settings: CaptureSettings) -> tuple[str | None, str | None]:
-    """The addresses that captured traffic is sent to."""
-    return settings.bind_address, settings.node_address

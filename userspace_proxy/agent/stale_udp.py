@@ -2,7 +2,8 @@
 
 conntrack decides where a UDP flow goes once, when its first datagram comes, so an entry outlives the rule
 that made it: one from before a rule appeared, from before its proxy port changed, from a rule that is gone,
-or from the other side of a flip between refusing and serving. Entries that lead to the right place stay:
+from the other side of a flip between refusing and serving, or from a time in which nobody looked: before this
+agent, or while rules of ours were deleted by somebody. Entries that lead to the right place stay:
 without its entry, an answer that is under way to a client would leave with the wrong source.
 """
 
@@ -38,6 +39,7 @@ class DeleteStaleUdp(Protocol):
         family: IPFamily,
         allowed: Allowed,
         *,
+        bind_address: str | None = None,
         captured_ports: PortRange | None = None,
         node_port_networks: Collection[str] | None = None,
     ) -> int: ...
@@ -74,26 +76,29 @@ class StaleUdp:
         """Entries of the frontends that differ may lead astray."""
         self._waiting |= stale_udp_frontends(before, after, settings)
         if len(self._waiting) > self._max_frontends:
-            self.forget_all()
+            self._forget_too_many()
 
     def recheck_all(self) -> None:
-        """Any entry may lead astray: the node's addresses, or those of NodePorts, are others now."""
+        """Any entry may lead astray: nobody looked for a while, or the node has other addresses now."""
         self._recheck_all = True
 
-    def forget_all(self) -> None:
-        """Every entry leads astray: captured traffic goes to another address of the node now."""
+    def _forget_too_many(self) -> None:
         self._forget_all = True
         self._waiting.clear()
 
     async def forget(self, committed: Portals, settings: CaptureSettings) -> None:
         """Have entries deleted, now that the rules are these. Waits for it, but not for long."""
         self._committed, self._settings = committed, settings
+        self._take_result()  # of a deletion that ended since then; what waits now is not part of it
         if self._forgetting is None:
             if not self._is_anything_due():
                 return
             self._forgetting = asyncio.create_task(self._forget())
         await asyncio.wait([self._forgetting], timeout=self._patience_seconds)
-        if self._forgetting.done():
+        self._take_result()
+
+    def _take_result(self) -> None:
+        if self._forgetting is not None and self._forgetting.done():
             finished, self._forgetting = self._forgetting, None
             finished.result()
 
@@ -119,7 +124,7 @@ class StaleUdp:
                 self._recheck_all |= rechecks
                 self._waiting = waiting | self._waiting
                 if forgets or len(self._waiting) > self._max_frontends:
-                    self.forget_all()
+                    self._forget_too_many()
                 return
             if deleted:
                 logger.info("Stale UDP conntrack entries deleted: entries=%d", deleted)
@@ -138,6 +143,7 @@ class StaleUdp:
             self._delete,
             settings.family,
             allowed,
+            bind_address=settings.bind_address,
             captured_ports=captured_ports,
             node_port_networks=settings.nodeport_addresses,
         )

@@ -58,30 +58,30 @@ def delete_stale_udp(
     family: IPFamily,
     allowed: Mapping[Frontend, Collection[ProxyPort]],
     *,
+    bind_address: str | None = None,
     captured_ports: PortRange | None = None,
     node_port_networks: Collection[str] | None = None,
 ) -> int:
     """Delete the UDP entries of these frontends that lead elsewhere, and return how many they were.
 
-    A frontend's entries may stay if they lead to one of its allowed proxy ports. A NodePort's are those to
-    every address of the node, or to those in `node_port_networks` (CIDRs). With `captured_ports` no frontends
-    but these are captured, and what leads to such a port of the node for any other address goes too.
-    Frontends of TCP are skipped. Blocks; for a thread without a running event loop. Raises ConntrackError or
-    NodeNetworkError.
+    A frontend's entries may stay if they lead to one of its allowed proxy ports, at `bind_address` (None: at
+    any address that the node has). A NodePort's are those to every address of the node, or to those in
+    `node_port_networks` (CIDRs). With `captured_ports` no frontends but these are captured, and what leads to
+    such a port of the node for any other address goes too. Frontends of TCP are skipped. Blocks; for a thread
+    without a running event loop. Raises ConntrackError or NodeNetworkError.
     """
     frontends = {frontend: ports for frontend, ports in allowed.items() if frontend.protocol is Protocol.UDP}
     if not frontends and captured_ports is None:
         return 0
     af = socket.AF_INET if family is IPFamily.IPV4 else socket.AF_INET6
     every = EVERY_LOCAL_ADDRESS[family]
-    local: frozenset[str] = frozenset()
-    if captured_ports is not None or any(frontend.address == every for frontend in frontends):
-        local = frozenset(entry.address for entry in read_local_addresses(family))
+    local = frozenset(entry.address for entry in read_local_addresses(family))
+    listens_at = local if bind_address is None else {bind_address}
     networks = None if node_port_networks is None else [ip_network(cidr) for cidr in node_port_networks]
 
     @lru_cache(maxsize=1024)
     def has_node_ports(address: str) -> bool:
-        is_local = address in local or (bool(local) and address.startswith("127."))
+        is_local = address in local or address.startswith("127.")
         if networks is None or not is_local:
             return is_local
         return any(ip_address(address) in network for network in networks)
@@ -97,7 +97,8 @@ def delete_stale_udp(
         )
         ports = frontends.get(frontend)
         if ports is not None:
-            return not (is_captured and entry.answered_by_port in ports)
+            is_right = entry.answered_by in listens_at and entry.answered_by_port in ports
+            return not (is_captured and is_right)
         is_ours = captured_ports is not None and entry.answered_by_port in captured_ports
         return is_ours and is_captured and entry.answered_by in local
 
