@@ -64,7 +64,14 @@ def load_balanced(health_check_node_port: int) -> ApiObject:
             [load_balanced(32000), service("a", at="10.96.0.9", type="NodePort", ports=["80@32000"])],
             "spec.healthCheckNodePort: 32000 is the nodePort of default/a, which gets what is sent there: "
             "health checks are not answered; give one of them another port",
-            id="health check",
+            id="health check at a NodePort",
+        ),
+        pytest.param(
+            [load_balanced(12000)],
+            "spec.healthCheckNodePort: 12000 is a proxy port, where only redirected traffic is let in: "
+            "health checks are not answered; give the Service another port, or give the proxy another "
+            "--proxy-port-range",
+            id="health check at a proxy port",
         ),
     ],
 )

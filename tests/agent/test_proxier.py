@@ -82,8 +82,9 @@ class Fixture:
             stale_udp=StaleUdp(SETTINGS, lambda *_, **__: 0, rules_thread),
             rules_thread=rules_thread,
         )
+        self.state = ClusterState("node-1")
         self.proxier = Proxier(
-            state=ClusterState("node-1"),
+            state=self.state,
             sockets=self.sockets,
             workers=self.workers,
             captures=[self.capture],
@@ -432,6 +433,49 @@ def test_serving_and_health_checks_do_not_wait_for_a_look_at_the_nodes_ports() -
         may_answer.set()
 
     with_proxier(scenario, listening_ports=never_answers)
+
+
+def test_the_listener_of_a_service_without_an_address_goes_with_it() -> None:
+    """No rule changes then, and yet somebody has to close it."""
+    older = service("older", at="10.96.0.10", created="2026-01-01T00:00:00Z")
+    newer = service("newer", at="10.96.0.10", created="2026-01-02T00:00:00Z")
+
+    async def scenario(fixture: Fixture) -> None:
+        def policies_of(name: str) -> list[str]:
+            return [
+                listener.policy for listener in fixture.workers.serves[f"default/{name} TCP IPv4"].listeners
+            ]
+
+        fixture.list_objects(older, newer, endpoint_slice(of="older"))
+        await fixture.until(lambda: fixture.capture.committed.get(WEB) is not None)
+        assert len(fixture.sockets) == 2
+        local = service(
+            "newer", at="10.96.0.10", created="2026-01-02T00:00:00Z", internal_traffic_policy="Local"
+        )
+        fixture.put(local)
+        await fixture.until(lambda: policies_of("newer") == ["Local"])
+        assert len(fixture.sockets) == 2
+        fixture.delete(Kind.SERVICE, "newer")
+        await fixture.until(lambda: len(fixture.sockets) == 1)
+        assert list(fixture.workers.serves) == ["default/older TCP IPv4"]
+
+    with_proxier(scenario)
+
+
+def test_a_process_is_named_that_listens_where_a_load_balancers_address_is_put_on_the_node(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The Node object does not state it; an interface has it, and gets it later than the Service."""
+
+    async def scenario(fixture: Fixture) -> None:
+        fixture.list_objects(service("web", at="10.96.0.10", external_ips=["203.0.113.1"]))
+        await fixture.until(lambda: len(fixture.capture.committed) == 2)
+        fixture.state.readdress(frozenset({"203.0.113.1"}))
+        fixture.proxier.observe(())
+        await fixture.until(lambda: any("A process of this node listens" in text for text in caplog.messages))
+
+    with_proxier(scenario, listening_ports=lambda: {(Protocol.TCP, 80)})
+    assert "frontend=203.0.113.1:80/TCP" in caplog.text
 
 
 def test_a_claim_that_an_older_service_holds_is_named_with_its_file(

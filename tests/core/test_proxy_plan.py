@@ -603,6 +603,17 @@ def test_a_health_check_port_that_is_a_node_port_is_the_node_ports_until_that_go
     assert cluster.plan.lost_health_checks == {}
 
 
+def test_a_health_check_port_among_the_proxy_ports_is_not_answered() -> None:
+    web, number = ServiceName("default", "web"), Port(PROXY_PORTS.last)
+    at_the_edge = service(type="LoadBalancer", external_traffic_policy="Local", health_check_node_port=number)
+    cluster = Cluster(at_the_edge, endpoint_slice(endpoints=[HERE]))
+    assert cluster.plan.health_checks == {}
+    assert cluster.plan.lost_health_checks == {web: LostHealthCheck(number, None)}
+    change = cluster.put(load_balanced())
+    assert change.health_checks_changed and change.conflicts_changed == {web}
+    assert cluster.plan.health_checks == {web: HealthCheck(Port(32000), 1)}
+
+
 def test_a_load_balancer_does_not_hear_of_an_endpoint_that_is_never_dialled() -> None:
     on_this_node = endpoint("10.0.0.1", node="node-1")
     cluster = Cluster(load_balanced(), endpoint_slice(endpoints=[on_this_node, HERE], ports=["12000"]))

@@ -188,7 +188,7 @@ def test_cluster_ips_are_read_before_the_older_cluster_ip() -> None:
         pytest.param(
             service(ports=["80", "sctp:80/SCTP"]),
             ["10.96.0.10:80/TCP"],
-            "spec.ports[1].protocol: 'SCTP' is not carried (TCP and UDP are)",
+            "spec.ports: port 80 is not carried: 'SCTP' is neither TCP nor UDP",
             id="SCTP",
         ),
         pytest.param(
@@ -498,7 +498,10 @@ def test_health_is_checked_for_load_balancers_of_policy_local_alone(
 def test_sctp_is_named_once_for_both_families_and_the_other_ports_work() -> None:
     item = service(at=DUAL_STACK, ports=["a:80", "b:80@30080/SCTP"], type="NodePort")
     assert served(item) == ["a 10.96.0.10:80/TCP", "a [fd00::a]:80/TCP"]
-    assert complaints(item) == ["spec.ports[1].protocol: 'SCTP' is not carried (TCP and UDP are)"]
+    said = ["spec.ports: port 80 is not carried: 'SCTP' is neither TCP nor UDP"]
+    assert complaints(item) == said
+    # Nothing new is said when only its place in the list is another.
+    assert complaints(service(at=DUAL_STACK, ports=["b:80@30080/SCTP", "a:80"], type="NodePort")) == said
 
 
 @given(services())

@@ -54,7 +54,13 @@ class PlanReports:
 
     def _health_check_reasons(self, name: ServiceName) -> Iterator[str]:
         lost = self._plan.lost_health_checks.get(name)
-        if lost is not None:
+        if lost is not None and lost.owner is None:
+            yield (
+                f"{lost.port} is a proxy port, where only redirected traffic is let in: "
+                "health checks are not answered; give the Service another port, "
+                "or give the proxy another --proxy-port-range"
+            )
+        elif lost is not None:
             yield (
                 f"{lost.port} is the nodePort of {lost.owner}, which gets what is sent there: "
                 "health checks are not answered; give one of them another port"

@@ -27,12 +27,13 @@ from userspace_proxy.agent.supervision import run_together
 from userspace_proxy.core.cluster_state import ClusterState, OriginOf
 from userspace_proxy.core.endpoint import Endpoint
 from userspace_proxy.core.endpoint_selection import Outcome
-from userspace_proxy.core.listener_retirement import plan_retirement
+from userspace_proxy.core.listener_retirement import is_wanted, plan_retirement
 from userspace_proxy.core.objects import Event
 from userspace_proxy.core.problem import Problem
 from userspace_proxy.core.proxy_plan import (
     HealthCheck,
     ListenerName,
+    PlanChange,
     PlannedDestination,
     PlannedServicePort,
     ProxyPlan,
@@ -108,6 +109,7 @@ class Proxier:
         self._retry_seconds = retry_seconds
         self._retry_at: float | None = None
         self._portals: dict[Frontend, Portal] = {}
+        self._own_addresses: frozenset[str] = frozenset()
         self._given: dict[ListenerName, tuple[Endpoint, ...]] = {}
         self._outdated: set[ServicePortName] = set()
         self._is_serving = False
@@ -179,16 +181,29 @@ class Proxier:
             ended = [name.key for name in change.removed if name not in self._sockets.by_service_port]
             await self._workers.configure([config for config in configs if config.listeners], ended)
         self._reports.name_conflicts(change.conflicts_changed)
-        if change.portals_changed or opened or not self._is_serving:
+        is_first, own_addresses = not self._is_serving, self._state.own_addresses
+        is_for_rules = change.portals_changed or opened or self._has_idle_listener(change) or is_first
+        if is_for_rules:
             self._hand_over_portals()
-            self._shared_ports.look_at(self._portals, self._state.node_facts.addresses)
-        if change.health_checks_changed or not self._is_serving:
+        if is_for_rules or own_addresses != self._own_addresses:
+            self._own_addresses = own_addresses
+            self._shared_ports.look_at(self._portals, own_addresses)
+        if change.health_checks_changed or is_first:
             self._serve_health_checks(self._plan.health_checks)
-        if not self._is_serving:
+        if is_first:
             self._is_serving = True
             logger.info(
                 "Serving: service_ports=%d listeners=%d", len(self._plan.service_ports), len(self._sockets)
             )
+
+    def _has_idle_listener(self, change: PlanChange) -> bool:
+        """Whether one is open that the plan has no more; it closes after a sync, if no rule leads to it."""
+        names = (*change.removed, *(planned.name for planned in change.changed))
+        return any(
+            not is_wanted(listener, self._plan.service_ports)
+            for name in names
+            for listener in self._sockets.listeners_of(name)
+        )
 
     def _config_of(
         self, planned: PlannedServicePort, listeners: Sequence[ListenerName] | None = None

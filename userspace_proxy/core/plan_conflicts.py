@@ -22,10 +22,14 @@ class LostClaim:
 
 @dataclass(frozen=True, slots=True)
 class LostHealthCheck:
-    """A healthCheckNodePort that is a NodePort too: what is sent there goes to `owner`."""
+    """A healthCheckNodePort that no check would reach.
+
+    It is a NodePort too, so that what is sent there goes to `owner`; or (None) it is a proxy port, where the
+    guard lets in nothing but redirected traffic.
+    """
 
     port: Port
-    owner: ServicePortName
+    owner: ServicePortName | None
 
 
 class WhyUndialled(Enum):

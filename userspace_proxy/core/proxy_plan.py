@@ -271,7 +271,7 @@ class ProxyPlan:
         if number is not None:
             node_ports = (_node_port(family, Protocol.TCP, number) for family in IPFamily)
             owner = next(filter(None, map(self._claims.owner_of, node_ports)), None)
-            if owner is not None:
+            if owner is not None or (state.proxy_ports is not None and number in state.proxy_ports):
                 lost = LostHealthCheck(number, owner)
             else:
                 families = {port.name.family for port in ports}

@@ -280,7 +280,9 @@ def _read_ports(
         try:
             protocol = Protocol(spec.protocol or "TCP")
         except ValueError:
-            complaints.add(f"{where}.protocol", f"{describe(spec.protocol)} is not carried (TCP and UDP are)")
+            # Not by its place in the list: it is no news when that changes.
+            reason = f"port {spec.port} is not carried: {describe(spec.protocol)} is neither TCP nor UDP"
+            complaints.add("spec.ports", reason)
             continue
         if port_name and not is_dns_subdomain(port_name):
             complaints.add(f"{where}.name", f"{describe(port_name)} is not a name that Kubernetes allows")
