@@ -72,7 +72,7 @@ class WorkerFlows(Generic[F]):
 
     def evictable(self) -> F | None:
         """The flow to give up so that anything is free; None if there is no flow."""
-        if self._most is None or not len(self._most):
+        if self._most is None or not self._most.length:
             self._look_for_most()
         return None if self._most is None else self._most.evictable()
 
@@ -89,22 +89,24 @@ class WorkerFlows(Generic[F]):
     def leaving_for(self, flows: UdpFlows[F]) -> F | None:
         """The flow that has to leave for a new one of `flows`, if the worker is full."""
         most = self._most
-        return flows.evictable() if most is None or len(most) <= len(flows) else most.evictable()
+        return flows.evictable() if most is None or most.length <= flows.length else most.evictable()
 
     def added(self, flows: UdpFlows[F]) -> None:
         """`flows` has one more."""
         self.length += 1
         self._room.taken += 1
-        self._in_use[flows] = None
+        if flows.length == 1:
+            self._in_use[flows] = None
         # Exact for who grows. Others may shrink unseen until expired() looks at all of them, soon.
-        if self._most is None or len(flows) > len(self._most):
+        most = self._most
+        if most is None or flows.length > most.length:
             self._most = flows
 
     def removed(self, flows: UdpFlows[F]) -> None:
         """`flows` has one less."""
         self.length -= 1
         self._room.taken -= 1
-        if not len(flows):
+        if not flows.length:
             del self._in_use[flows]
 
     def _look_for_most(self) -> None:
@@ -114,16 +116,17 @@ class WorkerFlows(Generic[F]):
 class UdpFlows(Generic[F]):
     """The flows of one Service port of `worker`. It decides; its owner opens and closes.
 
-    `max_flows` is how many there may be, `max_per_client` how many of one client (an IP address).
+    `length` is how many there are, `max_flows` how many there may be, `max_per_client` how many of one client
+    (an IP address).
     """
 
     __slots__ = (
         "_answered",
         "_by_client",
-        "_length",
         "_unanswered",
         "_waiting",
         "_worker",
+        "length",
         "max_flows",
         "max_per_client",
     )
@@ -132,20 +135,21 @@ class UdpFlows(Generic[F]):
         self.max_flows = UNLIMITED
         self.max_per_client = UNLIMITED
         self._worker = worker
-        self._length = 0
+        self.length = 0
         self._waiting = 0
         self._unanswered: _Lines[F] = {}
         self._answered: _Lines[F] = {}
         self._by_client: dict[str, dict[F, None]] = {}
 
     def __len__(self) -> int:
-        return self._length
+        return self.length
 
     def leaving_for(self, client: str) -> F | None:
         """The flow that has to leave, be it another Service port's, so that `client` may have one more."""
-        if len(self._by_client.get(client, ())) >= self.max_per_client:
+        of_client = self._by_client.get(client)
+        if of_client is not None and len(of_client) >= self.max_per_client:
             return self._evictable_of(client)
-        if self._length >= self.max_flows:
+        if self.length >= self.max_flows:
             return self.evictable()
         return self._worker.leaving_for(self) if self._worker.is_full else None
 
@@ -159,8 +163,12 @@ class UdpFlows(Generic[F]):
         flow._client_ip = client
         self._waiting += 1
         self._enter(self._unanswered, flow, idle_seconds)
-        self._length += 1
-        self._by_client.setdefault(client, {})[flow] = None
+        self.length += 1
+        of_client = self._by_client.get(client)
+        if of_client is None:
+            self._by_client[client] = {flow: None}
+        else:
+            of_client[flow] = None
         self._worker.added(self)
 
     def use(self, flow: F, now: float) -> None:
@@ -183,7 +191,7 @@ class UdpFlows(Generic[F]):
         else:
             self._waiting -= 1
             self._leave(self._unanswered, flow)
-        self._length -= 1
+        self.length -= 1
         of_client = self._by_client[flow._client_ip]
         del of_client[flow]
         if not of_client:
@@ -197,7 +205,7 @@ class UdpFlows(Generic[F]):
         under way must not be lost to the next. But once more than a quarter of all are unanswered, the oldest
         of these goes: a flood of spoofed clients displaces itself, and leaves three quarters alone.
         """
-        gives_up_waiting = self._waiting > self._length // 4 or not self._answered
+        gives_up_waiting = self._waiting > self.length // 4 or not self._answered
         lines = self._unanswered if gives_up_waiting else self._answered
         return min((next(iter(line)) for line in lines.values()), key=_last_used, default=None)
 
