@@ -145,6 +145,24 @@ def test_a_recheck_is_of_everything_and_lets_stay_what_may_be_right() -> None:
     with_stale_udp(scenario)
 
 
+def test_that_the_kernel_refuses_is_said_once_until_it_does_not(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(stale: StaleUdp, conntrack: Conntrack) -> None:
+        for _ in range(2):
+            conntrack.refuses = True
+            stale.recheck_all()
+            for _ in range(3):
+                await stale.forget({}, SETTINGS)
+                while stale._forgetting is not None:
+                    await stale.forget({}, SETTINGS)
+            conntrack.refuses = False
+            await finish(stale, {})
+
+    with_stale_udp(scenario)
+    assert [text for text in caplog.messages if "remain" in text] == [
+        "Stale UDP conntrack entries remain, trying until they go: the kernel is busy"
+    ] * 2
+
+
 def test_what_was_refused_is_asked_again_with_what_has_come_since() -> None:
     async def scenario(stale: StaleUdp, conntrack: Conntrack) -> None:
         conntrack.refuses = True

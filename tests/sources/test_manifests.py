@@ -181,6 +181,20 @@ def test_of_an_object_that_stands_twice_the_first_counts(tmp_path: Path) -> None
     play(tmp_path, scene)
 
 
+def test_a_file_that_an_editor_replaces_is_never_gone(tmp_path: Path) -> None:
+    """It is taken away, and a moment later the new one is there; a look may come between."""
+    file = tmp_path / "a.yaml"
+    file.write_text(service("a"))
+    directory = manifests._Directory(tmp_path)
+    looks = [directory.look()]
+    file.unlink()
+    looks.append(directory.look())
+    file.write_text(service("a") + service("b"))
+    looks += [directory.look(), directory.look()]
+    names = [[item.metadata.name for item in contents.objects] for contents in looks if contents]
+    assert names == [["a"], ["a", "b"]]
+
+
 def test_problems_are_reported_until_they_are_gone(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     file.write_text("\n---\n".join(["{}"] * 150))

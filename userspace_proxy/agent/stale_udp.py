@@ -70,6 +70,7 @@ class StaleUdp:
         self._waiting: dict[Frontend, Collection[ProxyPort]] = {}
         self._recheck_all = False
         self._forget_all = False
+        self._is_refused = False
         self._forgetting: asyncio.Task[None] | None = None
 
     def portals_changed(self, before: Portals, after: Portals, settings: CaptureSettings) -> None:
@@ -120,12 +121,15 @@ class StaleUdp:
             try:
                 deleted = await loop.run_in_executor(self._netlink_thread, delete)
             except UserspaceProxyError as error:
-                logger.warning("Stale UDP conntrack entries remain: %s", error)
+                if not self._is_refused:
+                    logger.warning("Stale UDP conntrack entries remain, trying until they go: %s", error)
+                self._is_refused = True
                 self._recheck_all |= rechecks
                 self._waiting = waiting | self._waiting
                 if forgets or len(self._waiting) > self._max_frontends:
                     self._forget_too_many()
                 return
+            self._is_refused = False
             if deleted:
                 logger.info("Stale UDP conntrack entries deleted: entries=%d", deleted)
 

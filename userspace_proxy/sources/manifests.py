@@ -130,7 +130,13 @@ class _Directory:
             self._failure = f"cannot be read, and counts as it last could: {error.strerror or error}"
         else:
             self._failure = ""
-            current = ((name, self._current(name, version)) for name, version in sorted(versions.items()))
+            seen = self._seen or {}
+            # Editors take a file away before they put the new one there: it is gone when it stays away.
+            missing = {name for name in self._files if name in seen and name not in versions}
+            current = (
+                (name, self._files[name] if name in missing else self._current(name, versions[name]))
+                for name in sorted(versions.keys() | missing)
+            )
             self._files = {name: file for name, file in current if file is not None}
             self._seen = versions
         return self._contents() if is_first or before != (self._failure, self._files) else None
