@@ -24,13 +24,16 @@ def absent_endpoints(number: int, count: int) -> list[str]:
     return [str(_ABSENT_ENDPOINTS[number * count + index]) for index in range(count)]
 
 
-def service(number: int) -> Object:
-    """The Service of that number, as an API server has it."""
+def service(number: int, *, workers: int = 1) -> Object:
+    """The Service of that number, as an API server has it, for so many workers to share."""
     address = cluster_ip(number)
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": _metadata(f"service-{number}", {"app": f"service-{number}"}),
+        "metadata": {
+            **_metadata(f"service-{number}", {"app": f"service-{number}"}),
+            "annotations": {"userspace-proxy.io/workers": str(workers)},
+        },
         "spec": {
             "type": "ClusterIP",
             "clusterIP": address,

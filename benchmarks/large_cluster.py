@@ -34,18 +34,26 @@ _EFFECT_SECONDS: Final = 5.0
 class LargeCluster:
     """`services` Services with `endpoints` endpoints each, and ours with `workers` workers to serve them.
 
-    `cores` says where its processes may run. It ends with the testbed.
+    `cores` says where its processes may run; with `is_shared` all workers serve each Service. It ends with
+    the testbed.
     """
 
     def __init__(
-        self, testbed: Testbed, *, services: int, endpoints: int, workers: int, cores: str | None = None
+        self,
+        testbed: Testbed,
+        *,
+        services: int,
+        endpoints: int,
+        workers: int,
+        cores: str | None = None,
+        is_shared: bool = False,
     ) -> None:
         self.testbed = testbed
         self.live = sorted({index * services // LIVE_SERVICES for index in range(LIVE_SERVICES)})
         self._endpoints = endpoints
         self._is_changed = dict.fromkeys(self.live, False)
         self._prepare_endpoints()
-        self._start_api_server(services)
+        self._start_api_server(services, workers if is_shared else 1)
         kubeconfig = testbed.folder / "kubeconfig"
         kubeconfig.write_text(_KUBECONFIG)
         self.ours = Ours(testbed, workers=workers)
@@ -118,10 +126,10 @@ class LargeCluster:
         letter = _CHANGED_LETTER.decode()
         testbed.start_endpoint_server(str(testbed.load), "serve", str(_CHANGED_PORT), letter)
 
-    def _start_api_server(self, services: int) -> None:
+    def _start_api_server(self, services: int, workers: int) -> None:
         live = set(self.live)
         objects = {
-            "/api/v1/services": [cluster.service(number) for number in range(services)],
+            "/api/v1/services": [cluster.service(number, workers=workers) for number in range(services)],
             "/apis/discovery.k8s.io/v1/endpointslices": [
                 self._live_slice(number)
                 if number in live

@@ -154,10 +154,23 @@ def _without_end(mode: str, port: ServicePort) -> Callable[[PeerSet, Pace], Iter
 
 def _workers(ready: PeerSet, pace: Pace) -> Iterator[Step]:
     everywhere = f"{ready.cores.proxy},{ready.cores.load}"
-    for series, cores in (("one core", ready.cores.proxy), ("all cores", everywhere)):
+    for number, (series, cores, services) in enumerate(
+        (
+            ("one core", ready.cores.proxy, LIVE_SERVICES),
+            ("all cores", everywhere, LIVE_SERVICES),
+            ("one Service", everywhere, 1),
+        )
+    ):
         for workers in (1, 2) if pace.is_quick else (1, 2, 4, 8):
-            testbed = ready.testbed(f"workers-{series[:3]}-{workers}")
-            large = LargeCluster(testbed, services=LIVE_SERVICES, endpoints=1, workers=workers, cores=cores)
+            testbed = ready.testbed(f"workers-{number}-{workers}")
+            large = LargeCluster(
+                testbed,
+                services=services,
+                endpoints=1,
+                workers=workers,
+                cores=cores,
+                is_shared=services == 1,
+            )
             pids = large.ours.workers()
             large.connect(1, CLIENTS)
             before = [cpu_seconds([pid]) for pid in pids]
@@ -290,7 +303,7 @@ STUDIES: Final[dict[str, Study]] = {
         ),
         Study(
             "workers",
-            f"A connection per message over {LIVE_SERVICES} Services",
+            f"A connection per message over {LIVE_SERVICES} Services, and over one that workers share",
             "workers",
             (
                 Metric("rate", "", "connections/s", True),

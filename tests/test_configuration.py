@@ -43,7 +43,14 @@ def test_nothing_said_is_an_agent_in_a_cluster_with_a_worker_for_each_core() -> 
         tcp_peer_timeout_seconds=120,
         tcp_user_timeout_seconds=0,
     )
-    assert default_workers() >= 1
+
+
+@pytest.mark.parametrize(("cores", "workers"), [(1, 1), (2, 2), (8, 8), (96, 8)])
+def test_a_worker_for_each_core_as_far_as_that_makes_sense(
+    cores: int, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(cores)))
+    assert default_workers() == workers
 
 
 def test_everything_said_is_taken(tmp_path: Path) -> None:

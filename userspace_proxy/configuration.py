@@ -17,6 +17,7 @@ from userspace_proxy.core.object_names import is_dns_subdomain
 from userspace_proxy.core.port_claims import DEFAULT_PROXY_PORT_RANGE, PortRange
 from userspace_proxy.core.service_annotations import (
     LIMIT,
+    MAX_WORKERS,
     REMOVED_ENDPOINTS,
     ServiceSettings,
     read_limit,
@@ -43,7 +44,7 @@ _MAX_STATE_DIRECTORY: Final = 70
 """Bytes: the names of sockets in it must fit into 108; unix(7)."""
 _INTERFACE: Final = re.compile(r"[a-zA-Z0-9_.@-]{1,15}")
 _INTERFACE_PREFIX: Final = re.compile(r"[a-zA-Z0-9_.@-]{1,14}")
-_MAX_WORKERS: Final = 256
+_MOST_DEFAULT_WORKERS: Final = 8
 _MIN_PROXY_PORTS: Final = 4
 
 
@@ -83,8 +84,8 @@ class Configuration:
 
 
 def default_workers() -> int:
-    """One worker for each core that this process may use."""
-    return len(os.sched_getaffinity(0))
+    """One worker for each core that this process may use, as far as that is worth their memory."""
+    return min(len(os.sched_getaffinity(0)), _MOST_DEFAULT_WORKERS)
 
 
 def read_configuration(
@@ -135,8 +136,8 @@ def read_configuration(
     check("--proxy-port-range", problem)
     if udp_timeout_seconds is not None and not 0 < udp_timeout_seconds <= 86400:
         check("--udp-timeout", f"{udp_timeout_seconds:g} s is not more than 0 s and at most 86400 s")
-    if workers is not None and not 1 <= workers <= _MAX_WORKERS:
-        check("--workers", f"{workers} is not within 1-{_MAX_WORKERS}")
+    if workers is not None and not 1 <= workers <= MAX_WORKERS:
+        check("--workers", f"{workers} is not within 1-{MAX_WORKERS}")
     check("--state-directory", why_no_state_directory(state_directory))
     for flag, seconds in (("--orphan-seconds", orphan_seconds), ("--drain-seconds", drain_seconds)):
         if not 0 <= seconds <= 86400:

@@ -63,13 +63,25 @@ def test_what_is_no_limit_is_named_and_the_default_holds(text: str) -> None:
     assert complaint.endswith("is not a number from 1 to 999999999, or none; the default is used")
 
 
+@pytest.mark.parametrize(("text", "workers"), [("1", 1), ("4", 4), ("256", 256)])
+def test_workers(text: str, workers: int) -> None:
+    assert settings({"userspace-proxy.io/workers": text}) == (replace(DEFAULT, workers=workers), [])
+
+
+@pytest.mark.parametrize("text", ["", "0", "257", "all", "2.0"])
+def test_what_is_no_number_of_workers_is_named_and_one_serves(text: str) -> None:
+    read, [complaint] = settings({"userspace-proxy.io/workers": text})
+    assert read == DEFAULT
+    assert complaint.endswith("is not a number from 1 to 256; the default is used")
+
+
 def test_a_misspelled_annotation_is_named() -> None:
     assert settings({"userspace-proxy.io/remove-endpoints": "reset"}) == (
         DEFAULT,
         [
             "metadata.annotations['userspace-proxy.io/remove-endpoints']: is no annotation of ours; "
             "these are removed-endpoints, max-connections, max-connections-per-client, max-udp-flows, "
-            "max-udp-flows-per-client"
+            "max-udp-flows-per-client, workers"
         ],
     )
 

@@ -64,6 +64,28 @@ def test_annotations_say_how_a_service_is_served() -> None:
     assert reason.startswith(f"metadata.annotations['{key}']: '?' is not keep")
 
 
+SPREAD = {"userspace-proxy.io/workers": "4"}
+
+
+def test_several_workers_may_share_a_services_tcp_ports() -> None:
+    assert only_port(service(annotations=SPREAD)).settings.workers == 4
+    assert complaints(service(annotations=SPREAD)) == []
+    mixed = service(annotations=SPREAD, ports=["dns:53/UDP", "web:80", "ntp:123/UDP"])
+    assert complaints(mixed) == [
+        "metadata.annotations['userspace-proxy.io/workers']: UDP has one worker, which knows all flows; "
+        "so have ports 53, 123"
+    ]
+
+
+def test_client_affinity_stays_with_one_worker() -> None:
+    item = service(annotations=SPREAD, affinity="ClientIP")
+    assert only_port(item).settings.workers == 1
+    assert complaints(item) == [
+        "metadata.annotations['userspace-proxy.io/workers']: sessionAffinity ClientIP needs one worker, "
+        "which knows all clients; one is used"
+    ]
+
+
 def test_the_flags_hold_where_no_annotation_says_otherwise() -> None:
     ((port,), _) = read_service(service(), "test", ServiceSettings(5))
     assert port.settings == ServiceSettings(5)

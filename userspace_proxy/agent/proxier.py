@@ -249,6 +249,7 @@ class Proxier:
             ),
             drain_removed_seconds=settings.drain_removed_seconds,
             idle_endpoints=tuple((endpoint.address, int(endpoint.port)) for endpoint in planned.idle),
+            workers=settings.workers if is_tcp else 1,
         )
 
     def _hand_over_portals(self) -> None:

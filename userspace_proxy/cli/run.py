@@ -78,7 +78,9 @@ class Duration(click.ParamType[float]):
     show_default=True,
     help="Set net.ipv4.tcp_tw_reuse, so that ended connections do not use up the ports to an endpoint.",
 )
-@click.option("--workers", type=int, help="Processes that carry connections (default: one for each core).")
+@click.option(
+    "--workers", type=int, help="Processes that carry connections (default: one for each core, 8 at most)."
+)
 @click.option(
     "--iptables-backend",
     type=click.Choice(IPTABLES_BACKENDS),

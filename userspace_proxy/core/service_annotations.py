@@ -19,6 +19,8 @@ from userspace_proxy.core.durations import parse_duration
 PREFIX: Final = "userspace-proxy.io/"
 REMOVED_ENDPOINTS: Final = "keep, reset, or drain= and a duration of at most 24h such as drain=30s"
 LIMIT: Final = "a number from 1 to 999999999, or none"
+WORKERS: Final = "workers"
+MAX_WORKERS: Final = 256
 _MAX_DRAIN_SECONDS: Final = 86400
 _NUMBER: Final = re.compile(r"[1-9]\d{0,8}", re.ASCII)
 
@@ -29,7 +31,7 @@ class ServiceSettings:
 
     `drain_removed_seconds` is how long established connections to an endpoint that was removed may go on;
     None: as long as they last. `max_*` limit each of its ports, in all and for each client's address; None:
-    what the worker's room allows.
+    what the worker's room allows. `workers` are to share each of its TCP ports.
     """
 
     drain_removed_seconds: float | None = None
@@ -37,6 +39,7 @@ class ServiceSettings:
     max_connections_per_client: int | None = None
     max_udp_flows: int | None = None
     max_udp_flows_per_client: int | None = None
+    workers: int = 1
 
 
 DEFAULT_SETTINGS: Final = ServiceSettings()
@@ -66,6 +69,13 @@ def read_limit(text: str) -> int:
     return int(text)
 
 
+def read_workers(text: str) -> int:
+    """`ServiceSettings.workers`. Raises `ValueError`."""
+    if not _NUMBER.fullmatch(text) or int(text) > MAX_WORKERS:
+        raise ValueError(text)
+    return int(text)
+
+
 @dataclass(frozen=True, slots=True)
 class _Annotation:
     setting: str
@@ -79,6 +89,7 @@ _ANNOTATIONS: Final = {
     "max-connections-per-client": _Annotation("max_connections_per_client", read_limit, LIMIT),
     "max-udp-flows": _Annotation("max_udp_flows", read_limit, LIMIT),
     "max-udp-flows-per-client": _Annotation("max_udp_flows_per_client", read_limit, LIMIT),
+    WORKERS: _Annotation("workers", read_workers, f"a number from 1 to {MAX_WORKERS}"),
 }
 
 
@@ -95,14 +106,15 @@ def read_settings(
         text = annotations[key]
         annotation = _ANNOTATIONS.get(key.removeprefix(PREFIX))
         if annotation is None:
-            complain(_field(key), f"is no annotation of ours; these are {', '.join(_ANNOTATIONS)}")
+            complain(field_of(key), f"is no annotation of ours; these are {', '.join(_ANNOTATIONS)}")
             continue
         try:
             settings = replace(settings, **{annotation.setting: annotation.read(text)})
         except ValueError:
-            complain(_field(key), f"{describe(text)} is not {annotation.allowed}; the default is used")
+            complain(field_of(key), f"{describe(text)} is not {annotation.allowed}; the default is used")
     return settings
 
 
-def _field(key: str) -> str:
+def field_of(key: str) -> str:
+    """Where an annotation stands in its object, for people."""
     return f"metadata.annotations[{describe(key)}]"

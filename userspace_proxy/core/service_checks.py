@@ -6,9 +6,9 @@ Source: https://kubernetes.io/docs/reference/networking/virtual-ips/ and the cor
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator, Set
-from dataclasses import dataclass, field
-from typing import Final
+from collections.abc import Iterable, Iterator, Sequence, Set
+from dataclasses import dataclass, field, replace
+from typing import Final, TypeAlias
 
 from userspace_proxy.core.decoding import describe
 from userspace_proxy.core.ip_addresses import (
@@ -22,7 +22,14 @@ from userspace_proxy.core.ip_addresses import (
 from userspace_proxy.core.object_names import is_dns_subdomain
 from userspace_proxy.core.objects import Service
 from userspace_proxy.core.problem import Problem
-from userspace_proxy.core.service_annotations import DEFAULT_SETTINGS, ServiceSettings, read_settings
+from userspace_proxy.core.service_annotations import (
+    DEFAULT_SETTINGS,
+    PREFIX,
+    WORKERS,
+    ServiceSettings,
+    field_of,
+    read_settings,
+)
 from userspace_proxy.core.service_port import (
     IPFamily,
     Port,
@@ -53,6 +60,10 @@ MAX_AFFINITY_TIMEOUT_SECONDS: Final = 86400
 
 _PROXY_NAME_LABEL: Final = "service.kubernetes.io/service-proxy-name"
 _HEADLESS_LABEL: Final = "service.kubernetes.io/headless"
+
+
+ReadPort: TypeAlias = tuple[str, Protocol, Port, Port | None]
+"""Name, protocol, number and NodePort."""
 
 
 def is_port(number: int) -> bool:
@@ -88,8 +99,10 @@ def read_service(
     load_balancer_ips = tuple(_read_load_balancer_ips(service, families, complaints))
     source_ranges = _read_source_ranges(service, complaints)
     health_check_node_port = _read_health_check_node_port(service, external, complaints)
-    settings = read_settings(meta.annotations or {}, defaults, complaints.add)
     ports = tuple(_read_ports(service, complaints))
+    settings = read_settings(meta.annotations or {}, defaults, complaints.add)
+    if settings.workers > 1:
+        settings = _check_spreading(settings, affinity, ports, complaints)
     service_ports = tuple(
         ServicePort(
             name=ServicePortName(name, port_name, protocol, family_of(address)),
@@ -110,6 +123,19 @@ def read_service(
         for port_name, protocol, port, node_port in ports
     )
     return service_ports, tuple(complaints.problems)
+
+
+def _check_spreading(
+    settings: ServiceSettings, affinity: int | None, ports: Sequence[ReadPort], complaints: Complaints
+) -> ServiceSettings:
+    where = field_of(f"{PREFIX}{WORKERS}")
+    if affinity is not None:
+        reason = "sessionAffinity ClientIP needs one worker, which knows all clients; one is used"
+        complaints.add(where, reason)
+        return replace(settings, workers=1)
+    if udp := [str(number) for _, protocol, number, _ in ports if protocol is Protocol.UDP]:
+        complaints.add(where, f"UDP has one worker, which knows all flows; so have ports {', '.join(udp)}")
+    return settings
 
 
 def _of_family(address: IPAddress, others: Iterable[IPAddress | IPNetwork]) -> tuple[str, ...]:
@@ -266,10 +292,8 @@ def _read_policy(where: str, text: str | None, complaints: Complaints) -> Traffi
         return TrafficPolicy.CLUSTER
 
 
-def _read_ports(
-    service: Service, complaints: Complaints
-) -> Iterator[tuple[str, Protocol, Port, Port | None]]:
-    """Name, protocol, number and NodePort of each port that can be served."""
+def _read_ports(service: Service, complaints: Complaints) -> Iterator[ReadPort]:
+    """Each port that can be served."""
     has_node_ports = service.spec.type in ("NodePort", "LoadBalancer")
     names: set[tuple[str, Protocol]] = set()
     numbers: set[tuple[int, Protocol]] = set()
