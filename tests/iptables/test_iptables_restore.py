@@ -141,6 +141,13 @@ def test_a_table_that_nft_made_unreadable_is_an_error_and_not_taken_for_empty(
     assert nft.save().parse() == InstalledRules()
 
 
+def test_whose_table_is_hidden_is_said(programs: Programs) -> None:
+    programs.write("ip6tables-nft-save", "echo \"# Table \\`nat' is incompatible, use 'nft' tool.\"")
+    programs.write("ip6tables-nft-restore", "")
+    with pytest.raises(HiddenTableError, match="nft list table ip6 nat"):
+        IptablesRestore(Variant.NFT, IPFamily.IPV6).save()
+
+
 def test_a_variant_with_a_hidden_table_is_not_taken_for_one_without_rules_of_ours(programs: Programs) -> None:
     programs.write("iptables-nft-save", "echo \"# Table \\`nat' is incompatible, use 'nft' tool.\"")
     with pytest.raises(HiddenTableError):

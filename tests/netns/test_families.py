@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.agent import userspace_proxy
-from tests.support.clients import REFUSED, SILENT, udp_client, who_answers
+from tests.support.clients import REFUSED, SILENT, udp_client, who_answers, who_greets
 from tests.support.exposed_service import (
     EVERYBODY,
     FAMILIES,
@@ -113,3 +113,18 @@ def test_chains_that_a_stranger_deletes_come_back(node: ServiceNode) -> None:
     wait_until(lambda: both(node) == rules, 5)
     expect_everything(node)
     assert node.agent.lines_with("changed by somebody")
+
+
+def test_ipv4_is_served_where_ip6tables_cannot_show_its_tables(tmp_path: Path) -> None:
+    foreign = [
+        "add table ip6 nat",
+        "add map ip6 nat backends { type ipv6_addr : ipv6_addr; }",
+        "add chain ip6 nat PREROUTING { type nat hook prerouting priority -100; }",
+        "add rule ip6 nat PREROUTING dnat to ip6 daddr map @backends",
+    ]
+    with ServiceNode(tmp_path, "--iptables-backend", "nft", ipv6=True) as node:
+        node.node.run("nft", "; ".join(foreign))
+        node.agent.start()
+        service = node.serve("greet")
+        assert set(who_greets(node.client, service["greet"], 3)) == EVERYBODY
+        assert len(node.agent.lines_with("in IPv4 alone", "nft list table ip6 nat")) == 1

@@ -89,6 +89,7 @@ async def run_agent(configuration: Configuration) -> None:
         _require_local(configuration.bind_address, list(networks.values()))
 
         backends = await open_backends(rules_thread, configuration.iptables_backend, networks)
+        networks = {family: networks[family] for family in backends}
 
         state = ClusterState(
             configuration.node_name, configuration.proxy_port_range, configuration.service_settings

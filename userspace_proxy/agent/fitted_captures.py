@@ -17,8 +17,10 @@ from userspace_proxy.agent.stale_udp import StaleUdp
 from userspace_proxy.configuration import Configuration
 from userspace_proxy.core.cluster_state import NodeFacts
 from userspace_proxy.core.service_port import EVERY_LOCAL_ADDRESS, IPFamily, ProxyPort
+from userspace_proxy.errors import RulesError
 from userspace_proxy.iptables.capture import Backend, Capture
 from userspace_proxy.iptables.change_marks import NftMarks
+from userspace_proxy.iptables.iptables_restore import HiddenTableError
 from userspace_proxy.iptables.other_variant import OtherVariant
 from userspace_proxy.iptables.portal_rules import CaptureSettings
 from userspace_proxy.iptables.variant import BackendChoice, detect_variant, open_backend, why_unavailable
@@ -55,17 +57,35 @@ async def read_networks(netlink_thread: KernelThread) -> dict[IPFamily, NodeNetw
 async def open_backends(
     rules_thread: KernelThread, chosen: str, families: Iterable[IPFamily]
 ) -> dict[IPFamily, Backend]:
-    """What writes each family's rules. `chosen` is `--iptables-backend`. Raises `StartupError`."""
+    """What writes each family's rules. `chosen` is `--iptables-backend`. Raises `StartupError`.
+
+    IPv6 is left out if ip6tables cannot show its tables: IPv4 is not to wait until somebody has mended that.
+    """
     choice = BackendChoice(chosen)
     if choice is BackendChoice.AUTO:
         # One for both families: what the host uses for IPv4 decides.
         variant = await rules_thread.run(partial(detect_variant, IPFamily.IPV4))
         choice = BackendChoice(variant.value)
     nft_marks = NftMarks()
-    return {
-        family: await rules_thread.run(partial(open_backend, choice, family, nft_marks))
-        for family in families
-    }
+    backends = {}
+    for family in families:
+        backend = await rules_thread.run(partial(open_backend, choice, family, nft_marks))
+        why = await rules_thread.run(partial(_why_hidden, backend)) if family is IPFamily.IPV6 else None
+        if why is None:
+            backends[family] = backend
+        else:
+            logger.error("Services are served in IPv4 alone until the agent is started again: %s", why)
+    return backends
+
+
+def _why_hidden(backend: Backend) -> str | None:
+    try:
+        backend.save()
+    except HiddenTableError as error:
+        return str(error)
+    except RulesError:
+        pass  # it may pass, and is tried again
+    return None
 
 
 @dataclass(slots=True)

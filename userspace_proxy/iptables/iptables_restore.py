@@ -101,11 +101,12 @@ def find_program(name: str) -> str | None:
 def saved_rules(save_program: str) -> str:
     """What the program prints. Raises RulesError; HiddenTableError when that is not all tables of ours."""
     printed = _run([save_program], "")
+    family = "ip6" if save_program.startswith("ip6") else "ip"
     for table in ("filter", "nat"):
         if f"Table `{table}' is incompatible" in printed:
             raise HiddenTableError(
                 f"{save_program} cannot show the {table} table: it has rules that nft(8) wrote and iptables "
-                f"does not understand; remove them from there (nft list table ip {table} shows them)"
+                f"does not understand; remove them from there (nft list table {family} {table} shows them)"
             )
     return printed
 
