@@ -145,6 +145,20 @@ def test_a_recheck_is_of_everything_and_lets_stay_what_may_be_right() -> None:
     with_stale_udp(scenario)
 
 
+def test_a_recheck_of_frontends_asks_for_theirs_alone_unless_they_are_many() -> None:
+    async def scenario(stale: StaleUdp, conntrack: Conntrack) -> None:
+        tcp, split = portal(PORT, host=9, protocol=Protocol.TCP), portal(PORT, OTHER)
+        stale.recheck(portals(split, tcp), SETTINGS)
+        await finish(stale, portals(split, tcp))
+        assert conntrack.asked == [({split.frontend: {PORT, OTHER}}, False)]
+        many = portals(*(portal(PORT, host=host) for host in range(1, 5)))
+        stale.recheck(many, SETTINGS)
+        await finish(stale, many)
+        assert conntrack.asked[1:] == [({frontend: {PORT} for frontend in many}, True)]
+
+    with_stale_udp(scenario)
+
+
 def test_that_the_kernel_refuses_is_said_once_until_it_does_not(caplog: pytest.LogCaptureFixture) -> None:
     async def scenario(stale: StaleUdp, conntrack: Conntrack) -> None:
         for _ in range(2):

@@ -246,10 +246,12 @@ class PortalCapture:
             )
         node_ports = (settings.nodeport_addresses, local_addresses)
         is_repaired = synced.had_drifted or (is_known and bool(synced.changes))
-        if is_repaired or self._rechecked_for != node_ports:
+        if self._rechecked_for != node_ports:
             # The first time too: nobody knows whether an earlier run lived to see to its last rules' entries.
             self._rechecked_for = node_ports
             self._stale_udp.recheck_all()
+        elif is_repaired:
+            self._stale_udp.recheck(portals, settings)
         elif is_known:
             return False
         self._stale_udp.portals_changed(self._committed, portals, settings)

@@ -79,6 +79,17 @@ class StaleUdp:
         if len(self._waiting) > self._max_frontends:
             self._forget_too_many()
 
+    def recheck(self, portals: Portals, settings: CaptureSettings) -> None:
+        """Entries of all frontends may lead astray: these were not captured for a while.
+
+        To ask for those of a few frontends is cheap; to look through all of UDP may take seconds.
+        """
+        concerned = {f: _ports_of(portal, settings) for f, portal in portals.items() if _is_udp(f)}
+        if len(concerned) > self._max_frontends:
+            self.recheck_all()
+        else:
+            self._waiting = concerned | self._waiting
+
     def recheck_all(self) -> None:
         """Any entry may lead astray: nobody looked for a while, or the node has other addresses now."""
         self._recheck_all = True
