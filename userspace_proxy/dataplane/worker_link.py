@@ -67,6 +67,7 @@ class WorkerLink:
         self.pid = pid
         self._loop = loop
         self._popen = popen
+        self._ending: asyncio.Task[None] | None = None
         self._pidfd = _open_pidfd(pid)
         self._control_file = control_file
         self._sequence = itertools.count(1)
@@ -177,7 +178,17 @@ class WorkerLink:
             self._popen.returncode = 0  # else Popen complains that nobody waits for it, which is meant so
 
     async def end(self) -> None:
-        """Let the process end, make sure that it did, and reap it. Safe to repeat."""
+        """Let the process end, make sure that it did, and reap it, also if cancelled. Safe to repeat."""
+        if self._ending is None:
+            self._ending = self._loop.create_task(self._end())
+        try:
+            await asyncio.shield(self._ending)
+        except asyncio.CancelledError:
+            self.kill()  # nobody waits for its last words any more
+            await asyncio.wait([self._ending])
+            raise
+
+    async def _end(self) -> None:
         if self.is_alive:
             self._channel.send(self._encoder.encode(End(0)))
             self._channel.close()
