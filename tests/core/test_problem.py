@@ -24,6 +24,11 @@ from userspace_proxy.core.problem import Problem
             id="an object without a namespace",
         ),
         pytest.param(
+            Problem("pod.yaml", "Pod", "", "", "kind", "Pod is not a kind that is read"),
+            "pod.yaml: Pod: kind: Pod is not a kind that is read",
+            id="an object without a name",
+        ),
+        pytest.param(
             Problem("web.yaml", "", "", "", "", "is no YAML"), "web.yaml: is no YAML", id="a whole file"
         ),
         pytest.param(Problem("", "", "", "", "", "is no JSON"), "is no JSON", id="nothing but a reason"),

@@ -230,6 +230,18 @@ def test_an_agent_that_cannot_start_leaves_everything_as_it_is(
     assert node.agent.worker_pids == workers
 
 
+def test_an_agent_whose_kubeconfig_is_none_leaves_the_running_one_alone(
+    node: ServiceNode, tmp_path: Path
+) -> None:
+    service = node.serve("greet", "name")
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text("apiVersion: v1\nkind: Config\n")
+    completed = userspace_proxy(node.node, "run", "--kubeconfig", str(kubeconfig))
+    assert completed.returncode == 2, completed.stderr
+    assert node.agent.is_running
+    expect_service(node, service)
+
+
 def test_cleanup_ends_orphans_at_once(node: ServiceNode) -> None:
     service = node.serve("greet", "digest")
     with connect(node.client, service["digest"]) as client:

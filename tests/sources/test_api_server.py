@@ -524,12 +524,17 @@ def test_a_kubeconfig_that_cannot_be_used_is_an_error(tmp_path: Path, content: o
     if content is not None:
         kubeconfig.write_text(content if isinstance(content, str) else json.dumps(content))
 
+    source = ApiServerSource(kubeconfig, "node-1")
+
     async def scene() -> None:
-        await ApiServerSource(kubeconfig, "node-1").run(RecordingSink())
+        await source.run(RecordingSink())
 
     with pytest.raises(SourceError) as raised:
         run(scene())
     text = str(raised.value)
+    with pytest.raises(SourceError) as raised:
+        run(source.check())
+    assert str(raised.value) == text
     assert text.startswith("cannot use the ")
     assert reason in text
     assert "\n" not in text

@@ -260,8 +260,12 @@ def test_a_directory_that_is_renamed_away_counts_as_it_last_was(tmp_path: Path) 
 def test_a_directory_that_is_none_is_an_error(tmp_path: Path, make: Callable[[Path], object]) -> None:
     make(tmp_path / "manifests")
 
-    async def run() -> None:
-        await ManifestsSource(tmp_path / "manifests").run(RecordingSink())
+    source = ManifestsSource(tmp_path / "manifests")
 
+    async def run() -> None:
+        await source.run(RecordingSink())
+
+    with pytest.raises(SourceError, match=f"cannot read the manifests in {tmp_path}/manifests: "):
+        asyncio.run(source.check())
     with pytest.raises(SourceError, match=f"cannot read the manifests in {tmp_path}/manifests: "):
         asyncio.run(run())

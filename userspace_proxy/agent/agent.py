@@ -80,6 +80,7 @@ async def run_agent(configuration: Configuration) -> None:
         instance = SingleInstance()
         stack.callback(instance.close)
         source = _source_of(configuration)
+        await source.check()
         rules_thread, netlink_thread = KernelThread(loop, "rules"), KernelThread(loop, "netlink")
         for thread in (rules_thread, netlink_thread):
             stack.callback(thread.executor.shutdown)

@@ -150,7 +150,11 @@ def drain_running_agent() -> int:
     if pid is None:
         raise StartupError("no agent serves this network namespace, so there is nothing to drain")
     if running_agent() == pid:
-        raise AgentRunningError(pid, f"the running agent (pid {pid or 'unknown'}) does not drain")
+        raise AgentRunningError(
+            pid,
+            f"the running agent (pid {pid or 'unknown'}) does not drain: it listens to root, and to the user "
+            "that it runs as",
+        )
     return pid
 
 

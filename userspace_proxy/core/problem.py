@@ -23,9 +23,8 @@ class Problem:
     def __str__(self) -> str:
         parts = [self.origin]
         if self.kind:
-            parts.append(
-                f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
-            )
+            name = f"{self.namespace}/{self.name}" if self.namespace else self.name
+            parts.append(f"{self.kind} {name}".rstrip())
         if self.field:
             parts.append(self.field)
         parts.append(self.reason)

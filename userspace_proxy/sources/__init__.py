@@ -30,5 +30,8 @@ class Source(Protocol):
     def origin_of(self, key: ObjectId) -> str:
         """Where an object that was observed came from: a file's path, or "API server"."""
 
+    async def check(self) -> None:
+        """Raise `SourceError` if it cannot be used as given, before anything is given up for it."""
+
     async def run(self, sink: Sink) -> None:
         """Feed `sink` for ever. Raises `SourceError` if it cannot be used as given; never for bad data."""

@@ -39,6 +39,11 @@ class ApiServerSource:
         """Where an observed object came from."""
         return ORIGIN
 
+    async def check(self) -> None:
+        """Raise `SourceError` if the configuration cannot be used. Nothing is sent."""
+        async with Connection.open(self._kubeconfig):
+            pass
+
     async def run(self, sink: Sink) -> None:
         """Feed `sink` for ever, each kind by itself. A server that is down is waited for.
 

@@ -42,6 +42,10 @@ class ManifestsSource:
         """The file that an observed object stands in; the directory if it stands in none any more."""
         return self._origins.get(key, str(self._directory))
 
+    async def check(self) -> None:
+        """Raise `SourceError` if the directory cannot be read."""
+        await asyncio.to_thread(_Directory(self._directory).look)
+
     async def run(self, sink: Sink) -> None:
         """Feed `sink` for ever: all kinds at the start, and again whenever a file changes.
 
