@@ -271,6 +271,18 @@ def test_load_balancers_that_check_meanwhile_are_answered_by_the_next_agent(node
     wait_until(lambda: f":{HEALTH_PORT} " not in node.node.run("ss", "-Htln").stdout)
 
 
+def test_load_balancers_check_at_the_next_agent_s_addresses(node: ServiceNode) -> None:
+    checked = ExposedService("checked", 1)
+    node.objects.apply(checked.manifest(external_traffic_policy="Local", health_check_node_port=HEALTH_PORT))
+    node.apply_endpoints("checked", node.endpoint_on(node.endpoints[0], "node-1"))
+    address = node.node.address, HEALTH_PORT
+    wait_until(lambda: outcome_of_check(node, address).startswith(b"HTTP/1.1 200"))
+    kill_the_agent(node)
+    node.agent.flags += "--nodeport-addresses", "primary"
+    node.agent.start()
+    wait_until(lambda: outcome_of_check(node, address).startswith(b"HTTP/1.1 200"))
+
+
 def outcome_of_check(node: ServiceNode, address: Address) -> bytes:
     try:
         with connect(node.client, address) as client:

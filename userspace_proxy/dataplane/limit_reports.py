@@ -13,8 +13,8 @@ logger = logging.getLogger(__name__)
 SAY_AGAIN_SECONDS: Final = 30.0
 
 _WHAT_TO_DO: Final = {
-    Refusal.CLIENT_LIMIT: "raise --max-connections-per-client, or look what the client does",
-    Refusal.SERVICE_LIMIT: "raise --max-connections-per-service",
+    Refusal.CLIENT_LIMIT: "raise --max-connections-per-client or the annotation, or look at the client",
+    Refusal.SERVICE_LIMIT: "raise --max-connections-per-service or the annotation",
     Refusal.NO_ROOM: "raise the limit of open files, or limit who has most (--max-connections-per-service)",
 }
 

@@ -131,7 +131,10 @@ class HealthCheckNodePorts:
             (address, port): service for port, (service, _) in self._checks.items() for address in addresses
         }
         closing = [self._servers.pop(binding) for binding in self._servers.keys() - wanted.keys()]
-        if closing:
+        unwanted = {name for name in self._kept if name.startswith(_NAME)} - set(map(_name, wanted))
+        for name in unwanted:
+            self._kept.pop(name).close()
+        if closing or unwanted:
             # First: a port may be wanted on another address.
             self._sockets = {binding: self._sockets[binding] for binding in self._servers}
             await self._keep_open()
@@ -151,8 +154,6 @@ class HealthCheckNodePorts:
                 )
             else:
                 await self._start(binding, sock)
-        for name in [name for name in self._kept if name.startswith(_NAME)]:
-            self._kept.pop(name).close()  # nobody checks there any more
         if self._servers.keys() != open_before:
             await self._keep_open()
         return unopened
