@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator
@@ -15,6 +16,7 @@ import msgspec
 import pytest
 import uvloop
 
+from tests.support.loopback import echo, serving
 from tests.support.waiting import wait_until
 from userspace_proxy.core.port_claims import PortRange, ProxyPortClaims
 from userspace_proxy.core.proxy_plan import ListenerName
@@ -30,7 +32,9 @@ from userspace_proxy.dataplane.control_sockets import ControlSockets
 from userspace_proxy.dataplane.listening_sockets import ListeningSockets
 from userspace_proxy.dataplane.messages import ListenerConfig, ServicePortConfig, WorkerLimits
 from userspace_proxy.dataplane.orphans import Inheritance, end_orphans, find_orphans, sort_out
+from userspace_proxy.dataplane.succession import Hello
 from userspace_proxy.dataplane.worker_pool import WorkerPool
+from userspace_proxy.dataplane.worker_process import WorkerProcess
 
 Endpoint = tuple[str, int]
 
@@ -278,6 +282,83 @@ def test_a_drain_ends_in_time(tmp_path: Path) -> None:
                 await asyncio.to_thread(wait_until, lambda: has_ended(pid))
                 with pytest.raises(ConnectionResetError):
                     await ask(old)
+            await second.pool.configure([], [config.key])
+            await second.leave()
+
+    in_a_loop(scenario, tmp_path)
+
+
+def test_a_drain_waits_for_who_is_on_the_way_to_an_endpoint(tmp_path: Path) -> None:
+    async def scenario(directory: Path) -> None:
+        with ExitStack() as stack:
+            endpoint = stack.enter_context(socket.socket())
+            endpoint.bind(("127.0.0.1", 0))
+            endpoint.listen(0)
+            for _ in range(3):  # its backlog is full, so it is silent
+                filler = stack.enter_context(socket.socket())
+                filler.setblocking(False)
+                filler.connect_ex(endpoint.getsockname())
+            agent = Agent(directory)
+            await agent.start()
+            config = agent.config(Protocol.TCP, endpoint.getsockname())
+            await agent.pool.configure([config])
+            client = stack.enter_context(client_of(config))
+            draining = asyncio.create_task(agent.pool.drain())
+            await asyncio.wait([draining], timeout=0.5)
+            assert not draining.done()
+            stack.enter_context(serving(endpoint, echo))
+            assert await ask(client) == "?"
+            client.close()
+            await draining
+            await agent.leave()
+
+    in_a_loop(scenario, tmp_path)
+
+
+def test_a_worker_whose_clients_have_every_descriptor_is_found(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        with ExitStack() as stack:
+            control, asker = (stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(2))
+            agent, theirs = socket.socketpair()
+            stack.enter_context(agent)
+            control.bind(str(tmp_path / "control"))
+            control.listen()
+            process = WorkerProcess(loop, theirs, control, started_by=os.getuid(), pid_namespace=1)
+            stack.callback(process.close)
+            asker.setblocking(False)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+            asker.connect(control.getsockname())
+            await loop.sock_sendall(asker, encode_frame(msgspec.msgpack.encode(Hello(1))))
+            async with asyncio.timeout(10):
+                assert b"introduction" in await loop.sock_recv(asker, 1000)
+
+    try:
+        uvloop.run(scenario())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_flows_of_a_class_that_is_gone_end(tmp_path: Path) -> None:
+    async def scenario(directory: Path) -> None:
+        with echo_server(socket.SOCK_DGRAM, "here") as (endpoint, heard):
+            first = Agent(directory)
+            await first.start()
+            config = first.config(Protocol.UDP, endpoint)
+            await first.pool.configure([config])
+            [pid] = first.pool.pids
+            with client_of(config) as client:
+                assert await ask(client) == "here"
+            await first.leave()
+            second = Agent(directory, build="2")
+            await second.start()
+            await second.pool.configure([msgspec.structs.replace(config, listeners=())])
+            await second.pool.retire()
+            await asyncio.to_thread(wait_until, lambda: has_ended(pid))
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as again:
+                again.bind(heard[0])  # the flow's port is free: nobody has its socket any more
             await second.pool.configure([], [config.key])
             await second.leave()
 

@@ -20,8 +20,10 @@ from tests.support.loopback import (
     open_descriptors,
     receive_all,
     refusing,
+    reset,
     say_port,
     server,
+    silent,
     wait_until,
 )
 from userspace_proxy.core.endpoint import Endpoint
@@ -259,6 +261,18 @@ def test_a_removed_service_port_is_counted_until_its_last_connection_ends(worker
             client.sendall(b"xyz")
             assert client.recv(100) == b"xyz"
             assert worker.counters().bytes_out == 3
+        wait_until(lambda: not worker.is_counted())
+
+
+def test_a_removed_service_port_is_counted_while_somebody_looks_for_an_endpoint(
+    worker: RunningWorker,
+) -> None:
+    with silent() as endpoint:
+        listener = worker.serve(endpoint)
+        with connect(listener.proxy_port) as client:
+            worker.configure(removed=[WEB])  # which accepts who waits
+            assert worker.is_counted()
+            reset(client)
         wait_until(lambda: not worker.is_counted())
 
 

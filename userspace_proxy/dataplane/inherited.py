@@ -33,6 +33,11 @@ class Inherited:
     def take_clients(self, service_port: str) -> list[AffineClient]:
         return self._clients.pop(service_port, [])
 
+    def end_flows(self, service_port: str) -> None:
+        """End those of its listeners that there are no more."""
+        for key in [key for key in self._flows if key[0] == service_port]:
+            close_flows(self._flows.pop(key))
+
     def close(self) -> None:
         """End the flows that nobody has taken, and forget the clients. Safe to repeat."""
         while self._flows:

@@ -104,6 +104,11 @@ class _ServicePort:
         self.flows = FlowShare(flow_cap, self.reports)
         self.listeners: dict[ListenerKey, _Listener] = {}
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether it has connections, be they on their way to an endpoint, or flows."""
+        return bool(self.counters.active or self.admission.admitted)
+
     def stop_reading(self) -> None:
         for listener in self.listeners.values():
             if isinstance(listener.socket, UdpListener):
@@ -220,12 +225,18 @@ class Worker:
             counters[key] = service_port.counters
         return counters
 
+    @property
+    def active(self) -> int:
+        """How many connections and flows go on, connections on their way to an endpoint included."""
+        service_ports = chain(self._service_ports.values(), self._removed.values())
+        return sum(each.counters.active for each in service_ports) + len(self._connects)
+
     def limit(self, limits: WorkerLimits) -> None:
         """The agent has other limits now. TCP's take effect; the rest stays as it was at the start."""
         self._relays.watch.set(_timeouts(limits))
 
     def _forget_finished(self) -> None:
-        for key in [key for key, gone in self._removed.items() if not gone.counters.active]:
+        for key in [key for key, gone in self._removed.items() if not gone.is_busy]:
             del self._removed[key]
 
     def close(self) -> None:

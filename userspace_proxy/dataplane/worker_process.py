@@ -118,7 +118,8 @@ class WorkerProcess:
 
     def _admit(self) -> None:
         try:
-            sock, _ = self._control.accept()
+            with self._reserve.released():  # clients may have all the rest
+                sock, _ = self._control.accept()
         except OSError:
             return
         if peer_of(sock)[1] in self._admitted and len(self._visitors) < _MAX_VISITORS:
@@ -247,9 +248,7 @@ class WorkerProcess:
 
     def _active(self) -> int:
         """How many connections and flows go on."""
-        if self._worker is None:
-            return 0
-        return sum(counters.active for counters in self._worker.counters().values())
+        return 0 if self._worker is None else self._worker.active
 
     def _started(self) -> Worker:
         if self._worker is None:

@@ -180,6 +180,7 @@ class WorkerSeat:
                     await process.request(inherit, [sock.fileno() for _, sock in batch])
             finally:
                 close_flows(flows)
+        self._inherited.end_flows(config.key)
 
     async def _tell_what_to_keep(
         self, process: WorkerLink, kept: Mapping[str, socket.socket], given: Given
