@@ -132,6 +132,8 @@ async def run_agent(configuration: Configuration) -> None:
             match request:
                 case Request.HAND_OVER:
                     logger.info("Another agent takes over, this one hands over to it")
+                case Request.DRAIN if to_drain.is_set():
+                    return  # it does, and who asks again waits for its end, too
                 case Request.DRAIN:
                     to_drain.set()
             stop.set()

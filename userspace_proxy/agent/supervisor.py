@@ -76,7 +76,8 @@ class _Supervisor:
         self._start_at = None
         if self._agent is not None:
             logger.info("The agent is told to end, its workers are waited for")
-            os.kill(self._agent.pid, signal.SIGTERM)
+            with suppress(ProcessLookupError):  # it has just been reaped
+                os.kill(self._agent.pid, signal.SIGTERM)
 
     def _patience(self) -> float | None:
         return None if self._start_at is None else max(0.0, self._start_at - time.monotonic())
@@ -87,6 +88,8 @@ class _Supervisor:
             self._started_at = time.monotonic()
             self._has_children = True
             self._agent = subprocess.Popen(self._command)
+            if self._is_told_to_end:  # while it started, when there was nobody to tell
+                self._end()
 
     def _reap(self) -> None:
         """Reap whoever has ended, the agent's orphans included."""
