@@ -113,6 +113,28 @@ def test_a_file_in_change_is_read_when_it_rests(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+def test_an_object_that_moves_to_another_file_is_there_all_the_time(tmp_path: Path) -> None:
+    (tmp_path / "old.yaml").write_text(service("moving"))
+
+    async def scene(sink: RecordingSink) -> None:
+        (tmp_path / "new.yaml").write_text(service("moving"))
+        (tmp_path / "old.yaml").unlink()
+        (tmp_path / "other.yaml").write_text(service("other"))
+        await sink.until(lambda: "default/other" in sink.names())
+        (tmp_path / "new.yaml").rename(tmp_path / "newer.yaml")
+        (tmp_path / "other.yaml").unlink()
+        await sink.until(lambda: "default/other" not in sink.names())
+
+    sink = play(tmp_path, scene)
+    seen = [
+        {item.metadata.name for item in event.objects}
+        for events in sink.observed
+        for event in events
+        if isinstance(event, Listed) and event.kind is Kind.SERVICE
+    ]
+    assert all("moving" in names for names in seen)
+
+
 def test_a_file_that_breaks_counts_as_it_last_was(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     file.write_text(service("a"))
