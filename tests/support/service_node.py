@@ -30,10 +30,11 @@ SERVER_FLAGS = {
     "reset": "--reset",
     "name": "--udp",
     "echo": "--echo-udp",
+    "http": "--http",
 }
 """What a Service port of that name leads to; see `userspace_proxy.demo.server`."""
 
-PORTS = {"greet": 80, "digest": 81, "reset": 82, "name": 83, "echo": 84}
+PORTS = {"greet": 80, "digest": 81, "reset": 82, "name": 83, "echo": 84, "http": 85}
 UDP = frozenset({"name", "echo"})
 ENDPOINT_PORTS = {name: 8000 + port for name, port in PORTS.items()}
 

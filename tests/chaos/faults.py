@@ -1,0 +1,45 @@
+"""What a fault is. The table of all of them is in `table`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import ClassVar
+
+from tests.chaos.ledger import Excuse
+from tests.chaos.world import World
+
+
+class Fault:
+    """One fault, with what chance decides about it decided. It is inflicted once, and then healed once.
+
+    Both block. `heal` returns once all is as it was; where the agent is who repairs, that is waited for.
+    `excuses` count from before `inflict` until after `heal`, or only until it is inflicted.
+    """
+
+    excuses_end_with_inflict: ClassVar[bool] = False
+
+    def __init__(self, world: World, random: Random) -> None:
+        self.world = world
+        self.random = random
+        self.detail = ""
+        self.excuses: tuple[Excuse, ...] = ()
+
+    def inflict(self) -> None:
+        raise NotImplementedError
+
+    def heal(self) -> None:
+        """Nothing, where a fault is over by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedFault:
+    """A row of the table; see `schedule.Planned`. `is_repaired`: healing is the agent's, and timed."""
+
+    name: str
+    place: str
+    seconds: tuple[float, float]
+    make: Callable[[World, Random], Fault]
+    weight: int = 1
+    is_repaired: bool = False

@@ -1,0 +1,75 @@
+"""What is left once every client has gone and every fault is over: nothing that was not there before."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from tests.chaos.world import World
+from tests.support.clients import who_greets
+from tests.support.kernel_state import descriptors, udp_conntrack_entries
+
+SETTLE_SECONDS = 60.0
+SPARE_DESCRIPTORS = 16
+"""A worker keeps a few pipes, and who took over holds a socket or two that who began did not need."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    processes: int
+    descriptors: int
+    """Of agent and workers, together."""
+    state_files: int
+    listening: list[str]
+
+
+def holdings(world: World) -> Holdings:
+    pids = [world.agent.pid, *world.agent.worker_pids]
+    return Holdings(
+        processes=len(world.node.node.pids()),
+        descriptors=sum(descriptors(pid) for pid in pids),
+        state_files=len(list(world.node.state_folder.iterdir())),
+        listening=sorted(
+            " ".join(line.split()[:5:4]) for line in world.node.node.run("ss", "-Htuln").stdout.splitlines()
+        ),
+    )
+
+
+def what_is_left(world: World, before: Holdings) -> list[str]:
+    """Sentences; none where all is as before. Waits for what needs a moment to go."""
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while (left := _differences(world, before)) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return left
+
+
+def _differences(world: World, before: Holdings) -> list[str]:
+    now = holdings(world)
+    left = []
+    connected = world.node.node.run(
+        *("ss", "-Htun", "state", "connected", "exclude", "time-wait", "exclude", "syn-recv")
+    ).stdout.splitlines()
+    if connected:
+        left.append(f"{len(connected)} connections and flows, such as {connected[0]}")
+    if now.processes != before.processes:
+        left.append(f"{now.processes} processes instead of {before.processes}")
+    if now.descriptors > before.descriptors + SPARE_DESCRIPTORS:
+        left.append(f"{now.descriptors} descriptors instead of {before.descriptors}")
+    if now.state_files != before.state_files:
+        left.append(f"{now.state_files} control sockets instead of {before.state_files}")
+    if now.listening != before.listening:
+        left.append(f"listening is {now.listening} instead of {before.listening}")
+    if not world.are_rules_right():
+        left.append("rules are not what they were")
+    left += [f"UDP conntrack entry that leads astray: {entry}" for entry in _astray(world)]
+    greeters = set(who_greets(world.node.client, world.service["greet"], 3 * len(world.pods)))
+    missing = {pod.name for pod in world.pods} - greeters
+    if missing:
+        left.append(f"endpoints {', '.join(sorted(missing))} are not used again")
+    return left
+
+
+def _astray(world: World) -> list[str]:
+    """Entries of the Service's clients whose datagrams are not redirected: their answers come from there."""
+    address = world.service.cluster_ip
+    return [entry for entry in udp_conntrack_entries(world.node.node, address) if f"src={address} " in entry]

@@ -1,0 +1,128 @@
+"""One run: clients come, faults follow the schedule, and in the end all is as it was."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+from tests.chaos.clients import Clients
+from tests.chaos.faults import PlannedFault
+from tests.chaos.leaks import holdings, what_is_left
+from tests.chaos.ledger import Ledger
+from tests.chaos.schedule import Step, schedule
+from tests.chaos.table import FAULTS, LEGACY_FAULTS
+from tests.chaos.world import WORKERS, World, tracebacks
+from tests.support.service_node import ServiceNode
+
+BACKENDS = ("nft", "legacy", "python-iptables")
+CALM_SECONDS = 2.0
+FLAGS = ("--workers", str(WORKERS), "--udp-timeout", "10s", "--drain-seconds", "120")
+"""Idle UDP flows are gone soon, so that what is left in the end was lost; nobody stays for two minutes."""
+
+
+def backend_of(seed: int) -> str:
+    return Random(seed).choice(BACKENDS)
+
+
+@dataclass(slots=True)
+class Result:
+    """What came of a run. `took` is for each fault how long it took until all was right again, in seconds."""
+
+    seed: int
+    backend: str
+    ledger: Ledger
+    faults: int = 0
+    took: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def is_good(self) -> bool:
+        return not self.problems and not self.ledger.failures
+
+
+def run(seed: int, seconds: float, folder: Path, *, rate: float, backend: str = "") -> Result:
+    """Have `rate` clients a second for that long, and let whatever fails be told by the result."""
+    backend = backend or backend_of(seed)
+    ledger = Ledger()
+    result = Result(seed, backend, ledger)
+    faults = {fault.name: fault for fault in (FAULTS if backend == "nft" else LEGACY_FAULTS)}
+    steps = schedule(seed, seconds, list(faults.values()))
+    with ServiceNode(folder, "--iptables-backend", backend, *FLAGS, endpoints=0) as node:
+        world = World(node, folder, ledger)
+        clients = Clients(node, world.service, ledger, rate, seed)
+        before = holdings(world)
+        asyncio.run(_play(world, clients, steps, faults, seconds, result))
+        if not result.problems:
+            result.problems += what_is_left(world, before)
+        result.problems += tracebacks(world.logs)
+    (folder / "events.log").write_text("".join(f"{at:.2f} {event}\n" for at, event in ledger.events))
+    result.problems += [f"namespace {path.name} is left" for path in Path("/run/netns").glob("web-*")]
+    return result
+
+
+async def _play(
+    world: World,
+    clients: Clients,
+    steps: Sequence[Step],
+    faults: dict[str, PlannedFault],
+    seconds: float,
+    result: Result,
+) -> None:
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(32))
+    places: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+    began = time.monotonic()
+
+    async def one(step: Step) -> None:
+        async with places[step.place]:
+            if result.problems:
+                return
+            result.faults += 1
+            try:
+                is_agent_well = step.place == "agent" or not places["agent"].locked()
+                seconds = await _inflict(world, step, faults[step.name])
+                if faults[step.name].is_repaired:
+                    condition = "" if is_agent_well else ", while something else befell the agent"
+                    result.took[f"{step.name}{condition}"].append(seconds)
+            except Exception as error:
+                result.problems.append(f"{step.name}: {error!r}")
+                world.ledger.events.append((time.monotonic(), f"{step.name} went wrong: {error!r}"))
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(clients.run())
+        async with asyncio.TaskGroup() as inflicted:
+            for step in steps:
+                await asyncio.sleep(began + step.at - time.monotonic())
+                inflicted.create_task(one(step))
+            await asyncio.sleep(began + seconds - time.monotonic())
+        await asyncio.sleep(CALM_SECONDS)
+        clients.is_over.set()
+
+
+async def _inflict(world: World, step: Step, planned: PlannedFault) -> float:
+    """Returns for how many seconds it was being healed."""
+    ledger = world.ledger
+    fault = await asyncio.to_thread(planned.make, world, Random(step.seed))
+    began = time.monotonic()
+    windows = [ledger.excuse(excuse, began) for excuse in fault.excuses]
+    ledger.events.append((began, f"{step.name} begins {fault.detail}"))
+    await asyncio.to_thread(fault.inflict)
+    inflicted = time.monotonic()
+    ledger.events.append((inflicted, f"{step.name} is inflicted {fault.detail}"))
+    if fault.excuses_end_with_inflict:
+        for window in windows:
+            window.until = inflicted
+    await asyncio.sleep(step.seconds)
+    healed_from = time.monotonic()
+    await asyncio.to_thread(fault.heal)
+    now = time.monotonic()
+    ledger.events.append((now, f"{step.name} is over {fault.detail}"))
+    for window in windows:
+        window.until = min(window.until, now)
+    return now - healed_from

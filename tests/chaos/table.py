@@ -1,0 +1,78 @@
+"""All faults: how often they come beside others, where they happen, and how long they last."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from tests.chaos.agent_faults import (
+    AgentFrozen,
+    AgentKilled,
+    AgentStopped,
+    AllKilled,
+    DescriptorsScarce,
+    TakenOver,
+    UpgradeCannotStart,
+    Upgraded,
+    WorkerFrozen,
+    WorkerKilled,
+)
+from tests.chaos.client_faults import IdleConnections, SynFlood, UdpFlood
+from tests.chaos.endpoint_faults import (
+    BlackHoled,
+    EndpointFault,
+    Killed,
+    NotReady,
+    Refusing,
+    Removed,
+    Terminating,
+)
+from tests.chaos.faults import PlannedFault
+from tests.chaos.object_faults import BadObjects, Neighbours, TornService
+from tests.chaos.rule_faults import ChainsDeleted, FilterFlushed, ForeignFirst, LockHeld, NatChanged
+
+AT_ONCE = (0.0, 0.0)
+A_WHILE = (1.0, 5.0)
+
+ENDPOINT_FAULTS: dict[str, tuple[type[EndpointFault], int]] = {
+    "endpoint killed": (Killed, 3),
+    "endpoint black-holed": (BlackHoled, 3),
+    "endpoint refuses": (Refusing, 2),
+    "endpoint not ready": (NotReady, 1),
+    "endpoint terminating": (Terminating, 1),
+    "endpoint removed": (Removed, 2),
+}
+
+FAULTS: tuple[PlannedFault, ...] = (
+    *(
+        PlannedFault(f"{name} ({which})", f"{which} endpoints", A_WHILE, partial(make, first=first), weight)
+        for first, which in enumerate(("odd", "even"))
+        for name, (make, weight) in ENDPOINT_FAULTS.items()
+    ),
+    PlannedFault("bad objects", "objects", A_WHILE, BadObjects),
+    PlannedFault("neighbours", "objects", A_WHILE, Neighbours),
+    PlannedFault("nat changed", "rules", AT_ONCE, NatChanged, 2, is_repaired=True),
+    PlannedFault("chains deleted", "rules", AT_ONCE, ChainsDeleted, is_repaired=True),
+    PlannedFault("filter flushed", "rules", AT_ONCE, FilterFlushed, is_repaired=True),
+    PlannedFault("foreign rule first", "rules", AT_ONCE, ForeignFirst, is_repaired=True),
+    PlannedFault("agent killed", "agent", A_WHILE, AgentKilled, 2),
+    PlannedFault("agent stopped", "agent", A_WHILE, AgentStopped),
+    PlannedFault("agent frozen", "agent", A_WHILE, AgentFrozen),
+    PlannedFault("taken over", "agent", AT_ONCE, TakenOver, 2),
+    PlannedFault("upgraded", "agent", AT_ONCE, Upgraded, 2),
+    PlannedFault("upgrade cannot start", "agent", AT_ONCE, UpgradeCannotStart),
+    PlannedFault("all killed", "agent", (0.0, 1.0), AllKilled, is_repaired=True),
+    PlannedFault("worker killed", "agent", AT_ONCE, WorkerKilled, 2, is_repaired=True),
+    PlannedFault("worker frozen", "agent", (0.5, 2.0), WorkerFrozen),
+    PlannedFault("descriptors scarce", "agent", A_WHILE, DescriptorsScarce, 2),
+    PlannedFault("Service's file torn", "agent", A_WHILE, TornService),
+    PlannedFault("SYN flood", "clients", AT_ONCE, SynFlood),
+    PlannedFault("UDP flood", "clients", AT_ONCE, UdpFlood),
+    PlannedFault("idle connections", "clients", A_WHILE, IdleConnections),
+)
+"""`odd` and `even` endpoints: of these one each may fail at a time, so that two of the four are well."""
+
+LEGACY_FAULTS: tuple[PlannedFault, ...] = (
+    *FAULTS,
+    PlannedFault("xtables lock held", "rules", A_WHILE, LockHeld, is_repaired=True),
+)
+"""With legacy tables, which have a lock."""

@@ -1,0 +1,193 @@
+"""The node that faults happen to: its pods, its Service, its agent, and what is right."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.chaos.ledger import Ledger
+from tests.support import objects
+from tests.support.agent import Agent
+from tests.support.other_version import other_version
+from tests.support.service_node import (
+    ENDPOINT_PORTS,
+    SERVER_FLAGS,
+    ServiceNode,
+    read_proxy_port,
+)
+from tests.support.waiting import wait_until
+from userspace_proxy.core.objects import SliceEndpoint
+from userspace_proxy.demo.namespaces import Namespace
+from userspace_proxy.demo.pods import start_server
+
+TCP_PORTS = ("greet", "http")
+UDP_PORTS = ("name", "echo")
+ENDPOINTS = 4
+WORKERS = 2
+REPAIR_SECONDS = 60.0
+"""What is promised is 2 s on a machine that has nothing else to do. Beyond this it counts as never."""
+
+OTHERS_NAT = """
+table ip others {
+    chain masquerading {
+        type nat hook postrouting priority 100
+        oifname "eth9" masquerade
+    }
+}
+"""
+"""Where the last rule goes that translates addresses, the kernel ends that for what is established, too."""
+
+
+class Pod:
+    """An endpoint. `entry` is what its EndpointSlice says of it, None where it is not there."""
+
+    def __init__(self, namespace: Namespace) -> None:
+        self.namespace = namespace
+        self.name = namespace.name
+        self.entry: SliceEndpoint | None = None
+        self._server = self._start()
+
+    def refuse_new(self, *target: str) -> None:
+        self.namespace.run("iptables", "-A", "INPUT", "-p", "tcp", "--syn", "-j", *target)
+
+    def drop_everything(self) -> None:
+        self.namespace.run("iptables", "-A", "INPUT", "-j", "DROP")
+
+    def let_in(self) -> None:
+        self.namespace.run("iptables", "-F", "INPUT")
+
+    def kill(self) -> None:
+        self._server.kill()
+        self._server.wait()
+
+    def revive(self) -> None:
+        self._server = self._start()
+
+    def _start(self) -> subprocess.Popen[str]:
+        ports = (f"{flag}={ENDPOINT_PORTS[name]}" for name, flag in SERVER_FLAGS.items())
+        return start_server(self.namespace, *ports)
+
+
+class World:
+    """`node` serves `service`. `folder` is for logs and for another version of the agent."""
+
+    def __init__(self, node: ServiceNode, folder: Path, ledger: Ledger) -> None:
+        self.node = node
+        self.ledger = ledger
+        self.logs: list[Path] = []
+        self._folder = folder
+        self._other_version = other_version(folder / "other")
+        self._versions = itertools.cycle([("env", "-C", str(self._other_version)), ()])
+        self._version: tuple[str, ...] = ()
+        self._lock = threading.Lock()
+        node.node.run("nft", "-f", "-", stdin=OTHERS_NAT)
+        node.endpoints = [node.network.add_pod(f"web-{number + 1}") for number in range(ENDPOINTS)]
+        self.pods = [Pod(namespace) for namespace in node.endpoints]
+        node.agent = self._new_agent()
+        node.agent.start()
+        self.service = node.serve(*TCP_PORTS, *UDP_PORTS, name="web")
+        for pod in self.pods:
+            pod.entry = node.endpoint_on(pod.namespace)
+        self._apply_endpoints()
+        node.objects.delete(objects.endpoint_slice("web-1", of="web"))  # that with which it came
+        self.rules = self._rules_now()
+
+    @property
+    def agent(self) -> Agent:
+        return self.node.agent
+
+    def set_entry(self, pod: Pod, entry: SliceEndpoint | None) -> None:
+        """Have the EndpointSlice say this of the pod."""
+        with self._lock:
+            pod.entry = entry
+            self._apply_endpoints()
+
+    def _apply_endpoints(self) -> None:
+        entries = [pod.entry for pod in self.pods if pod.entry is not None]
+        self.node.apply_endpoints("web", *entries, port_names=self.service.port_names, suffix="-chaos")
+
+    def let_connecting_through(self) -> None:
+        """Wait until all who have come so far are served, or have failed."""
+        now = time.monotonic()
+        wait_until(lambda: not self.ledger.are_connecting_since(now), REPAIR_SECONDS)
+
+    # Rules
+
+    def are_rules_right(self) -> bool:
+        return self._rules_now() == self.rules
+
+    def wait_for_repair(self) -> None:
+        wait_until(self.are_rules_right, REPAIR_SECONDS)
+
+    def _rules_now(self) -> list[str]:
+        """Rules that are ours, neighbours' aside, and who is first in the chains that lead to them."""
+        rules = self.node.rules()
+        firsts = [
+            next((rule for rule in rules if rule.startswith(f"-A {chain} ")), "")
+            for chain in ("PREROUTING", "OUTPUT", "INPUT")
+        ]
+        ours = [rule for rule in rules if "KUBE-" in rule]
+        return [*(rule for rule in ours if '"default/' not in rule or '"default/web:' in rule), *firsts]
+
+    @property
+    def iptables(self) -> str:
+        return "iptables-legacy" if self.is_legacy else "iptables-nft"
+
+    @property
+    def is_legacy(self) -> bool:
+        return bool({"legacy", "python-iptables"} & {*self.agent.flags})
+
+    # The agent and its workers
+
+    def kill_agent(self) -> None:
+        os.kill(self.agent.pid, signal.SIGKILL)
+        wait_until(lambda: not self.agent.is_running)
+
+    def start_agent(self) -> None:
+        """Start an agent of the version that ran last, where none runs."""
+        self.node.agent = self._new_agent()
+        self.agent.start(prefix=self._version)
+
+    def take_over(self, *, upgrade: bool = False) -> None:
+        """Start an agent beside the one that runs."""
+        if upgrade:
+            self._version = next(self._versions)
+        predecessor, successor = self.agent, self._new_agent()
+        successor.start(prefix=self._version)
+        wait_until(lambda: not predecessor.is_running, REPAIR_SECONDS)
+        assert predecessor.exit_status == 0
+        self.node.agent = successor
+
+    def serving_workers(self) -> dict[int, set[str]]:
+        """Pids of workers with listeners of ours, and the names of the Service's ports that they serve."""
+        rules = [rule for rule in self.rules if '"default/web:' in rule]
+        ports = {str(read_proxy_port(rules, f"default/web:{name}")): name for name in self.service.port_names}
+        serving: dict[int, set[str]] = {}
+        for line in self.node.node.run("ss", "-Htulnp").stdout.splitlines():
+            name = ports.get(line.split()[4].rpartition(":")[2])
+            for pid in self.agent.worker_pids:
+                if name is not None and f"pid={pid}," in line:
+                    serving.setdefault(pid, set()).add(name)
+        return serving
+
+    def _new_agent(self) -> Agent:
+        log = self._folder / f"agent-{len(self.logs)}.log"
+        self.logs.append(log)
+        return Agent(self.node.node, log, *self.node.agent.flags)
+
+
+def tracebacks(logs: Sequence[Path]) -> list[str]:
+    """Lines that no log of ours should have."""
+    return [
+        f"{log.name}: {line}"
+        for log in logs
+        if log.exists()
+        for line in log.read_text().splitlines()
+        if "Traceback (most recent call last)" in line or " CRITICAL " in line
+    ]
