@@ -90,10 +90,7 @@ def bear_a_killed_endpoint(cluster: Cluster, narration: Narration) -> None:
     narration.claim("the others answer", expected=set(ENDPOINTS) - {victim}, seen=set(answers.names))
     cluster.start_endpoint(victim)
     narration.text(f"{victim} is started again.")
-    is_back = wait_until(
-        lambda: victim in curl(cluster.client, WEB, len(ENDPOINTS)).names, seconds=LONGEST_SECONDS
-    )
-    narration.claim("a request tries it now and then, and so it is back", expected=True, seen=is_back)
+    _claim_return(cluster, narration, victim)
     _claim_turns(narration, "client", curl(cluster.client, WEB, len(ENDPOINTS)))
 
 
@@ -112,6 +109,8 @@ def bear_a_silent_endpoint(cluster: Cluster, narration: Narration) -> None:
     )
     narration.claim("the others answer", expected=set(ENDPOINTS) - {silent}, seen=set(answers.names))
     cluster.pod(silent).run("iptables", "-D", *rule.split())
+    narration.command(silent, f"iptables -D {rule}")
+    _claim_return(cluster, narration, silent)
 
 
 def keep_clients_at_their_endpoint(cluster: Cluster, narration: Narration) -> None:
@@ -212,6 +211,13 @@ def clean_up(cluster: Cluster, narration: Narration, rules_before: list[str]) ->
     )
     wait_until(lambda: not cluster.node.pids(), seconds=_PATIENCE_SECONDS)
     narration.claim("no process is left", expected=[], seen=_command_lines(cluster.node.pids()))
+
+
+def _claim_return(cluster: Cluster, narration: Narration, endpoint: str) -> None:
+    is_back = wait_until(
+        lambda: endpoint in curl(cluster.client, WEB, len(ENDPOINTS)).names, seconds=LONGEST_SECONDS
+    )
+    narration.claim("a request tries it now and then, and so it is back", expected=True, seen=is_back)
 
 
 def _claim_turns(narration: Narration, where: str, answers: Answers) -> None:
