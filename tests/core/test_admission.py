@@ -35,6 +35,27 @@ def test_each_busy_service_port_leaves_a_fifth_of_what_was_left() -> None:
     assert [fill(Admission(room)) for _ in range(4)] == [800, 160, 32, 6]
 
 
+def test_attempts_beside_each_other_leave_room_for_others() -> None:
+    room = room_for(100)
+    busy = Admission(room)
+    assert [busy.admit(CLIENT) for _ in range(40)] == [None] * 40
+    beside = 0
+    while busy.take_beside():
+        beside += 1
+    assert room.taken == 80 + beside == 160
+    assert busy.admit(CLIENT) is Refusal.NO_ROOM
+    assert fill(Admission(room)) == 16
+    for _ in range(beside):
+        busy.leave_beside()
+    assert room.taken == (40 + 16) * TCP_DESCRIPTORS
+
+
+def test_nothing_is_tried_beside_where_there_is_no_room() -> None:
+    busy = Admission(room_for(1))
+    assert busy.admit(CLIENT) is None
+    assert not busy.take_beside()
+
+
 @pytest.mark.parametrize("connections", [1, 2, 3, 5])
 def test_little_room_is_room_for_somebody(connections: int) -> None:
     assert fill(Admission(room_for(connections))) >= 1

@@ -19,7 +19,7 @@ import msgspec
 import pytest
 import uvloop
 
-from tests.support.loopback import reset
+from tests.support.loopback import reset, silent
 from userspace_proxy.core.port_claims import PortRange, ProxyPortClaims
 from userspace_proxy.core.proxy_plan import ListenerName
 from userspace_proxy.core.service_port import (
@@ -325,6 +325,29 @@ def test_clients_cannot_keep_new_listeners_out() -> None:
             await fixture.pool.configure([config for config, _ in made])
             assert fixture.pool.pids == (pid,)
             assert fixture.pool.replaced == 0
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, limits[1]))
+    try:
+        with_pool(1, scenario)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_a_service_whose_endpoints_are_silent_leaves_room_for_others() -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    async def scenario(fixture: Fixture) -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)  # the worker has inherited the low one
+        with ExitStack() as stack:
+            calm, calm_port = fixture.config("calm", stack.enter_context(greeter("pod")))
+            pods = [stack.enter_context(silent()) for _ in range(2)]
+            dead, dead_port = fixture.config("dead", *((pod.address, pod.port) for pod in pods))
+            await fixture.pool.configure([calm, msgspec.structs.replace(dead, max_per_client=40)])
+            for _ in range(40):
+                stack.enter_context(socket.create_connection(("127.0.0.1", dead_port)))
+            while (await fixture.pool.counters())[dead.key].retried < 120:  # each tries four at once by then
+                assert await asyncio.to_thread(ask, calm_port) == "pod"
+                await asyncio.sleep(0.1)
 
     resource.setrlimit(resource.RLIMIT_NOFILE, (200, limits[1]))
     try:

@@ -316,3 +316,4 @@ def tcp_proxy(
             yield proxy
         finally:
             thread.call(proxy.close)
+            assert (proxy.room.taken, proxy.admission.admitted) == (0, 0)

@@ -48,12 +48,13 @@ class Admission:
     The clients' table has an entry for as long as a client has connections, so it is never larger than that.
     """
 
-    __slots__ = ("_clients", "_room", "admitted", "max_connections", "max_per_client")
+    __slots__ = ("_beside", "_clients", "_room", "admitted", "max_connections", "max_per_client")
 
     def __init__(self, room: Room) -> None:
         self.admitted = 0
         self.max_connections = UNLIMITED
         self.max_per_client = UNLIMITED
+        self._beside = 0
         self._room = room
         self._clients: dict[str, int] = {}
 
@@ -68,12 +69,29 @@ class Admission:
             return Refusal.SERVICE_LIMIT
         room = self._room
         left = room.capacity - room.taken - TCP_DESCRIPTORS
-        if left < 0 or admitted * TCP_DESCRIPTORS > left * SHARE:
+        if left < 0 or admitted * TCP_DESCRIPTORS + self._beside > left * SHARE:
             return Refusal.NO_ROOM
         clients[client] = of_client + 1
         self.admitted = admitted + 1
         room.taken += TCP_DESCRIPTORS
         return None
+
+    def take_beside(self) -> bool:
+        """Take a descriptor more for a connection that tries several endpoints, if there is room by the same
+        rule. `leave_beside` is for when it is over.
+        """
+        room = self._room
+        left = room.capacity - room.taken - 1
+        if left < 0 or self.admitted * TCP_DESCRIPTORS + self._beside > left * SHARE:
+            return False
+        self._beside += 1
+        room.taken += 1
+        return True
+
+    def leave_beside(self) -> None:
+        """One that `take_beside` took is free again."""
+        self._beside -= 1
+        self._room.taken -= 1
 
     def leave(self, client: str) -> None:
         """A connection of `client` that was taken is over."""

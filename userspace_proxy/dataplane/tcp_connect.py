@@ -185,12 +185,14 @@ class _TcpConnect:
 
     def attempt_failed(self, attempt: _Attempt) -> None:
         self._attempts.remove(attempt)
+        self._give_back_beside()
         self._connects.poller.retire(attempt.sock)
         self._carry_out(self.schedule.failed(attempt.endpoint, self._connects.now()))
 
     def attempt_succeeded(self, attempt: _Attempt, events: int) -> None:
         connects = self._connects
         self._attempts.remove(attempt)
+        self._give_back_beside()
         self._close_attempts()
         connects.discard(self)
         self.schedule.succeeded(attempt.endpoint, connects.now())
@@ -224,7 +226,8 @@ class _TcpConnect:
         connects = self._connects
         route = self._route
         attempts = self._attempts
-        if len(attempts) == MAX_ATTEMPTS_BESIDE:
+        is_beside = bool(attempts)
+        if is_beside and (len(attempts) == MAX_ATTEMPTS_BESIDE or not route.admission.take_beside()):
             oldest = attempts.pop(0)
             connects.poller.retire(oldest.sock)
             self.schedule.closed(oldest.endpoint)
@@ -233,12 +236,14 @@ class _TcpConnect:
         try:
             sock = Socket(route.family, _STREAM)
         except OSError:  # EMFILE, ENFILE, ENOBUFS
+            self._give_back_beside()
             return self._postpone(endpoint)
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             error = sock.connect_ex((endpoint.address, endpoint.port))
             if error not in (0, errno.EINPROGRESS):  # ENETUNREACH …
                 sock.close()
+                self._give_back_beside()
                 if error == errno.EADDRNOTAVAIL:
                     connects.say_no_source_port(endpoint)
                     return self.schedule.passed_over(endpoint, connects.now())
@@ -247,6 +252,7 @@ class _TcpConnect:
             connects.poller.register(sock.fileno(), attempt.on_event)
         except OSError:  # ENOMEM, ENOSPC
             sock.close()
+            self._give_back_beside()
             return self._postpone(endpoint)
         attempts.append(attempt)
         return Verdict.WAIT
@@ -259,6 +265,12 @@ class _TcpConnect:
     def _close_attempts(self) -> None:
         while self._attempts:
             self._connects.poller.retire(self._attempts.pop().sock)
+            self._give_back_beside()
+
+    def _give_back_beside(self) -> None:
+        """There is one attempt less. All but one take room beside what the connection has."""
+        if self._attempts:
+            self._route.admission.leave_beside()
 
 
 class _Attempt:
