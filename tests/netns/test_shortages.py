@@ -12,7 +12,7 @@ import pytest
 
 from tests.support import objects
 from tests.support.agent import STOP_SECONDS, USERSPACE_PROXY
-from tests.support.clients import PATIENCE_SECONDS, connect, greeting, sockets, who_greets
+from tests.support.clients import PATIENCE_SECONDS, connect, greeting, outcome, sockets, who_greets
 from tests.support.service_node import ENDPOINT_PORTS, ServiceNode
 from tests.support.waiting import wait_until
 
@@ -99,7 +99,8 @@ def test_listeners_beyond_a_small_limit_are_opened_when_others_close(node: Servi
     wait_until(lambda: node.agent.lines_with("Listener", "not opened"))
     assert len(who_greets(node.client, service["greet"], 20)) == 20
     node.objects.delete(wide, pods)
-    late = node.serve("greet")
+    late = node.serve("greet")  # refused until the others' listeners are closed
+    wait_until(lambda: outcome(node.client, "TCP", late["greet"]).startswith("web-"))
     assert len(who_greets(node.client, late["greet"], 20)) == 20
     assert node.agent.is_running
 
