@@ -42,6 +42,10 @@ def test_nothing_said_is_an_agent_in_a_cluster_with_a_worker_for_each_core() -> 
         service_settings=ServiceSettings(drain_removed_seconds=None),
         tcp_peer_timeout_seconds=120,
         tcp_user_timeout_seconds=0,
+        healthz_bind_address=("0.0.0.0", 10256),
+        metrics_bind_address=("127.0.0.1", 10249),
+        metrics_service_ports=1000,
+        metrics_endpoints=5000,
     )
 
 
@@ -77,6 +81,10 @@ def test_everything_said_is_taken(tmp_path: Path) -> None:
         removed_endpoints="drain=1m30s",
         tcp_peer_timeout_seconds=0,
         tcp_user_timeout_seconds=30,
+        healthz_bind_address="[::1]:10256",
+        metrics_bind_address="",
+        metrics_service_ports=0,
+        metrics_endpoints=10,
         limits={"max_connections": "100", "max_connections_per_client": "none", "max_udp_flows": None},
     ) == Configuration(
         node_name="node-1",
@@ -101,7 +109,42 @@ def test_everything_said_is_taken(tmp_path: Path) -> None:
         ),
         tcp_peer_timeout_seconds=0,
         tcp_user_timeout_seconds=30,
+        healthz_bind_address=("::1", 10256),
+        metrics_bind_address=None,
+        metrics_service_ports=0,
+        metrics_endpoints=10,
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("10.0.0.1:80", ("10.0.0.1", 80)),
+        ("10.0.0.1", ("10.0.0.1", 10249)),
+        ("::", ("::", 10249)),
+        ("[fd00:0::1]:9", ("fd00::1", 9)),
+        ("", None),
+    ],
+)
+def test_an_address_to_serve_on_may_do_without_its_port(text: str, address: tuple[str, int] | None) -> None:
+    said = read_configuration(hostname_override="n", metrics_bind_address=text)
+    assert said.metrics_bind_address == address
+
+
+@pytest.mark.parametrize("text", ["localhost:80", ":80", "10.0.0.1:", "10.0.0.1:0", "10.0.0.1:65536", "[::1"])
+def test_what_nobody_can_listen_on_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match=r"^--healthz-bind-address: '"):
+        read_configuration(hostname_override="n", healthz_bind_address=text)
+
+
+def test_nothing_else_is_served_within_the_proxy_ports() -> None:
+    with pytest.raises(UsageError, match=r"^--healthz-bind-address: 11000 is within --proxy-port-range"):
+        read_configuration(hostname_override="n", healthz_bind_address="0.0.0.0:11000")
+
+
+def test_what_has_metrics_of_its_own_is_bounded() -> None:
+    with pytest.raises(UsageError, match=r"--metrics-endpoints: 100001 is not within 0-100000"):
+        read_configuration(hostname_override="n", metrics_endpoints=100_001)
 
 
 def test_a_limit_is_a_number_or_none() -> None:

@@ -38,6 +38,11 @@ DEFAULT_STATE_DIRECTORY: Final = "/run/userspace-proxy"
 DEFAULT_ORPHAN_SECONDS: Final = 60.0
 DEFAULT_DRAIN_SECONDS: Final = 300.0
 DEFAULT_TCP_PEER_TIMEOUT_SECONDS: Final = 120.0
+DEFAULT_HEALTHZ_BIND_ADDRESS: Final = "0.0.0.0:10256"
+DEFAULT_METRICS_BIND_ADDRESS: Final = "127.0.0.1:10249"
+DEFAULT_METRICS_SERVICE_PORTS: Final = 1000
+DEFAULT_METRICS_ENDPOINTS: Final = 5000
+_MOST_WITH_METRICS: Final = 100_000
 _MIN_TCP_TIMEOUT_SECONDS: Final = 2
 _MAX_TCP_TIMEOUT_SECONDS: Final = 43200
 _MAX_STATE_DIRECTORY: Final = 70
@@ -54,7 +59,9 @@ class Configuration:
 
     `bind_address` is an address of one family, or None: then listeners are bound to all addresses, as those
     of the other family always are. `nodeport_addresses` are CIDRs, or `primary`; none: all addresses.
-    `service_settings` are those of Services that do not say otherwise.
+    `service_settings` are those of Services that do not say otherwise. `healthz_bind_address` and
+    `metrics_bind_address` are an IP address and a port each; None: not served. So many Service ports, and
+    endpoints of these, have metrics of their own.
     """
 
     node_name: str
@@ -75,6 +82,10 @@ class Configuration:
     service_settings: ServiceSettings
     tcp_peer_timeout_seconds: float
     tcp_user_timeout_seconds: float
+    healthz_bind_address: tuple[str, int] | None
+    metrics_bind_address: tuple[str, int] | None
+    metrics_service_ports: int
+    metrics_endpoints: int
 
     def bind_address_of(self, family: IPFamily) -> str | None:
         """The address that listeners of a family are bound to; None: all of them."""
@@ -111,6 +122,10 @@ def read_configuration(
     removed_endpoints: str = "keep",
     tcp_peer_timeout_seconds: float = DEFAULT_TCP_PEER_TIMEOUT_SECONDS,
     tcp_user_timeout_seconds: float = 0.0,
+    healthz_bind_address: str = DEFAULT_HEALTHZ_BIND_ADDRESS,
+    metrics_bind_address: str = DEFAULT_METRICS_BIND_ADDRESS,
+    metrics_service_ports: int = DEFAULT_METRICS_SERVICE_PORTS,
+    metrics_endpoints: int = DEFAULT_METRICS_ENDPOINTS,
     limits: Mapping[str, str | None] | None = None,
 ) -> Configuration:
     """Check the flags' values; `limits` are those of LIMIT_FLAGS. Raises `UsageError` that names every one
@@ -183,6 +198,19 @@ def read_configuration(
     ):
         if mode is needing and not name:
             check(flag, f"is needed with --detect-local-mode {mode.value}")
+    served: dict[str, tuple[str, int] | None] = {}
+    for flag, text, default in (
+        ("--healthz-bind-address", healthz_bind_address, DEFAULT_HEALTHZ_BIND_ADDRESS),
+        ("--metrics-bind-address", metrics_bind_address, DEFAULT_METRICS_BIND_ADDRESS),
+    ):
+        served[flag], problem = _read_served_address(text, default, ports)
+        check(flag, problem)
+    for flag, count in (
+        ("--metrics-service-ports", metrics_service_ports),
+        ("--metrics-endpoints", metrics_endpoints),
+    ):
+        if not 0 <= count <= _MOST_WITH_METRICS:
+            check(flag, f"{count} is not within 0-{_MOST_WITH_METRICS}")
     if wrong:
         raise UsageError("; ".join(wrong))
     return Configuration(
@@ -209,6 +237,10 @@ def read_configuration(
         service_settings=service_settings,
         tcp_peer_timeout_seconds=tcp_peer_timeout_seconds,
         tcp_user_timeout_seconds=tcp_user_timeout_seconds,
+        healthz_bind_address=served["--healthz-bind-address"],
+        metrics_bind_address=served["--metrics-bind-address"],
+        metrics_service_ports=metrics_service_ports,
+        metrics_endpoints=metrics_endpoints,
     )
 
 
@@ -257,6 +289,27 @@ def _read_bind_address(text: str) -> tuple[str | None, str | None]:
     if reason := why_not_dialled(address):
         return None, f"{text} {reason}"
     return str(address), None
+
+
+def _read_served_address(
+    text: str, default: str, proxy_ports: PortRange
+) -> tuple[tuple[str, int] | None, str | None]:
+    """IP address and port, as kube-proxy reads them: without a port it is the default's, empty is none."""
+    if not text:
+        return None, None
+    host, port = text, default.rpartition(":")[2]
+    if text.count(":") == 1 or text.startswith("["):
+        host, _, port = text.rpartition(":")
+        host = host.removeprefix("[").removesuffix("]")
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return None, f"{text!r} is not an IP address and port such as {default}"
+    if not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
+        return None, f"{port!r} is not a port (1-65535)"
+    if int(port) in proxy_ports and text != default:
+        return None, f"{port} is within --proxy-port-range, where only redirected traffic is let in"
+    return (str(address), int(port)), None
 
 
 def _read_port_range(text: str) -> tuple[PortRange, str | None]:

@@ -8,6 +8,10 @@ import click
 
 from userspace_proxy.configuration import (
     DEFAULT_DRAIN_SECONDS,
+    DEFAULT_HEALTHZ_BIND_ADDRESS,
+    DEFAULT_METRICS_BIND_ADDRESS,
+    DEFAULT_METRICS_ENDPOINTS,
+    DEFAULT_METRICS_SERVICE_PORTS,
     DEFAULT_ORPHAN_SECONDS,
     DEFAULT_STATE_DIRECTORY,
     DEFAULT_TCP_PEER_TIMEOUT_SECONDS,
@@ -160,6 +164,34 @@ class Duration(click.ParamType[float]):
     help="Those of one client's address (default: a quarter of what a worker has room for; or none).",
 )
 @click.option(
+    "--healthz-bind-address",
+    metavar="IP:PORT",
+    default=DEFAULT_HEALTHZ_BIND_ADDRESS,
+    show_default=True,
+    help="Where /healthz and /livez are served; empty: nowhere.",
+)
+@click.option(
+    "--metrics-bind-address",
+    metavar="IP:PORT",
+    default=DEFAULT_METRICS_BIND_ADDRESS,
+    show_default=True,
+    help="Where /metrics is served; empty: nowhere.",
+)
+@click.option(
+    "--metrics-service-ports",
+    type=int,
+    default=DEFAULT_METRICS_SERVICE_PORTS,
+    show_default=True,
+    help="How many ports of Services have metrics of their own; the others' are added up.",
+)
+@click.option(
+    "--metrics-endpoints",
+    type=int,
+    default=DEFAULT_METRICS_ENDPOINTS,
+    show_default=True,
+    help="How many endpoints of these have metrics of their own; the others' are added up.",
+)
+@click.option(
     "-v",
     "--v",
     "verbosity",
@@ -189,6 +221,10 @@ def run(
     removed_endpoints: str,
     tcp_peer_timeout: float,
     tcp_user_timeout: float,
+    healthz_bind_address: str,
+    metrics_bind_address: str,
+    metrics_service_ports: int,
+    metrics_endpoints: int,
     verbosity: int,
     **limits: str | None,
 ) -> None:
@@ -219,6 +255,10 @@ def run(
         removed_endpoints=removed_endpoints,
         tcp_peer_timeout_seconds=tcp_peer_timeout,
         tcp_user_timeout_seconds=tcp_user_timeout,
+        healthz_bind_address=healthz_bind_address,
+        metrics_bind_address=metrics_bind_address,
+        metrics_service_ports=metrics_service_ports,
+        metrics_endpoints=metrics_endpoints,
         limits=limits,
     )
     # Imported here: `--help` and a wrong flag need not wait for a second of imports.
