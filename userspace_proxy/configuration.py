@@ -9,7 +9,7 @@ import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from userspace_proxy.core.ip_addresses import read_network, why_not_dialled
 from userspace_proxy.core.local_traffic import PRIMARY, DetectLocal, DetectLocalMode
@@ -27,13 +27,31 @@ from userspace_proxy.core.service_port import IPFamily
 from userspace_proxy.errors import UsageError
 
 IPTABLES_BACKENDS: Final = ("auto", "nft", "legacy", "python-iptables")
+
+
+class LimitFlag(NamedTuple):
+    """How a limit is said on the command line."""
+
+    flag: str
+    help: str
+
+
+_SHARED: Final = "(default: what is free, shared fairly)"
+_OF_A_CLIENT: Final = (
+    "Those of one client: an IPv4 address, an IPv6 /64 (default: a quarter of what a worker has room for; or "
+    "none)."
+)
 LIMIT_FLAGS: Final = {
-    "max_connections": "--max-connections-per-service",
-    "max_connections_per_client": "--max-connections-per-client",
-    "max_udp_flows": "--max-udp-flows-per-service",
-    "max_udp_flows_per_client": "--max-udp-flows-per-client",
+    "max_connections": LimitFlag(
+        "--max-connections-per-service", f"TCP connections to one port of a Service {_SHARED}."
+    ),
+    "max_connections_per_client": LimitFlag("--max-connections-per-client", _OF_A_CLIENT),
+    "max_udp_flows": LimitFlag(
+        "--max-udp-flows-per-service", f"UDP flows to one port of a Service {_SHARED}."
+    ),
+    "max_udp_flows_per_client": LimitFlag("--max-udp-flows-per-client", _OF_A_CLIENT),
 }
-"""The flag for each of the `ServiceSettings` that are limits."""
+"""For each of the `ServiceSettings` that are limits."""
 DEFAULT_STATE_DIRECTORY: Final = "/run/userspace-proxy"
 DEFAULT_ORPHAN_SECONDS: Final = 60.0
 DEFAULT_DRAIN_SECONDS: Final = 300.0
@@ -174,7 +192,7 @@ def read_configuration(
         try:
             service_settings = replace(service_settings, **{setting: read_limit(text)})
         except ValueError:
-            check(LIMIT_FLAGS[setting], f"{text!r} is not {LIMIT}")
+            check(LIMIT_FLAGS[setting].flag, f"{text!r} is not {LIMIT}")
     if iptables_backend not in IPTABLES_BACKENDS:
         check("--iptables-backend", f"{iptables_backend!r} is none of {', '.join(IPTABLES_BACKENDS)}")
     nodeports = _listed(nodeport_addresses)

@@ -23,6 +23,12 @@ class StartupError(UserspaceProxyError):
     """The machine lacks something the command needs: a privilege, a program, a kernel feature, a limit."""
 
 
+class PrivilegeError(StartupError):
+    """The process lacks a privilege, or a limit of its own is too low: starting again gives it no more."""
+
+    exit_code = 77  # EX_NOPERM in sysexits.h
+
+
 class AgentRunningError(UserspaceProxyError):
     """Another agent serves this network namespace."""
 

@@ -268,6 +268,15 @@ def test_a_label_that_is_no_string_keeps_its_key() -> None:
     ]
 
 
+def test_an_annotation_that_is_no_string_is_as_good_as_absent_and_one_that_is_null_is_empty() -> None:
+    annotations = {"userspace-proxy.io/max-connections": 1000, "note": "x", "none": None}
+    decoded = decode_both_ways(Service, with_field(SERVICE, ("metadata", "annotations"), annotations))
+    assert decoded.object.metadata.annotations == {"note": "x", "none": ""}
+    assert named(decoded) == [
+        ("metadata.annotations['userspace-proxy.io/max-connections']", "1000 is not a string")
+    ]
+
+
 def test_a_label_whose_key_is_no_string_is_lost() -> None:
     decoded = convert(Service, with_field(SERVICE, ("metadata", "labels"), {1: "a", "b": "c"}), "here")
     assert decoded.object is not None

@@ -54,6 +54,13 @@ def test_a_folder_that_is_none_is_said_in_a_sentence(tmp_path: Path) -> None:
     assert completed.stderr == f"demo: {tmp_path}/none is not a directory; name one like examples/manifests\n"
 
 
+def test_it_says_what_it_is_and_what_it_takes() -> None:
+    completed = subprocess.run([*DEMO, "--help"], capture_output=True, text=True, timeout=30)
+    assert completed.returncode == 0
+    assert completed.stdout.startswith("usage: python -m userspace_proxy.demo")
+    assert "examples/manifests" in completed.stdout
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_demo_stops_when_told_to_and_leaves_nothing(number: signal.Signals) -> None:
     demo = subprocess.Popen(DEMO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -12,7 +12,7 @@ from tests.support import objects
 from tests.support.agent import userspace_proxy
 from tests.support.service_node import ServiceNode
 
-USAGE, FAILURE = 2, 1
+USAGE, FAILURE, NO_PRIVILEGE = 2, 1, 77
 
 WITHOUT_NET_ADMIN = ("setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin")
 HIDE_IPTABLES = """
@@ -71,7 +71,7 @@ def test_no_such_directory_of_manifests(node: ServiceNode, tmp_path: Path) -> No
 def test_missing_privileges(node: ServiceNode, command: str) -> None:
     flags = node.agent.flags if command == "run" else ()
     completed = userspace_proxy(node.node, command, *flags, prefix=WITHOUT_NET_ADMIN)
-    assert completed.returncode == FAILURE
+    assert completed.returncode == NO_PRIVILEGE
     assert "lacks CAP_NET_ADMIN" in sentence_of(completed)
 
 
@@ -81,10 +81,10 @@ def test_no_iptables(node: ServiceNode) -> None:
     assert "install the package iptables" in sentence_of(completed)
 
 
-@pytest.mark.parametrize("limit", [32, 512, 530])
-def test_too_few_descriptors_for_the_listeners(node: ServiceNode, limit: int) -> None:
+@pytest.mark.parametrize(("limit", "status"), [(32, NO_PRIVILEGE), (512, NO_PRIVILEGE), (530, FAILURE)])
+def test_too_few_descriptors_for_the_listeners(node: ServiceNode, limit: int, status: int) -> None:
     completed = userspace_proxy(node.node, "run", *node.agent.flags, prefix=("prlimit", f"--nofile={limit}"))
-    assert completed.returncode == FAILURE
+    assert completed.returncode == status
     sentence = sentence_of(completed)
     assert "listeners" in sentence
     assert str(limit) in sentence

@@ -95,6 +95,14 @@ def test_a_wrong_flag_ends_it(node: ServiceNode) -> None:
     assert "--workers" in completed.stderr
 
 
+def test_a_privilege_that_is_missing_ends_it(node: ServiceNode) -> None:
+    without = ("setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin")
+    completed = userspace_proxy(node.node, "supervise", "--", "run", *node.agent.flags, prefix=without)
+    assert completed.returncode == 77
+    assert "lacks CAP_NET_ADMIN" in completed.stderr
+    assert "started again" not in completed.stderr
+
+
 def test_what_keeps_failing_is_tried_again_after_a_while(node: ServiceNode, tmp_path: Path) -> None:
     node.agent.start()
     log_file = tmp_path / "supervisor.log"

@@ -9,7 +9,7 @@ from typing import Final
 
 from userspace_proxy.dataplane.descriptor_reserve import reserved_descriptors
 from userspace_proxy.dataplane.privileges import Capability, keep_capabilities, permitted_capabilities
-from userspace_proxy.errors import StartupError
+from userspace_proxy.errors import PrivilegeError
 
 RESERVED_DESCRIPTORS: Final = 512
 """What an agent may need beside its listeners, at most."""
@@ -22,7 +22,7 @@ _TCP_TW_REUSE: Final = Path("/proc/sys/net/ipv4/tcp_tw_reuse")
 
 
 def require_privileges(command: str) -> None:
-    """Raise `StartupError` unless this process may change rules; capabilities(7)."""
+    """Raise `PrivilegeError` unless this process may change rules; capabilities(7)."""
     permitted = permitted_capabilities()
     missing = [
         f"CAP_{capability.name}"
@@ -30,7 +30,7 @@ def require_privileges(command: str) -> None:
         if not permitted >> capability & 1
     ]
     if missing:
-        raise StartupError(
+        raise PrivilegeError(
             f"`{command}` changes iptables rules and lacks {' and '.join(missing)}: run it as root, "
             "or give its container these capabilities"
         )
@@ -51,11 +51,11 @@ def give_up_capabilities(iptables_backend: str) -> None:
 def raise_descriptor_limit() -> int:
     """Use all the descriptors that this process may have; returns how many that is.
 
-    Raises `StartupError` if no listener would fit in, whatever the cluster has.
+    Raises `PrivilegeError` if no listener would fit in, whatever the cluster has.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard <= RESERVED_DESCRIPTORS:
-        raise StartupError(
+        raise PrivilegeError(
             f"{RESERVED_DESCRIPTORS} descriptors are needed beside those of listeners, but this process may "
             f"have only {hard} open: raise the limit (LimitNOFILE= in a systemd unit, ulimit -n in a shell)"
         )

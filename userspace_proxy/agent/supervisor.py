@@ -24,18 +24,21 @@ from contextlib import suppress
 from typing import Final
 
 from userspace_proxy.core.back_off import delay_seconds
-from userspace_proxy.errors import UsageError
+from userspace_proxy.errors import PrivilegeError, UsageError
 
 logger = logging.getLogger(__name__)
 
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _STABLE_SECONDS: Final = 10.0
+_NOT_TO_BE_HEALED: Final = frozenset({UsageError.exit_code, PrivilegeError.exit_code})
+"""Exit statuses of an agent for which time is no cure, unless it has run before."""
 
 
 def supervise(command: Sequence[str]) -> int:
     """Run `command` until SIGTERM or SIGINT, and until every process that came of it has ended.
 
-    Returns the exit status of this process: 0, or what a command that was called in a wrong way ended with.
+    Returns the exit status of this process: 0, or that of a command which cannot come to work by being
+    started again, since it was called in a wrong way or lacks a privilege.
     """
     return _Supervisor(command).run()
 
@@ -111,7 +114,7 @@ class _Supervisor:
             return
         if status == 0:
             logger.info("The agent has ended as it was told to, and is not started again")
-        elif status == UsageError.exit_code and not self._failures:
+        elif status in _NOT_TO_BE_HEALED and not self._failures:
             self._status, self._is_told_to_end = status, True
         else:
             self._failures = 1 if lived > _STABLE_SECONDS else self._failures + 1

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
 
+from userspace_proxy.cli.durations import Duration, Seconds
+from userspace_proxy.cli.kube_proxy_flags import CommandForKubeProxyUsers
 from userspace_proxy.configuration import (
     DEFAULT_DRAIN_SECONDS,
     DEFAULT_HEALTHZ_BIND_ADDRESS,
@@ -19,26 +22,20 @@ from userspace_proxy.configuration import (
     LIMIT_FLAGS,
     read_configuration,
 )
-from userspace_proxy.core.durations import parse_duration
 from userspace_proxy.core.local_traffic import DetectLocalMode
 from userspace_proxy.core.port_claims import DEFAULT_PROXY_PORT_RANGE
 
-
-class Duration(click.ParamType[float]):
-    """A duration as Go writes it, in seconds."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, float):
-            return value
-        try:
-            return parse_duration(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
+_F = TypeVar("_F", bound=Callable[..., Any])
 
 
-@click.command()
+def limit_options(command: _F) -> _F:
+    """An option for each of the limits."""
+    for setting, limit in reversed(LIMIT_FLAGS.items()):
+        command = click.option(limit.flag, setting, metavar="N", help=limit.help)(command)
+    return command
+
+
+@click.command(cls=CommandForKubeProxyUsers)
 @click.option("--kubeconfig", metavar="FILE", help="Watch the API server of this file (default: in-cluster).")
 @click.option(
     "--manifests", metavar="DIR", help="Read Services and EndpointSlices from this directory instead."
@@ -69,7 +66,8 @@ class Duration(click.ParamType[float]):
     "--proxy-port-range",
     metavar="FIRST-LAST",
     default="",
-    help=f"Where listeners get their ports from (default: {DEFAULT_PROXY_PORT_RANGE}).",
+    help="Where listeners get their ports from, four at least; FIRST+MORE is understood too, and 0-0 is the "
+    f"default ({DEFAULT_PROXY_PORT_RANGE}).",
 )
 @click.option(
     "--udp-timeout",
@@ -101,17 +99,15 @@ class Duration(click.ParamType[float]):
 )
 @click.option(
     "--orphan-seconds",
-    type=float,
+    type=Seconds(),
     default=DEFAULT_ORPHAN_SECONDS,
-    show_default=True,
-    help="How long workers serve on without an agent; 0: they end with theirs.",
+    help="How long workers serve on without an agent; 0: they end with theirs (default: 60, or 1m).",
 )
 @click.option(
     "--drain-seconds",
-    type=float,
+    type=Seconds(),
     default=DEFAULT_DRAIN_SECONDS,
-    show_default=True,
-    help="How long connections of workers that are replaced may go on.",
+    help="How long connections of workers that are replaced may go on (default: 300, or 5m).",
 )
 @click.option(
     "--take-over/--no-take-over",
@@ -139,30 +135,7 @@ class Duration(click.ParamType[float]):
     default=0.0,
     help="TCP_USER_TIMEOUT of both sides, which ends peers that do not read, too (default: 0s, never).",
 )
-@click.option(
-    LIMIT_FLAGS["max_connections"],
-    "max_connections",
-    metavar="N",
-    help="TCP connections to one port of a Service (default: what is free, shared fairly).",
-)
-@click.option(
-    LIMIT_FLAGS["max_connections_per_client"],
-    "max_connections_per_client",
-    metavar="N",
-    help="Those of one client's address (default: a quarter of what a worker has room for; or none).",
-)
-@click.option(
-    LIMIT_FLAGS["max_udp_flows"],
-    "max_udp_flows",
-    metavar="N",
-    help="UDP flows to one port of a Service (default: what is free, shared fairly).",
-)
-@click.option(
-    LIMIT_FLAGS["max_udp_flows_per_client"],
-    "max_udp_flows_per_client",
-    metavar="N",
-    help="Those of one client's address (default: a quarter of what a worker has room for; or none).",
-)
+@limit_options
 @click.option(
     "--healthz-bind-address",
     metavar="IP:PORT",

@@ -6,17 +6,28 @@ import sys
 
 import click
 
+from userspace_proxy.cli.run import run
+
 
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def supervise(command: tuple[str, ...]) -> None:
-    """Keep `userspace-proxy COMMAND…` running, as the first process of a container.
+    """Keep `userspace-proxy run …` running, as the first process of a container.
 
     For example: userspace-proxy supervise -- run --hostname-override "$NODE_NAME"
 
     An agent that dies is started again, and takes back the workers that it left. On SIGTERM the agent is
-    stopped; this command ends when its workers have, too.
+    stopped; this command ends when its workers have, too. An agent that cannot start, because a flag is wrong
+    or a privilege is missing, ends it with the same exit status.
     """
+    verb, *flags = command
+    if verb != "run":
+        raise click.UsageError(
+            f"only `run` can be supervised, not `{verb}`: userspace-proxy supervise -- run"
+        )
+    with run.make_context(f"{click.get_current_context().command_path} -- run", flags):
+        pass  # a wrong flag, and --help, are answered here
+
     from userspace_proxy.agent.supervisor import supervise
     from userspace_proxy.observability.logs import configure_logging
 

@@ -8,7 +8,7 @@ Good input takes one typed decode. Only where that fails is the object taken apa
   whole object. `_DECISIVE` says which fields these are;
 - a list of plain values is lost whole, because its entries are told apart by position (of an endpoint's
   `addresses` the first is the one that counts);
-- a label keeps its key and gets an empty value, because some labels work by being there.
+- a label keeps its key and gets an empty value, because some labels work by being there; an annotation goes.
 
 `null` is what Kubernetes takes it for: absent. Unknown fields are not looked at.
 """
@@ -27,6 +27,8 @@ from userspace_proxy.core.object_names import is_dns_subdomain
 from userspace_proxy.core.problem import Problem
 
 _SHOWN_CHARACTERS = 60
+
+_LABELS = "metadata.labels"
 
 _DECISIVE: dict[type[msgspec.Struct], frozenset[str]] = {
     objects.ObjectMeta: frozenset({"namespace", "labels"}),
@@ -160,7 +162,7 @@ def _recover(value: object, wanted: Any, path: str, name_problem: _NameProblem) 
     if isinstance(value, dict) and isinstance(wanted, type) and issubclass(wanted, msgspec.Struct):
         return _recover_struct(value, wanted, path, name_problem)
     if isinstance(value, dict) and get_origin(wanted) is dict:
-        return _recover_labels(value, path, name_problem)
+        return _recover_texts(value, path, name_problem)
     if isinstance(value, list) and get_origin(wanted) is list:
         return _recover_list(value, get_args(wanted)[0], path, name_problem)
     name_problem(path, f"{describe(value)} is not {_expected(value, wanted)}")
@@ -199,18 +201,20 @@ def _recover_list(value: list[object], wanted: Any, path: str, name_problem: _Na
     return entries
 
 
-def _recover_labels(value: dict[object, object], path: str, name_problem: _NameProblem) -> dict[str, str]:
-    labels = {}
+def _recover_texts(value: dict[object, object], path: str, name_problem: _NameProblem) -> dict[str, str]:
+    texts = {}
     for key, text in value.items():
         if not isinstance(key, str):
             name_problem(path, f"the key {describe(key)} is not a string")
         elif isinstance(text, str):
-            labels[key] = text
+            texts[key] = text
+        elif text is None:
+            texts[key] = ""
         else:
-            labels[key] = ""
-            if text is not None:
-                name_problem(f"{path}[{describe(key)}]", f"{describe(text)} is not a string")
-    return labels
+            name_problem(f"{path}[{describe(key)}]", f"{describe(text)} is not a string")
+            if path == _LABELS:
+                texts[key] = ""
+    return texts
 
 
 def _required_type(wanted: Any) -> Any:
