@@ -30,7 +30,8 @@ def main() -> int:
         print(f"could not look: no answer within {SECONDS} s")
         return 0
     except (ValueError, KeyError, TypeError):
-        print(f"could not look: {asked.stderr.strip().splitlines()[-1:] or asked.returncode}")
+        last_words = asked.stderr.strip().splitlines()[-1:] or [f"pip-audit ended with {asked.returncode}"]
+        print(f"could not look: {last_words[0]}")
         return 0
     audited = [package for package in found if "skip_reason" not in package]
     for package in found:
