@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from userspace_proxy.cli import commands
+from userspace_proxy.cli.kube_proxy_flags import HINTS, hint_for
 from userspace_proxy.cli.run import run
 
 
@@ -75,6 +76,11 @@ def test_a_flag_that_only_kube_proxy_has_is_answered_with_what_to_do(flag: str, 
     message = refused.value.format_message()
     assert message.startswith(f"No such option: {flag.partition('=')[0]} (kube-proxy has it, we do not; ")
     assert hint in message
+
+
+def test_there_is_no_hint_for_a_flag_that_is_ours() -> None:
+    ours = {flag for option in run.params for flag in option.opts if flag.startswith("--")}
+    assert {flag: hint_for(flag) for flag in HINTS.keys() & ours} == {}
 
 
 def test_a_flag_that_nobody_has_gets_no_such_hint() -> None:

@@ -15,7 +15,7 @@ _LEAVE_AWAY: Final = "leave it away"
 _OTHER_MODES: Final = "it is for modes in which the kernel makes the connections: leave it away"
 _TO_STANDARD_ERROR: Final = "the log goes to standard error: leave it away"
 
-_HINTS: Final = {
+HINTS: Final = {
     "--alsologtostderr": _TO_STANDARD_ERROR,
     "--bind-address-hard-fail": "an address that the node does not have ends the agent anyway: leave it away",
     "--cleanup": "the command `userspace-proxy cleanup` does that",
@@ -23,7 +23,7 @@ _HINTS: Final = {
     "--config-sync-period": _LEAVE_AWAY,
     "--conntrack-*": "set net.netfilter.nf_conntrack_* on the node, with sysctl",
     "--feature-gates": _LEAVE_AWAY,
-    "--healthz-*": _LEAVE_AWAY,
+    "--healthz-port": "the port is a part of --healthz-bind-address",
     "--init-only": _LEAVE_AWAY,
     "--iptables-localhost-nodeports": _OTHER_MODES,
     "--iptables-masquerade-bit": _OTHER_MODES,
@@ -34,7 +34,7 @@ _HINTS: Final = {
     "--logtostderr": _TO_STANDARD_ERROR,
     "--masquerade-all": _OTHER_MODES,
     "--master": "name the API server in the file that --kubeconfig names",
-    "--metrics-*": _LEAVE_AWAY,
+    "--metrics-port": "the port is a part of --metrics-bind-address",
     "--nftables-*": _OTHER_MODES,
     "--oom-score-adj": "whoever starts the agent can set it (OOMScoreAdjust= in a systemd unit)",
     "--profiling": _LEAVE_AWAY,
@@ -50,7 +50,7 @@ _HINTS: Final = {
 
 def hint_for(flag: str) -> str | None:
     """What to do about a flag that `run` does not know; None if kube-proxy does not know it either."""
-    for pattern, hint in _HINTS.items():
+    for pattern, hint in HINTS.items():
         if fnmatchcase(flag, pattern):
             return f"kube-proxy has it, we do not; {hint}"
     return None
