@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import select
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from random import Random
@@ -472,3 +474,16 @@ def test_who_speaks_another_language_is_left_and_the_worker_serves_on(tmp_path: 
                 assert agent.pool.replaced == 0
 
     in_a_loop(scenario, tmp_path)
+
+
+def test_a_worker_that_ends_by_itself_while_it_is_told_to_leaves_no_file(tmp_path: Path) -> None:
+    control_sockets = ControlSockets(tmp_path)
+    control_sockets.prepare()
+    worker, file = ControlSockets(tmp_path).bind()
+    with ThreadPoolExecutor(1) as thread:
+        with worker:
+            worker.listen()
+            ending = thread.submit(end_orphans, control_sockets)
+            select.select([worker], [], [], 10)
+        ending.result()
+    assert not file.exists()

@@ -156,11 +156,12 @@ def end_orphans(control_sockets: ControlSockets) -> int:
     order = encode_frame(msgspec.msgpack.encode(End(0)))
     ended = 0
     for sock, path in _workers(control_sockets):
-        with sock, suppress(OSError):
-            sock.sendall(order)
-            ended += 1
-            while sock.recv(64):
-                pass
+        with sock, suppress(TimeoutError):  # one that is stuck keeps its file, and can be found again
+            with suppress(ConnectionError):  # one that just ends by itself
+                sock.sendall(order)
+                ended += 1
+                while sock.recv(64):
+                    pass
             path.unlink(missing_ok=True)
     return ended
 
