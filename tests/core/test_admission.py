@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from ipaddress import IPv6Address
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from userspace_proxy.core.admission import SHARE, TCP_DESCRIPTORS, Admission, Refusal, Room
+from userspace_proxy.core.admission import SHARE, TCP_DESCRIPTORS, Admission, Refusal, Room, client_of
 
 CLIENT = "10.244.1.7"
 OTHER = "10.244.1.8"
@@ -134,3 +135,31 @@ def test_the_room_is_never_overdrawn_and_clients_are_forgotten(
         for _ in range(count):
             admissions[number].leave(client)
     assert not any(admission.admitted or admission._clients for admission in admissions)
+
+
+PODS = ("fd00:10:244::/56", "2001:db8:7:0::/64")
+
+
+@pytest.mark.parametrize(
+    ("address", "client"),
+    [
+        ("10.244.1.7", "10.244.1.7"),
+        ("2001:db8::1", "2001:db8:0:0::/64"),
+        ("2001:db8::ffff:1:2:3", "2001:db8:0:0::/64"),
+        ("2001:db8:0:1::1", "2001:db8:0:1::/64"),
+        ("::5", "0:0:0:0::/64"),
+        ("1:2:3:4:5:6:7:8", "1:2:3:4::/64"),
+        ("2001:db8:7::5", "2001:db8:7::5"),
+        ("fd00:10:244:12::7", "fd00:10:244:12::7"),
+        ("fd00:10:245::7", "fd00:10:245:0::/64"),
+    ],
+)
+def test_a_client_is_an_ipv4_address_an_ipv6_64_or_a_pod(address: str, client: str) -> None:
+    assert client_of(address, PODS) == client
+
+
+@given(st.ip_addresses(v=6), st.ip_addresses(v=6))
+def test_two_ipv6_addresses_are_one_client_if_their_first_64_bits_are(a: IPv6Address, b: IPv6Address) -> None:
+    twin = IPv6Address(int(a) >> 64 << 64 | int(b) & (1 << 64) - 1)
+    assert client_of(str(a), ()) == client_of(str(twin), ())
+    assert (client_of(str(a), ()) == client_of(str(b), ())) is (int(a) >> 64 == int(b) >> 64)

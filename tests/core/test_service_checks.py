@@ -86,6 +86,25 @@ def test_client_affinity_stays_with_one_worker() -> None:
     ]
 
 
+@pytest.mark.parametrize("limit", ["max-connections", "max-connections-per-client"])
+def test_a_service_whose_connections_are_limited_stays_with_one_worker(limit: str) -> None:
+    item = service(annotations=SPREAD | {f"userspace-proxy.io/{limit}": "1000"})
+    assert only_port(item).settings.workers == 1
+    assert complaints(item) == [
+        "metadata.annotations['userspace-proxy.io/workers']: a limit of connections needs one worker, "
+        "which counts them all; one is used"
+    ]
+
+
+def test_several_workers_may_share_what_the_annotations_free_from_the_flags_limits() -> None:
+    limited = ServiceSettings(max_connections_per_client=10)
+    ((port,), problems) = read_service(service(annotations=SPREAD), "test", limited)
+    assert (port.settings.workers, len(problems)) == (1, 1)
+    free = SPREAD | {"userspace-proxy.io/max-connections-per-client": "none"}
+    ((port,), problems) = read_service(service(annotations=free), "test", limited)
+    assert (port.settings.workers, problems) == (4, ())
+
+
 def test_the_flags_hold_where_no_annotation_says_otherwise() -> None:
     ((port,), _) = read_service(service(), "test", ServiceSettings(5))
     assert port.settings == ServiceSettings(5)

@@ -294,3 +294,20 @@ def test_agrees_with_looking_at_every_flow(steps: list[tuple[str, str]]) -> None
     now = len(steps) + 20
     due = {name for name, (answered, used) in alive.items() if used + (120 if answered else 30) <= now}
     assert set(table.expire(now)) == due
+
+
+def test_addresses_of_one_64_are_one_client_but_those_of_pods() -> None:
+    table = Table()
+    table.flows.max_per_client = 2
+    table.flows.pod_cidrs = ("fd00:10:244::/64",)
+    for number, name in enumerate("ab"):
+        table.add(name, number, client=f"2001:db8::{number}")
+        table.add(name.upper(), number, client=f"fd00:10:244::{number}")
+    leaving = table.flows.leaving_for("2001:db8::ffff")
+    assert leaving is not None and leaving.name == "a"
+    assert table.flows.leaving_for("2001:db8:0:1::1") is None
+    assert table.flows.leaving_for("fd00:10:244::ffff") is None
+    table.flows.pod_cidrs = ()  # as whom a flow counts was decided when it began
+    for name in "abAB":
+        table.remove(name)
+    assert table.flows.leaving_for("2001:db8::ffff") is None

@@ -93,7 +93,10 @@ async def run_agent(configuration: Configuration) -> None:
         networks = {family: networks[family] for family in backends}
 
         state = ClusterState(
-            configuration.node_name, configuration.proxy_port_range, configuration.service_settings
+            configuration.node_name,
+            configuration.proxy_port_range,
+            configuration.service_settings,
+            configuration.detect_local.cluster_cidrs,
         )
         sockets = ListeningSockets(
             ProxyPortClaims(configuration.proxy_port_range),

@@ -110,6 +110,7 @@ class Proxier:
         self._retry_at: float | None = None
         self._portals: dict[Frontend, Portal] = {}
         self._own_addresses: frozenset[str] = frozenset()
+        self._pod_cidrs: tuple[str, ...] = ()
         self._given: dict[ListenerName, tuple[Endpoint, ...]] = {}
         self._outdated: set[ServicePortName] = set()
         self._is_serving = False
@@ -176,6 +177,10 @@ class Proxier:
                 opened |= await self._listeners.retry()
             service_ports = self._plan.service_ports
             concerned = dict.fromkeys([*(planned.name for planned in change.changed), *opened])
+            pod_cidrs = self._state.pod_cidrs(IPFamily.IPV6)
+            if pod_cidrs != self._pod_cidrs:
+                self._pod_cidrs = pod_cidrs
+                concerned |= dict.fromkeys(name for name in service_ports if name.family is IPFamily.IPV6)
             configs = [self._config_of(service_ports[name]) for name in concerned]
             # Those with a listener end when no rule leads to it any more.
             ended = [name.key for name in change.removed if name not in self._sockets.by_service_port]
@@ -250,6 +255,7 @@ class Proxier:
             drain_removed_seconds=settings.drain_removed_seconds,
             idle_endpoints=tuple((endpoint.address, int(endpoint.port)) for endpoint in planned.idle),
             workers=settings.workers if is_tcp else 1,
+            pod_cidrs=self._pod_cidrs if name.family is IPFamily.IPV6 else (),
         )
 
     def _hand_over_portals(self) -> None:

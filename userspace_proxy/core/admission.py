@@ -8,13 +8,16 @@ take what becomes free and those that have more may not, so as connections end, 
 Nobody need be counted or compared for it, and what was taken is never taken back. Source: A. K. Choudhury and
 E. L. Hahne, Dynamic Queue Length Thresholds for Shared-Memory Packet Switches, 1998.
 
-Beside that, a Service port has limits of its own: for all its connections, and for those of one client (an IP
-address).
+Beside that, a Service port has limits of its own: for all its connections, and for those of one client. That
+is an IPv4 address, or a /64 of IPv6: whoever has one address there may have all 2^64, as they please. A pod
+has the one it was given, so each pod counts for itself. Source: RFC 4291, section 2.5.1; RFC 7934.
 """
 
 from __future__ import annotations
 
+import ipaddress
 from enum import Enum
+from functools import lru_cache
 from typing import Final
 
 SHARE: Final = 4
@@ -32,6 +35,26 @@ class Refusal(Enum):
     NO_ROOM = "the worker has too little room left for a Service port that has so many"
 
 
+def client_of(address: str, pod_cidrs: tuple[str, ...]) -> str:
+    """The client that `address` is one of: itself, in IPv4 and within `pod_cidrs` (of IPv6), or its /64."""
+    return _client_of(address, pod_cidrs) if ":" in address else address
+
+
+@lru_cache(maxsize=4096)
+def _client_of(address: str, pod_cidrs: tuple[str, ...]) -> str:
+    number = int(ipaddress.IPv6Address(address))
+    if any(number & mask == network for network, mask in _parsed(pod_cidrs)):
+        return address
+    groups = (f"{number >> shift & 0xFFFF:x}" for shift in (112, 96, 80, 64))
+    return f"{':'.join(groups)}::/64"  # not shortened further: that would take four times as long
+
+
+@lru_cache(maxsize=16)
+def _parsed(cidrs: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
+    networks = map(ipaddress.IPv6Network, cidrs)
+    return tuple((int(network.network_address), int(network.netmask)) for network in networks)
+
+
 class Room:
     """The room of a worker. `capacity` and `taken` are descriptors; `capacity` may change at any time."""
 
@@ -45,21 +68,23 @@ class Room:
 class Admission:
     """The TCP connections of one Service port. `admitted` is how many there are.
 
+    `max_connections` and `max_per_client` limit them, `pod_cidrs` is for whoever asks `client_of`.
     The clients' table has an entry for as long as a client has connections, so it is never larger than that.
     """
 
-    __slots__ = ("_beside", "_clients", "_room", "admitted", "max_connections", "max_per_client")
+    __slots__ = ("_beside", "_clients", "_room", "admitted", "max_connections", "max_per_client", "pod_cidrs")
 
     def __init__(self, room: Room) -> None:
         self.admitted = 0
         self.max_connections = UNLIMITED
         self.max_per_client = UNLIMITED
+        self.pod_cidrs: tuple[str, ...] = ()
         self._beside = 0
         self._room = room
         self._clients: dict[str, int] = {}
 
     def admit(self, client: str) -> Refusal | None:
-        """Take a connection of `client` (an IP address), or say why not. `leave` is for when it is over."""
+        """Take a connection of `client` (see `client_of`), or say why not. `leave` is for when it is over."""
         admitted = self.admitted
         clients = self._clients
         of_client = clients.get(client, 0)

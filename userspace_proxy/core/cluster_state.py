@@ -14,6 +14,7 @@ from typing import TypeAlias, assert_never
 from userspace_proxy.core.endpoint import CheckedSlice, read_endpoint_slice
 from userspace_proxy.core.endpoint_selection import NodeIdentity
 from userspace_proxy.core.ip_addresses import family_of, why_not_dialled
+from userspace_proxy.core.local_traffic import cidrs_of
 from userspace_proxy.core.objects import (
     ApiObject,
     Deleted,
@@ -107,12 +108,14 @@ class ClusterState:
 
     On `proxy_ports` this node takes redirected traffic only; none of them if that is None. `own_addresses`
     are all by which the node is reached: those of its interfaces, and those that its object states.
-    `default_settings` are those of Services whose annotations do not say otherwise.
+    `default_settings` are those of Services whose annotations do not say otherwise. `cluster_cidrs` are what
+    all pods get their addresses from, as far as somebody said so.
     """
 
     node_name: str
     proxy_ports: PortRange | None = None
     default_settings: ServiceSettings = DEFAULT_SETTINGS
+    cluster_cidrs: tuple[str, ...] = ()
     _entries: dict[ObjectId, _Entry] = field(default_factory=dict)
     _slices: dict[ServiceName, dict[ObjectId, CheckedSlice]] = field(default_factory=dict)
     _dirty: set[ServiceName] = field(default_factory=set)
@@ -139,6 +142,10 @@ class ClusterState:
 
     def node_addresses(self, family: IPFamily) -> tuple[str, ...]:
         return self.node_facts.addresses_of(family)
+
+    def pod_cidrs(self, family: IPFamily) -> tuple[str, ...]:
+        """What pods, this node's at least, get their addresses from, as far as that is known."""
+        return cidrs_of(family, (*self.cluster_cidrs, *self.node_facts.pod_cidrs))
 
     def service_ports(self, name: ServiceName) -> tuple[ServicePort, ...]:
         """The checked ports of a Service, empty if there is none of that name that is ours to serve."""

@@ -30,8 +30,8 @@ class ServiceSettings:
     """How a Service is served, as far as its annotations and the agent's flags decide that.
 
     `drain_removed_seconds` is how long established connections to an endpoint that was removed may go on;
-    None: as long as they last. `max_*` limit each of its ports, in all and for each client's address; None:
-    what the worker's room allows. `workers` are to share each of its TCP ports.
+    None: as long as they last. `max_*` limit each of its ports, in all and for each client; None: what the
+    worker's room allows. `workers` are to share each of its TCP ports.
     """
 
     drain_removed_seconds: float | None = None

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
+from userspace_proxy.core.admission import UNLIMITED
 from userspace_proxy.core.decoding import describe
 from userspace_proxy.core.ip_addresses import (
     IPAddress,
@@ -129,10 +130,14 @@ def _check_spreading(
     settings: ServiceSettings, affinity: int | None, ports: Sequence[ReadPort], complaints: Complaints
 ) -> ServiceSettings:
     where = field_of(f"{PREFIX}{WORKERS}")
-    if affinity is not None:
-        reason = "sessionAffinity ClientIP needs one worker, which knows all clients; one is used"
-        complaints.add(where, reason)
-        return replace(settings, workers=1)
+    limits = {settings.max_connections, settings.max_connections_per_client} - {None, UNLIMITED}
+    for needs_one, reason in (
+        (affinity is not None, "sessionAffinity ClientIP needs one worker, which knows all clients"),
+        (limits, "a limit of connections needs one worker, which counts them all"),
+    ):
+        if needs_one:
+            complaints.add(where, f"{reason}; one is used")
+            return replace(settings, workers=1)
     if udp := [str(number) for _, protocol, number, _ in ports if protocol is Protocol.UDP]:
         complaints.add(where, f"UDP has one worker, which knows all flows; so have ports {', '.join(udp)}")
     return settings

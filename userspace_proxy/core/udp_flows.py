@@ -23,7 +23,7 @@ from collections import OrderedDict
 from itertools import islice
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
-from userspace_proxy.core.admission import UNLIMITED, Room
+from userspace_proxy.core.admission import UNLIMITED, Room, client_of
 
 _NO_LINE: Final[OrderedDict[Any, None]] = OrderedDict()
 _LOOKED_AT: Final = 8
@@ -37,12 +37,12 @@ class Flow:
     sent one.
     """
 
-    __slots__ = ("_client_ip", "_idle_seconds", "_line", "answered", "last_used")
+    __slots__ = ("_counted_as", "_idle_seconds", "_line", "answered", "last_used")
 
     def __init__(self) -> None:
         self.answered = False
         self.last_used = 0.0
-        self._client_ip = ""
+        self._counted_as = ""
         self._idle_seconds = 0.0
         self._line = _NO_LINE
 
@@ -116,8 +116,8 @@ class WorkerFlows(Generic[F]):
 class UdpFlows(Generic[F]):
     """The flows of one Service port of `worker`. It decides; its owner opens and closes.
 
-    `length` is how many there are, `max_flows` how many there may be, `max_per_client` how many of one client
-    (an IP address).
+    `length` is how many there are, `max_flows` how many there may be, `max_per_client` how many of a client.
+    With `pod_cidrs`, `client_of` says who that is.
     """
 
     __slots__ = (
@@ -129,11 +129,13 @@ class UdpFlows(Generic[F]):
         "length",
         "max_flows",
         "max_per_client",
+        "pod_cidrs",
     )
 
     def __init__(self, worker: WorkerFlows[F]) -> None:
         self.max_flows = UNLIMITED
         self.max_per_client = UNLIMITED
+        self.pod_cidrs: tuple[str, ...] = ()
         self._worker = worker
         self.length = 0
         self._waiting = 0
@@ -144,8 +146,10 @@ class UdpFlows(Generic[F]):
     def __len__(self) -> int:
         return self.length
 
-    def leaving_for(self, client: str) -> F | None:
-        """The flow that has to leave, be it another Service port's, so that `client` may have one more."""
+    def leaving_for(self, address: str) -> F | None:
+        """The flow that has to leave, be it another Service port's, so that the client that has `address` may
+        have one more."""
+        client = client_of(address, self.pod_cidrs)
         of_client = self._by_client.get(client)
         if of_client is not None and len(of_client) >= self.max_per_client:
             return self._evictable_of(client)
@@ -153,14 +157,15 @@ class UdpFlows(Generic[F]):
             return self.evictable()
         return self._worker.leaving_for(self) if self._worker.is_full else None
 
-    def add(self, flow: F, client: str, idle_seconds: float, now: float) -> None:
-        """`flow` of `client` starts, unanswered, and may be idle for `idle_seconds`.
+    def add(self, flow: F, address: str, idle_seconds: float, now: float) -> None:
+        """`flow` from `address` starts, unanswered, and may be idle for `idle_seconds`.
 
         The caller makes room first (`leaving_for`).
         """
+        client = client_of(address, self.pod_cidrs)
         flow.answered = False
         flow.last_used = now
-        flow._client_ip = client
+        flow._counted_as = client
         self._waiting += 1
         self._enter(self._unanswered, flow, idle_seconds)
         self.length += 1
@@ -192,10 +197,10 @@ class UdpFlows(Generic[F]):
             self._waiting -= 1
             self._leave(self._unanswered, flow)
         self.length -= 1
-        of_client = self._by_client[flow._client_ip]
+        of_client = self._by_client[flow._counted_as]
         del of_client[flow]
         if not of_client:
-            del self._by_client[flow._client_ip]
+            del self._by_client[flow._counted_as]
         self._worker.removed(self)
 
     def evictable(self) -> F | None:

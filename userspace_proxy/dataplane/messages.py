@@ -57,9 +57,10 @@ class ServicePortConfig(msgspec.Struct, frozen=True, array_like=True):
     `key` is `ServicePortName.key`, `label` what logs call it (`namespace/name:port`). All listeners of a
     Service port share its affinity; each has its own endpoints. `udp_*_seconds` is how long a UDP flow
     may be idle before and after the endpoint has answered. `max_connections` are the Service port's in all,
-    `max_per_client` those of one client's address; None: no limit, and the worker's own. TCP connections to
-    an endpoint that is neither a listener's nor one of `idle_endpoints` end after `drain_removed_seconds`;
-    None: they go on. So many `workers` serve it, and each has turns, affinity and limits for itself.
+    `max_per_client` those of one client; None: no limit, and the worker's own. In IPv6 a client is a /64,
+    within `pod_cidrs` an address. TCP connections to an endpoint that is neither a listener's nor one of
+    `idle_endpoints` end after `drain_removed_seconds`; None: they go on. So many `workers` serve it, and each
+    has turns and affinity for itself.
     """
 
     key: str
@@ -75,6 +76,7 @@ class ServicePortConfig(msgspec.Struct, frozen=True, array_like=True):
     drain_removed_seconds: float | None = None
     idle_endpoints: tuple[tuple[str, int], ...] = ()
     workers: int = 1
+    pod_cidrs: tuple[str, ...] = ()
 
 
 class WorkerLimits(msgspec.Struct, frozen=True, array_like=True):

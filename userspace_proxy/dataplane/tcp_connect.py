@@ -17,7 +17,7 @@ import socket
 from dataclasses import dataclass
 from typing import Final
 
-from userspace_proxy.core.admission import Admission
+from userspace_proxy.core.admission import Admission, client_of
 from userspace_proxy.core.connect_attempts import MAX_ATTEMPTS_BESIDE, ConnectAttempts, Decision, Verdict
 from userspace_proxy.core.endpoint import Endpoint
 from userspace_proxy.core.load_balancer import LoadBalancer
@@ -74,12 +74,13 @@ class TcpConnects:
         """Find an endpoint for `client`, an accepted non-blocking socket, and relay; or reset it at once, if
         there are as many connections as there may be.
         """
-        if (refusal := route.admission.admit(client_address)) is not None:
+        counted_as = client_of(client_address, route.admission.pod_cidrs)
+        if (refusal := route.admission.admit(counted_as)) is not None:
             arm_reset(client)
             client.close()
-            route.reports.refused(client_address, refusal, route.admission.admitted, self.now())
+            route.reports.refused(counted_as, refusal, route.admission.admitted, self.now())
             return
-        connect = _TcpConnect(self, client, client_address, route)
+        connect = _TcpConnect(self, client, client_address, counted_as, route)
         self._pending.add(connect)
         if self._timer is None:
             self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
@@ -143,17 +144,19 @@ class _TcpConnect:
     __slots__ = (
         "_attempts",
         "_client",
-        "_client_address",
         "_client_events",
         "_connects",
+        "_counted_as",
         "_route",
         "schedule",
     )
 
-    def __init__(self, connects: TcpConnects, client: Socket, client_address: str, route: TcpRoute) -> None:
+    def __init__(
+        self, connects: TcpConnects, client: Socket, client_address: str, counted_as: str, route: TcpRoute
+    ) -> None:
         self._connects = connects
         self._client = client
-        self._client_address = client_address
+        self._counted_as = counted_as
         self._client_events: int | None = None
         self._route = route
         self._attempts: list[_Attempt] = []
@@ -202,7 +205,7 @@ class _TcpConnect:
             attempt.endpoint,
             self._route.counters,
             self._route.admission,
-            self._client_address,
+            self._counted_as,
             self._client_events,
             events,
         )
@@ -211,7 +214,7 @@ class _TcpConnect:
         """Close the attempts and reset the client."""
         self._close_attempts()
         self._connects.discard(self)
-        self._route.admission.leave(self._client_address)
+        self._route.admission.leave(self._counted_as)
         arm_reset(self._client)
         self._connects.poller.retire(self._client)
 

@@ -85,18 +85,18 @@ class TcpRelays:
         leads_to: Endpoint,
         counters: ServicePortCounters,
         admission: Admission,
-        client_address: str,
+        counted_as: str,
         client_events: int | None,
         endpoint_events: int,
     ) -> None:
         """Relay between two connected sockets. The endpoint is registered with the poller.
 
-        `admission` has taken a connection of `client_address`, and is told when it is over.
+        `admission` has taken a connection that counts as `counted_as`, and is told when it is over.
 
         The events are those that the poller has reported of them and nobody has acted on; of the client None
         if it is not registered yet.
         """
-        relay = _TcpRelay(self, client, endpoint, leads_to, counters, admission, client_address)
+        relay = _TcpRelay(self, client, endpoint, leads_to, counters, admission, counted_as)
         self._relays.add(relay)
         if not self.watch.is_running:
             self.watch.begin()
@@ -151,7 +151,7 @@ class _TcpRelay:
     __slots__ = (
         "_admission",
         "_client",
-        "_client_address",
+        "_counted_as",
         "_endpoint",
         "_relays",
         "counters",
@@ -170,7 +170,7 @@ class _TcpRelay:
         leads_to: Endpoint,
         counters: ServicePortCounters,
         admission: Admission,
-        client_address: str,
+        counted_as: str,
     ) -> None:
         self.leads_to = leads_to
         self.timeouts: TcpTimeouts | None = None
@@ -178,7 +178,7 @@ class _TcpRelay:
         self._client = client
         self._endpoint = endpoint
         self._admission = admission
-        self._client_address = client_address
+        self._counted_as = counted_as
         self.counters = counters
         self.state = RelayState()
         self.request = _HalfRelay(self, relays, Half.REQUEST, client, endpoint)
@@ -210,7 +210,7 @@ class _TcpRelay:
         self._relays.discard(self)
         self._relays.poller.retire(self._client)
         self._relays.poller.retire(self._endpoint)
-        self._admission.leave(self._client_address)
+        self._admission.leave(self._counted_as)
         self.counters.active -= 1
 
 

@@ -309,6 +309,7 @@ class Worker:
         most, most_per_client = config.max_connections, config.max_per_client
         admission, flows = service_port.admission, service_port.flows.flows
         admission.max_connections = flows.max_flows = UNLIMITED if most is None else most
+        admission.pod_cidrs = flows.pod_cidrs = config.pod_cidrs
         if most_per_client is not None:
             admission.max_per_client = flows.max_per_client = most_per_client
             return
