@@ -30,7 +30,7 @@ class End:
         )
 
     async def next_frame(self) -> tuple[bytes, list[int]]:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             return await self.frames.get()
 
 
@@ -107,7 +107,7 @@ def test_descriptors_are_not_hoarded_for_a_frame(frame: bytes) -> None:
             for number in range(len(frame)):
                 socket.send_fds(theirs, [frame[number : number + 1]], [theirs.fileno()] * 100)
                 await asyncio.sleep(0.001)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await end.closed.wait()
         assert open_descriptors() == before - 2
 
@@ -117,7 +117,7 @@ def test_descriptors_are_not_hoarded_for_a_frame(frame: bytes) -> None:
 def test_both_sides_learn_of_the_end() -> None:
     async def scenario(left: End, right: End) -> None:
         left.channel.close()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await right.closed.wait()
             await left.closed.wait()
         left.channel.send(b"into the void")
@@ -137,7 +137,7 @@ def test_nonsense_closes_the_channel(nonsense: bytes) -> None:
         end = End(ours)
         with theirs:
             theirs.send(nonsense)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 await end.closed.wait()
 
     uvloop.run(scenario())

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -31,6 +32,13 @@ exec "$@"
 def node(tmp_path: Path) -> Iterator[ServiceNode]:
     with ServiceNode(tmp_path, "--workers", "1") as node:
         yield node
+
+
+@pytest.fixture
+def state() -> Iterator[Path]:
+    """Where a state directory may be: its path is short enough for sockets in it."""
+    with TemporaryDirectory() as folder:
+        yield Path(folder) / "state"
 
 
 def test_without_a_source_port_to_one_endpoint_another_one_is_used(node: ServiceNode) -> None:
@@ -119,8 +127,7 @@ def test_a_full_disk_for_logs_stops_nothing(node: ServiceNode) -> None:
     agent.wait(STOP_SECONDS)
 
 
-def test_a_full_state_directory_stops_nothing(node: ServiceNode, tmp_path: Path) -> None:
-    state = tmp_path / "state"
+def test_a_full_state_directory_stops_nothing(node: ServiceNode, state: Path) -> None:
     node.agent.flags = (*node.agent.flags, "--state-directory", str(state))
     node.agent.start(prefix=("unshare", "--mount", "sh", "-ec", ON_A_SMALL_DISK, str(state)))
     service = node.serve("greet")

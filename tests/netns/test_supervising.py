@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.agent import USERSPACE_PROXY, command_line, userspace_proxy
+from tests.support.agent import START_SECONDS, STOP_SECONDS, USERSPACE_PROXY, command_line, userspace_proxy
 from tests.support.clients import connect, greeting, who_greets
 from tests.support.service_node import ServiceNode
 from tests.support.waiting import wait_until
@@ -33,7 +33,7 @@ class Container:
         return self._log_file.read_text()
 
     def wait_for(self, times: int, text: str) -> None:
-        wait_until(lambda: self.log.count(text) == times, 20)
+        wait_until(lambda: self.log.count(text) == times, START_SECONDS)
 
     def pid_of(self, what: str) -> int:
         return max(pid for pid in self.node.node.pids() if what in command_line(pid))
@@ -44,7 +44,7 @@ class Container:
 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[ServiceNode]:
-    with ServiceNode(tmp_path, "--orphan-seconds", "4") as node:
+    with ServiceNode(tmp_path) as node:
         yield node
 
 
@@ -64,7 +64,8 @@ def test_an_agent_that_dies_is_started_again_and_the_end_waits_for_the_workers(
         container.wait_for(1, "Stopped:")
         who_greets(node.client, service["greet"], 3)
         assert container.process.poll() is None
-        assert container.process.wait(15) == 0
+        assert userspace_proxy(node.node, "cleanup").returncode == 0  # else they go on for a minute
+        assert container.process.wait(STOP_SECONDS) == 0
     wait_until(lambda: node.node.pids() == [])
 
 
@@ -110,8 +111,8 @@ def test_what_keeps_failing_is_tried_again_after_a_while(node: ServiceNode, tmp_
         supervisor = node.node.popen(
             *USERSPACE_PROXY, "supervise", "--", "run", *node.agent.flags, "--no-take-over", stderr=log
         )
-    wait_until(lambda: log_file.read_text().count("started again") == 2, 20)
+    wait_until(lambda: log_file.read_text().count("started again") == 2, 2 * START_SECONDS)
     assert "in_seconds=0.0" in log_file.read_text()
     supervisor.send_signal(signal.SIGTERM)
-    assert supervisor.wait(10) == 0
+    assert supervisor.wait(STOP_SECONDS) == 0
     assert node.agent.is_running

@@ -63,7 +63,7 @@ async def briefly(seconds: float) -> None:
 def run(scene: Coroutine[Any, Any, None]) -> None:
     """On the loop that the agent has. What a source leaves open is a warning, and so an error."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(asyncio.wait_for(scene, 30))
+        runner.run(asyncio.wait_for(scene, 60))
 
 
 @contextlib.asynccontextmanager

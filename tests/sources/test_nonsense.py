@@ -73,7 +73,9 @@ def test_nonsense_is_survived(nonsense: bytes, tmp_path: Path) -> None:
         server = await asyncio.start_server(talk, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         kubeconfig = write_kubeconfig(tmp_path / "kubeconfig", f"http://127.0.0.1:{port}")
-        async with running(ApiServerSource(kubeconfig, "node-1", sleep=briefly)) as sink:
+        # Who asks one server for its version and the next for what came later waits in silence at first.
+        source = ApiServerSource(kubeconfig, "node-1", sleep=briefly, silence_seconds=1.0)
+        async with running(source) as sink:
             await wait_until(lambda: asked > 9)
             server.close()
             await server.wait_closed()

@@ -14,8 +14,8 @@ from userspace_proxy.demo.namespaces import COMMAND_SECONDS, Namespace
 
 USERSPACE_PROXY = (sys.executable, "-m", "userspace_proxy")
 
-START_SECONDS = 20.0
-STOP_SECONDS = 10.0
+START_SECONDS = 60.0
+STOP_SECONDS = 30.0
 
 
 class Agent:

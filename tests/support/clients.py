@@ -13,8 +13,8 @@ from userspace_proxy.demo.namespaces import Namespace
 
 Address: TypeAlias = tuple[str, int]
 
-PATIENCE_SECONDS = 5.0
-REFUSAL_SECONDS = 1.0
+PATIENCE_SECONDS = 20.0
+REFUSAL_SECONDS = 5.0
 SILENCE_SECONDS = 0.4
 REFUSED = "refused"
 SILENT = "silent"

@@ -10,7 +10,7 @@ from userspace_proxy.core.objects import ApiObject, Event, Kind, Listed, Upserte
 from userspace_proxy.core.problem import Problem
 from userspace_proxy.sources import Source
 
-DEADLINE_SECONDS = 10.0
+DEADLINE_SECONDS = 30.0
 
 
 class RecordingSink:

@@ -13,7 +13,7 @@ from tests.support.waiting import wait_until
 from userspace_proxy.demo.namespaces import Namespace
 
 _SPACING_SECONDS = 0.02
-_PATIENCE_SECONDS = 3.0
+_PATIENCE_SECONDS = 10.0
 _SERVED_AGAIN = 5
 
 

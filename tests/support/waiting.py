@@ -5,8 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+DEADLINE_SECONDS = 30.0
+"""More than anything takes on a busy machine: only what is broken is waited for so long."""
 
-def wait_until(condition: Callable[[], object], seconds: float = 10.0) -> float:
+
+def wait_until(condition: Callable[[], object], seconds: float = DEADLINE_SECONDS) -> float:
     """Ask again and again until `condition()` holds; returns how many seconds that took.
 
     Fails the test if it does not hold within `seconds`.
