@@ -6,6 +6,7 @@ import asyncio
 import os
 import resource
 import select
+import signal
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator
@@ -137,6 +138,7 @@ class Agent:
         await self.pool.close()
         self.sockets.close_all()
         self.inheritance.close()
+        self.control_sockets.remove()
 
     async def serve(
         self, protocol: Protocol, *endpoints: Endpoint, affinity: int | None = None, workers: int = 1
@@ -487,3 +489,23 @@ def test_a_worker_that_ends_by_itself_while_it_is_told_to_leaves_no_file(tmp_pat
             select.select([worker], [], [], 10)
         ending.result()
     assert not file.exists()
+
+
+def test_an_adopted_worker_that_dies_before_it_is_told_anything_is_replaced(tmp_path: Path) -> None:
+    async def scenario(directory: Path) -> None:
+        with echo_server(Protocol.TCP, "here") as (endpoint, _):
+            async with Agent(directory) as first:
+                config = await first.serve(Protocol.TCP, endpoint)
+                [pid] = first.pool.pids
+            second = Agent(directory)
+            orphans = await second.find_orphans()
+            inheritance = sort_out(orphans, build="1", pool_size=1, accept=second.sockets.accept)
+            assert len(inheritance.adopted) == 1
+            os.kill(pid, signal.SIGKILL)
+            await second.pool.start(inheritance.adopted)
+            with client_of(config) as client:
+                assert await ask(client) == "here"  # its heir knows what it served
+            assert second.pool.replaced == 1
+            await second.__aexit__()
+
+    in_a_loop(scenario, tmp_path)
