@@ -489,6 +489,17 @@ def test_a_worker_that_ends_by_itself_while_it_is_told_to_leaves_no_file(tmp_pat
             select.select([worker], [], [], 10)
         ending.result()
     assert not file.exists()
+    control_sockets.remove()
+
+
+class Bereaved(Agent):
+    """Its workers die just after they were found."""
+
+    async def find_orphans(self) -> list[Orphan]:
+        orphans = await super().find_orphans()
+        for orphan in orphans:
+            os.kill(orphan.link.pid, signal.SIGKILL)
+        return orphans
 
 
 def test_an_adopted_worker_that_dies_before_it_is_told_anything_is_replaced(tmp_path: Path) -> None:
@@ -496,16 +507,10 @@ def test_an_adopted_worker_that_dies_before_it_is_told_anything_is_replaced(tmp_
         with echo_server(Protocol.TCP, "here") as (endpoint, _):
             async with Agent(directory) as first:
                 config = await first.serve(Protocol.TCP, endpoint)
-                [pid] = first.pool.pids
-            second = Agent(directory)
-            orphans = await second.find_orphans()
-            inheritance = sort_out(orphans, build="1", pool_size=1, accept=second.sockets.accept)
-            assert len(inheritance.adopted) == 1
-            os.kill(pid, signal.SIGKILL)
-            await second.pool.start(inheritance.adopted)
-            with client_of(config) as client:
-                assert await ask(client) == "here"  # its heir knows what it served
-            assert second.pool.replaced == 1
-            await second.__aexit__()
+            async with Bereaved(directory) as second:
+                assert len(second.inheritance.adopted) == 1
+                with client_of(config) as client:
+                    assert await ask(client) == "here"  # its heir knows what it served
+                assert second.pool.replaced == 1
 
     in_a_loop(scenario, tmp_path)

@@ -32,6 +32,7 @@ def test_a_process_is_gone_even_when_nobody_waits_for_its_end(tmp_path: Path) ->
         ending.cancel()
         with pytest.raises(asyncio.CancelledError):
             await ending
+        control_sockets.remove()
         return link.pid
 
     pid = uvloop.run(scenario())

@@ -8,7 +8,6 @@ import random
 import signal
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
-from importlib.metadata import version
 from typing import Final, NoReturn, TypeVar
 
 from userspace_proxy.agent.conntrack_room import watch_conntrack_room
@@ -34,6 +33,7 @@ from userspace_proxy.configuration import Configuration
 from userspace_proxy.core.cluster_state import ClusterState
 from userspace_proxy.core.port_claims import ProxyPortClaims
 from userspace_proxy.core.service_port import EVERY_LOCAL_ADDRESS
+from userspace_proxy.dataplane.build_identity import build_identity
 from userspace_proxy.dataplane.control_sockets import ControlSockets
 from userspace_proxy.dataplane.listening_sockets import ListeningSockets
 from userspace_proxy.dataplane.messages import WorkerLimits
@@ -53,8 +53,6 @@ from userspace_proxy.sources.manifests import ManifestsSource
 logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
-BUILD: Final = version("userspace-proxy")
-"""Workers of another build are replaced, and not adopted."""
 _RETRY_SECONDS: Final = 5.0
 _SHARE_OF_TIME: Final = 0.1
 _MAX_REST_SECONDS: Final = 10.0
@@ -76,6 +74,7 @@ async def run_agent(configuration: Configuration) -> None:
     if configuration.tcp_tw_reuse:
         reuse_ports_in_time_wait()
     loop = asyncio.get_running_loop()
+    build = build_identity()
     async with AsyncExitStack() as stack:
         instance = SingleInstance()
         stack.callback(instance.close)
@@ -121,7 +120,7 @@ async def run_agent(configuration: Configuration) -> None:
             random=random.SystemRandom(),
             listener_of=sockets.socket_of,
             control_sockets=control_sockets,
-            build=BUILD,
+            build=build,
             orphan_seconds=configuration.orphan_seconds,
             drain_seconds=configuration.drain_seconds,
         )
@@ -144,7 +143,7 @@ async def run_agent(configuration: Configuration) -> None:
         instance.answer(loop, asked)
         inheritance = sort_out(
             await find_orphans(loop, control_sockets),
-            build=BUILD,
+            build=build,
             pool_size=configuration.workers,
             accept=sockets.accept,
         )

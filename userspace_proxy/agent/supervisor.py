@@ -8,8 +8,8 @@ An agent that ends with status 0 was told to, by a signal or by another agent th
 started again. This process stays even then until it is told to end, so that nobody restarts the container
 beside its successor.
 
-Whatever keeps a further agent from starting (no memory, a program that is just being replaced) is no reason to
-end, since workers run: it is tried again, ever less often.
+Whatever keeps a further agent from starting (no memory, a program that is just being replaced) is no reason
+to end, since workers run: it is tried again, ever less often.
 """
 
 from __future__ import annotations

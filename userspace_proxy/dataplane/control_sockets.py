@@ -137,7 +137,9 @@ class ControlSockets:
     def _alone(self) -> Iterator[bool]:
         """Whether no other agent starts workers in the folder, and none begins to while the body runs."""
         try:
-            folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY) if self._locked is None else self._locked
+            folder = (
+                os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY) if self._locked is None else self._locked
+            )
         except FileNotFoundError:
             yield False
             return

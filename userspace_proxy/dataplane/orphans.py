@@ -240,11 +240,11 @@ async def _take_back(link: WorkerLink, introduction: Introduction) -> Orphan:
 
 
 def _sockets(link: WorkerLink, descriptors: list[int]) -> list[socket.socket]:
-    """Make socket objects of descriptors. Raises `WorkerError`, and has closed all, if one is something else."""
+    """Make socket objects of descriptors. Raises `WorkerError`, and has closed all, if one is no socket."""
     sockets: list[socket.socket] = []
     try:
-        for descriptor in descriptors:
-            sockets.append(socket.socket(fileno=descriptor))
+        while len(sockets) < len(descriptors):
+            sockets.append(socket.socket(fileno=descriptors[len(sockets)]))
     except OSError as error:
         for descriptor in descriptors[len(sockets) :]:
             os.close(descriptor)

@@ -32,7 +32,6 @@ from userspace_proxy.dataplane.messages import (
     Counters,
     Inherit,
     Keep,
-    ListenerKey,
     ReadCounters,
     Start,
 )
@@ -260,7 +259,7 @@ class WorkerProcess:
 
 
 def take_sockets(descriptors: list[int], count: int) -> list[socket.socket]:
-    """Make socket objects of `descriptors` and empty that list. Raises `ValueError` unless there are `count`."""
+    """Make socket objects of `descriptors`, and empty the list. Raises `ValueError` if it has not `count`."""
     if len(descriptors) != count:
         raise ValueError(f"{count} sockets are named, and {len(descriptors)} came along")
     sockets: list[socket.socket] = []
