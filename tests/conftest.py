@@ -30,6 +30,8 @@ def pytest_configure(config: pytest.Config) -> None:
     Whatever is started later inherits from this thread. A process of xdist's has another one already, and so
     could enter no user namespace; but its parent has.
     """
+    # When memory is short it is these agents' turn before what runs beside them.
+    os.environ.setdefault("USERSPACE_PROXY_OOM_SCORE_ADJ", "0")
     refusal = isolation.refusal()
     config.stash[ISOLATION_REFUSAL] = refusal
     if refusal is None:

@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from userspace_proxy.agent.capture_settings import capture_settings
-from userspace_proxy.configuration import read_configuration
+from userspace_proxy.configuration.loading import load_configuration
 from userspace_proxy.core.cluster_state import NodeFacts
 from userspace_proxy.core.endpoint_selection import NodeIdentity
 from userspace_proxy.core.service_port import IPFamily, ProxyPort
@@ -28,10 +26,10 @@ def facts(*addresses: str, pod_cidrs: tuple[str, ...] = ()) -> NodeFacts:
 
 
 def settings(
-    seen: NodeNetwork, known: NodeFacts, before: CaptureSettings | None = None, **flags: Any
+    seen: NodeNetwork, known: NodeFacts, before: CaptureSettings | None = None, **flags: str
 ) -> CaptureSettings:
     return capture_settings(
-        read_configuration(hostname_override="node-1", **flags),
+        load_configuration({"hostname_override": "node-1", **flags}, environment={}).configuration,
         seen.family,
         seen,
         known,

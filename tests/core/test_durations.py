@@ -7,7 +7,18 @@ from userspace_proxy.core.durations import parse_duration
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("250ms", 0.25), ("30s", 30.0), ("1m30s", 90.0), ("1.5h", 5400.0), ("1h2m3s4ms", 3723.004), ("0s", 0.0)],
+    [
+        ("250ms", 0.25),
+        ("30s", 30.0),
+        ("1m30s", 90.0),
+        ("1.5h", 5400.0),
+        ("1h2m3s4ms", 3723.004),
+        ("0s", 0.0),
+        ("0", 0.0),
+        ("5us", 5e-6),
+        ("5µs", 5e-6),
+        ("7ns", 7e-9),
+    ],
 )
 def test_durations_are_written_as_in_go(text: str, seconds: float) -> None:
     assert parse_duration(text) == pytest.approx(seconds)

@@ -108,11 +108,8 @@ def with_pool(size: int, scenario: Callable[[Fixture], Awaitable[None]]) -> None
     with TemporaryDirectory() as directory:
         control_sockets = ControlSockets(Path(directory) / "state")
         control_sockets.prepare()
-        try:
-            uvloop.run(run(control_sockets))
-            assert list(control_sockets.folder.iterdir()) == []
-        finally:
-            control_sockets.remove()
+        uvloop.run(run(control_sockets))
+        assert list(control_sockets.folder.iterdir()) == []
 
 
 def read(path: str) -> str:

@@ -426,7 +426,7 @@ def test_what_is_dispensable_is_waited_for_a_few_times_and_asked_for_all_the_sam
 
 
 def test_what_is_dispensable_is_waited_for_while_nothing_can_be_listed() -> None:
-    contact = Contact({Kind.ENDPOINT_SLICE: ""})
+    contact = Contact(failing={Kind.ENDPOINT_SLICE: ""})
     failure = RequestFailedError("down")
     assert play(*[failure] * 9, is_dispensable=True, contact=contact).sink.observed == []
 

@@ -8,9 +8,11 @@ import random
 import signal
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
+from importlib.metadata import version
 from typing import Final, NoReturn, TypeVar
 
 from userspace_proxy.agent.conntrack_room import watch_conntrack_room
+from userspace_proxy.agent.conntrack_sysctls import set_conntrack_sysctls
 from userspace_proxy.agent.fitted_captures import (
     FittedCaptures,
     KernelThread,
@@ -18,6 +20,7 @@ from userspace_proxy.agent.fitted_captures import (
     read_networks,
 )
 from userspace_proxy.agent.host import (
+    adjust_oom_score,
     ephemeral_ports,
     give_up_capabilities,
     raise_descriptor_limit,
@@ -29,11 +32,10 @@ from userspace_proxy.agent.proxier import Proxier
 from userspace_proxy.agent.shared_ports import SharedPorts
 from userspace_proxy.agent.single_instance import Request, SingleInstance
 from userspace_proxy.agent.supervision import run_together
-from userspace_proxy.configuration import Configuration
+from userspace_proxy.configuration.agent_configuration import Configuration
 from userspace_proxy.core.cluster_state import ClusterState
 from userspace_proxy.core.port_claims import ProxyPortClaims
 from userspace_proxy.core.service_port import EVERY_LOCAL_ADDRESS
-from userspace_proxy.dataplane.build_identity import build_identity
 from userspace_proxy.dataplane.control_sockets import ControlSockets
 from userspace_proxy.dataplane.listening_sockets import ListeningSockets
 from userspace_proxy.dataplane.messages import WorkerLimits
@@ -53,6 +55,8 @@ from userspace_proxy.sources.manifests import ManifestsSource
 logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
+BUILD: Final = version("userspace-proxy")
+"""Workers of another build are replaced, and not adopted."""
 _RETRY_SECONDS: Final = 5.0
 _SHARE_OF_TIME: Final = 0.1
 _MAX_REST_SECONDS: Final = 10.0
@@ -69,12 +73,12 @@ async def run_agent(configuration: Configuration) -> None:
     `AgentRunningError` if another one serves and does not make room.
     """
     require_privileges("userspace-proxy run")
+    adjust_oom_score(configuration.oom_score_adj)
     give_up_capabilities(configuration.iptables_backend)
     max_descriptors = raise_descriptor_limit()
     if configuration.tcp_tw_reuse:
         reuse_ports_in_time_wait()
     loop = asyncio.get_running_loop()
-    build = build_identity()
     async with AsyncExitStack() as stack:
         instance = SingleInstance()
         stack.callback(instance.close)
@@ -90,6 +94,8 @@ async def run_agent(configuration: Configuration) -> None:
 
         backends = await open_backends(rules_thread, configuration.iptables_backend, networks)
         networks = {family: networks[family] for family in backends}
+        # After iptables, which loads what these belong to.
+        await asyncio.to_thread(set_conntrack_sysctls, configuration.conntrack)
 
         state = ClusterState(
             configuration.node_name,
@@ -120,7 +126,7 @@ async def run_agent(configuration: Configuration) -> None:
             random=random.SystemRandom(),
             listener_of=sockets.socket_of,
             control_sockets=control_sockets,
-            build=build,
+            build=BUILD,
             orphan_seconds=configuration.orphan_seconds,
             drain_seconds=configuration.drain_seconds,
         )
@@ -143,7 +149,7 @@ async def run_agent(configuration: Configuration) -> None:
         instance.answer(loop, asked)
         inheritance = sort_out(
             await find_orphans(loop, control_sockets),
-            build=build,
+            build=BUILD,
             pool_size=configuration.workers,
             accept=sockets.accept,
         )
@@ -217,6 +223,7 @@ async def run_agent(configuration: Configuration) -> None:
                 "health checks": health_checks.run(),
                 "conntrack room": watch_conntrack_room(),
                 "node network": _follow_network(changes, network_changed),
+                "resync": _resync(configuration.config_sync_seconds, state, proxier),
             }
         )
         if to_drain.is_set():
@@ -251,7 +258,21 @@ def _source_of(configuration: Configuration) -> Source:
     # Importing the API client takes half a second that a directory of manifests need not wait for.
     from userspace_proxy.sources.api_server import ApiServerSource
 
-    return ApiServerSource(configuration.kubeconfig, configuration.node_name)
+    return ApiServerSource(
+        configuration.kubeconfig,
+        configuration.node_name,
+        master=configuration.master,
+        qps=configuration.kube_api_qps,
+        burst=configuration.kube_api_burst,
+    )
+
+
+async def _resync(period_seconds: float, state: ClusterState, proxier: Proxier) -> NoReturn:
+    """Now and then take nothing for granted that was made of what is known."""
+    while True:
+        await asyncio.sleep(period_seconds)
+        state.plan_all_again()
+        proxier.observe(())
 
 
 async def _follow_network(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from userspace_proxy.configuration import Configuration
+from userspace_proxy.configuration.agent_configuration import Configuration
 from userspace_proxy.core.cluster_state import NodeFacts
 from userspace_proxy.core.local_traffic import local_traffic, nodeport_cidrs
 from userspace_proxy.core.service_port import IPFamily, ProxyPort

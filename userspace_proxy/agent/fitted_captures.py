@@ -14,7 +14,7 @@ from typing import TypeVar
 from userspace_proxy.agent.capture_settings import capture_settings, local_addresses
 from userspace_proxy.agent.portal_capture import PortalCapture
 from userspace_proxy.agent.stale_udp import StaleUdp
-from userspace_proxy.configuration import Configuration
+from userspace_proxy.configuration.agent_configuration import Configuration
 from userspace_proxy.core.cluster_state import NodeFacts
 from userspace_proxy.core.service_port import EVERY_LOCAL_ADDRESS, IPFamily, ProxyPort
 from userspace_proxy.errors import RulesError
@@ -110,13 +110,35 @@ class FittedCaptures:
         self._configuration = configuration
         self._rules_thread = rules_thread
         self._netlink_thread = netlink_thread
-        self._settings_for = partial(
-            capture_settings, configuration, refusing_port=refusing_port, silent_port=silent_port
-        )
+        self._refusing_port = refusing_port
+        self._silent_port = silent_port
         self._fitted: dict[IPFamily, _Fitted] = {}
 
     def __iter__(self) -> Iterator[PortalCapture]:
         return iter([fitted.capture for fitted in self._fitted.values()])
+
+    def follow(self, configuration: Configuration, facts: NodeFacts) -> None:
+        """Capture by another configuration from now on."""
+        self._configuration = configuration
+        for fitted in self._fitted.values():
+            fitted.capture.space(
+                verify_seconds=configuration.iptables_sync_seconds,
+                max_spacing_seconds=configuration.iptables_min_sync_seconds,
+            )
+        self.fit(facts)
+
+    def _settings_for(
+        self, family: IPFamily, network: NodeNetwork, facts: NodeFacts, before: CaptureSettings | None
+    ) -> CaptureSettings:
+        return capture_settings(
+            self._configuration,
+            family,
+            network,
+            facts,
+            refusing_port=self._refusing_port,
+            silent_port=self._silent_port,
+            before=before,
+        )
 
     def open(
         self, networks: dict[IPFamily, NodeNetwork], backends: dict[IPFamily, Backend], facts: NodeFacts
@@ -132,6 +154,8 @@ class FittedCaptures:
                 stale_udp=StaleUdp(settings, delete_stale_udp, self._netlink_thread.executor),
                 rules_thread=self._rules_thread.executor,
                 other_variant=OtherVariant(backend.variant, family),
+                verify_seconds=self._configuration.iptables_sync_seconds,
+                max_spacing_seconds=self._configuration.iptables_min_sync_seconds,
             )
             self._fitted[family] = _Fitted(capture, settings, network)
             logger.info("Rules are written: family=%s by=%s", family.value, backend)

@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 _KEPT_CAPABILITIES: Final = frozenset(Capability) - {Capability.SYS_MODULE}
 _LEGACY_TABLES: Final = Path("/proc/net/ip_tables_names")
+_OOM_SCORE_ADJ: Final = Path("/proc/self/oom_score_adj")
 _TCP_TW_REUSE: Final = Path("/proc/sys/net/ipv4/tcp_tw_reuse")
 
 
@@ -78,6 +79,18 @@ def ephemeral_ports() -> int:
     """How many ports the kernel hands out by itself; ip_local_port_range in ip(7)."""
     first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
     return last - first + 1
+
+
+def adjust_oom_score(score: int) -> None:
+    """Tell the kernel how soon to end this process, and those it starts, when memory is short; proc(5).
+
+    To lower the score takes CAP_SYS_RESOURCE. Where it may not be set, the log says so.
+    """
+    try:
+        if int(_OOM_SCORE_ADJ.read_text()) != score:
+            _OOM_SCORE_ADJ.write_text(str(score))
+    except (OSError, ValueError) as error:
+        logger.warning("The OOM score cannot be set: oom_score_adj=%d reason=%s", score, error)
 
 
 def reuse_ports_in_time_wait() -> None:

@@ -2,10 +2,10 @@
 
 Theory of operation. `want` says which portals there should be; `run` carries that out, one commit a table,
 and tells after each commit that it stands. A run that fails is taken again until it succeeds, with back-off;
-what was committed before still works. After a run the next change rests for ten times what it took, up to a
-second, and for as long as it took if that is more. Every `verify_seconds` the rules are verified, and, rest
-or not, as soon as a look every `watch_seconds` shows that somebody else has touched the tables; where
-somebody does so all the time, that takes a tenth of it.
+what was committed before still works. After a run the next change rests for ten times what it took, up to
+`max_spacing_seconds`, and for as long as it took if that is more. Every `verify_seconds` the rules are
+verified, and, rest or not, as soon as a look every `watch_seconds` shows that somebody else has touched the
+tables; where somebody does so all the time, that takes a tenth of it.
 
 iptables blocks, so all of it happens in `rules_thread`, which has one thread for all families.
 """
@@ -43,7 +43,6 @@ _Result = TypeVar("_Result")
 
 _FIRST_RETRY_SECONDS: Final = 0.2
 _MAX_RETRY_SECONDS: Final = 1.5
-_MAX_SPACING_SECONDS: Final = 1.0
 _SHARE_OF_TIME: Final = 0.1
 _READINGS_AT_ONCE: Final = 4
 """Deleting our chains one by one is several touches; each is repaired at once."""
@@ -66,6 +65,7 @@ class PortalCapture:
         rules_thread: ThreadPoolExecutor,
         other_variant: OtherVariant | None = None,
         verify_seconds: float = 30.0,
+        max_spacing_seconds: float = 1.0,
         watch_seconds: float = 0.5,
     ) -> None:
         self._capture = capture
@@ -76,6 +76,7 @@ class PortalCapture:
         self._rules_thread = rules_thread
         self._other_variant = other_variant
         self._verify_seconds = verify_seconds
+        self._max_spacing_seconds = max_spacing_seconds
         self._watch_seconds = watch_seconds
         self.has_committed = False
         self._due = asyncio.Event()
@@ -135,6 +136,10 @@ class PortalCapture:
             self._settings, self._local_addresses = settings, addresses
             self._mark_due()
 
+    def space(self, *, verify_seconds: float, max_spacing_seconds: float) -> None:
+        """Verify and rest by these from the next time on."""
+        self._verify_seconds, self._max_spacing_seconds = verify_seconds, max_spacing_seconds
+
     def is_healthy(self) -> bool:
         """Whether no change has waited for the rules longer than two verification periods."""
         if self._waiting_since is None:
@@ -182,7 +187,7 @@ class PortalCapture:
                 logger.info("Rules can be installed again: failures=%d", failures)
                 failures = 0
             took = clock() - started
-            rested_at = clock() + max(took, min(_MAX_SPACING_SECONDS, took / _SHARE_OF_TIME))
+            rested_at = clock() + max(took, min(self._max_spacing_seconds, took / _SHARE_OF_TIME))
             if verify:
                 verify_at = clock() + self._verify_seconds
             await self._stale_udp.forget(self._committed, self._settings)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from userspace_proxy.configuration import DEFAULT_STATE_DIRECTORY
+from userspace_proxy.configuration.options import DEFAULT_STATE_DIRECTORY
 
 
 @click.command()

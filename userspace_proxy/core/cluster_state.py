@@ -168,6 +168,12 @@ class ClusterState:
         dirty, self._dirty = self._dirty, set()
         return dirty
 
+    def plan_all_again(self) -> None:
+        """Have `take_dirty` name every Service."""
+        self._dirty.update(
+            ServiceName(key.namespace, key.name) for key in self._entries if key.kind is Kind.SERVICE
+        )
+
     def readdress(self, addresses: frozenset[str]) -> None:
         """From now on the interfaces of this node have exactly `addresses` (IPs in canonical spelling)."""
         self._local_addresses = addresses

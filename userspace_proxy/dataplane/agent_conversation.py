@@ -19,10 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 class Obey(Protocol):
-    """Do what a message says, and answer whoever asks.
-
-    What it takes out of `descriptors` is its own; the rest is closed.
-    """
+    """Do what a message says, and answer whoever asks."""
 
     def __call__(self, asker: AgentConversation, message: AgentMessage, descriptors: list[int]) -> None: ...
 
@@ -58,7 +55,8 @@ class AgentConversation:
             message = self._decoder.decode(payload)
         except msgspec.DecodeError as error:
             logger.error("Somebody speaks another language, and is left: pid=%d %s", os.getpid(), error)
-            _close(descriptors)
+            for descriptor in descriptors:
+                os.close(descriptor)
             self.close()
             return
         try:
@@ -67,10 +65,3 @@ class AgentConversation:
             # An agent whose worker hangs up replaces it, and tells the successor everything.
             logger.exception("A message cannot be carried out: pid=%d", os.getpid())
             self.close()
-        finally:
-            _close(descriptors)
-
-
-def _close(descriptors: list[int]) -> None:
-    for descriptor in descriptors:
-        os.close(descriptor)

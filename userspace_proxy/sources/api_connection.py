@@ -11,7 +11,8 @@ import socket
 import ssl
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,6 +21,7 @@ import msgspec
 from kubernetes_asyncio.client import ApiClient, Configuration
 from kubernetes_asyncio.config import ConfigException, load_incluster_config, load_kube_config
 
+from userspace_proxy.core.request_rate import RequestRate
 from userspace_proxy.errors import SourceError
 from userspace_proxy.sources.contact import RequestFailedError
 from userspace_proxy.sources.yaml_documents import YAMLDocumentError, parse_documents
@@ -34,14 +36,31 @@ class _Status(msgspec.Struct, frozen=True):
     message: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class ApiServer:
+    """Which one, and whose credentials: the kubeconfig's, or (None) those of the pod that this runs in.
+
+    `master` is the server's URL if that is said apart; a pod that has no credentials then asks without.
+    """
+
+    kubeconfig: Path | None
+    master: str | None = None
+
+    @property
+    def is_of_the_pod(self) -> bool:
+        """Whether the pod's environment alone says where it is."""
+        return self.kubeconfig is None and self.master is None
+
+
 class Connection:
     """The session with the API server, and its credentials.
 
     A session whose certificates are outdated is closed when the last request on it has ended.
     """
 
-    def __init__(self, kubeconfig: Path | None, configuration: Configuration) -> None:
-        self._kubeconfig = kubeconfig
+    def __init__(self, server: ApiServer, configuration: Configuration, rate: RequestRate | None) -> None:
+        self._server = server
+        self._rate = rate
         # Before the session reads them: if they change between, they count as changed ever after.
         self._tls_files = _tls_files(configuration)
         self._client = _open_client(configuration)
@@ -50,9 +69,9 @@ class Connection:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, kubeconfig: Path | None) -> AsyncIterator[Connection]:
+    async def open(cls, server: ApiServer, rate: RequestRate | None = None) -> AsyncIterator[Connection]:
         """Read the configuration; nothing is sent yet. Raises `SourceError`."""
-        connection = cls(kubeconfig, await _load_configuration(kubeconfig))
+        connection = cls(server, await _load_configuration(server), rate)
         try:
             yield connection
         finally:
@@ -62,7 +81,12 @@ class Connection:
     async def get(
         self, path: str, query: Mapping[str, str], silence_seconds: float
     ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """See `list_watch.Api`. If one side does not accept the other, credentials are read again, once."""
+        """See `list_watch.Api`. If one side does not accept the other, credentials are read again, once.
+
+        Waits for its turn by the rate; the later pages of a list are no requests of their own.
+        """
+        if self._rate is not None and "continue" not in query:
+            await asyncio.sleep(self._rate.take(asyncio.get_running_loop().time()))
         async with AsyncExitStack() as stack:
             client = await stack.enter_async_context(self._session())
             configuration = client.configuration
@@ -103,7 +127,7 @@ class Connection:
             if self._client.configuration is not refused:
                 return
             try:
-                fresh = await _load_configuration(self._kubeconfig)
+                fresh = await _load_configuration(self._server)
                 tls_files = _tls_files(fresh)
                 if tls_files == self._tls_files:
                     # The session and the watches on it can stay.
@@ -117,13 +141,18 @@ class Connection:
                 await outdated.close()
 
 
-async def _load_configuration(kubeconfig: Path | None) -> Configuration:
+async def _load_configuration(server: ApiServer) -> Configuration:
     """Read the configuration, credentials included. Raises `SourceError` if it cannot be used."""
+    kubeconfig = server.kubeconfig
     configuration = Configuration()
     # As client-go: Python 3.13 by itself refuses cluster CAs that lack key identifiers.
     configuration.disable_strict_ssl_verification = True
     try:
-        if kubeconfig is None:
+        if kubeconfig is None and server.master is not None:
+            if server.master.startswith("https:"):  # else everybody could read the token
+                with suppress(ConfigException):
+                    load_incluster_config(client_configuration=configuration)
+        elif kubeconfig is None:
             load_incluster_config(client_configuration=configuration)
         else:
             # The library takes a missing or empty file for one without contexts.
@@ -134,6 +163,7 @@ async def _load_configuration(kubeconfig: Path | None) -> Configuration:
                 await load_kube_config(
                     str(kubeconfig), client_configuration=configuration, persist_config=False
                 )
+        configuration.host = server.master or configuration.host
         url = urlsplit(configuration.host)
         if url.scheme not in ("http", "https") or not url.hostname:
             raise ConfigException(f"{configuration.host!r} is no http or https URL")

@@ -3,33 +3,44 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from userspace_proxy.core.cluster_state import ObjectId
 from userspace_proxy.core.objects import Kind
+from userspace_proxy.core.request_rate import RequestRate
 from userspace_proxy.sources import Sink
-from userspace_proxy.sources.api_connection import Connection
+from userspace_proxy.sources.api_connection import ApiServer, Connection
 from userspace_proxy.sources.contact import Contact
+from userspace_proxy.sources.in_cluster import own_service
 from userspace_proxy.sources.list_watch import ORIGIN, SILENCE_SECONDS, ListWatch, Watched
 
 _NOT_ANOTHER_PROXYS = {"labelSelector": "!service.kubernetes.io/service-proxy-name"}
 
 
 class ApiServerSource:
-    """Follows the API server that `kubeconfig` names, or (None) the one whose cluster this runs in."""
+    """Follows the API server that `kubeconfig` names, or (None) the one whose cluster this runs in.
+
+    `master` is its URL if that is said apart. `qps` and `burst` are those of `RequestRate`.
+    """
 
     def __init__(
         self,
         kubeconfig: Path | None,
         node_name: str,
         *,
+        master: str | None = None,
+        qps: float = -1.0,
+        burst: int = 10,
         chance: random.Random | None = None,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         silence_seconds: float = SILENCE_SECONDS,
     ) -> None:
-        self._kubeconfig = kubeconfig
+        self._server = ApiServer(kubeconfig, master)
+        self._qps = qps
+        self._burst = burst
         self._node_name = node_name
         self._chance = chance or random.Random()
         self._sleep = sleep
@@ -41,7 +52,7 @@ class ApiServerSource:
 
     async def check(self) -> None:
         """Raise `SourceError` if the configuration cannot be used. Nothing is sent."""
-        async with Connection.open(self._kubeconfig):
+        async with Connection.open(self._server):
             pass
 
     async def run(self, sink: Sink) -> None:
@@ -49,8 +60,9 @@ class ApiServerSource:
 
         Raises `SourceError` if the configuration cannot be used.
         """
-        contact = Contact()
-        async with Connection.open(self._kubeconfig) as connection, asyncio.TaskGroup() as group:
+        contact = Contact(own_service(os.environ) if self._server.is_of_the_pod else None)
+        rate = RequestRate(self._qps, self._burst, asyncio.get_running_loop().time())
+        async with Connection.open(self._server, rate) as connection, asyncio.TaskGroup() as group:
             for watched in (
                 Watched(Kind.SERVICE, "/api/v1/services", _NOT_ANOTHER_PROXYS),
                 Watched(Kind.ENDPOINT_SLICE, "/apis/discovery.k8s.io/v1/endpointslices", _NOT_ANOTHER_PROXYS),

@@ -26,8 +26,12 @@ class RequestFailedError(UserspaceProxyError):
 
 @dataclass(slots=True)
 class Contact:
-    """Whether the API server can be followed, over all kinds, so that losing it is said once."""
+    """Whether the API server can be followed, over all kinds, so that losing it is said once.
 
+    `explanation` is what to say, once, if it gave no answer at all since the start.
+    """
+
+    explanation: str | None = None
     failing: dict[Kind, str] = field(default_factory=dict)
 
     def lost(self, kind: Kind, failure: RequestFailedError) -> None:
@@ -37,10 +41,16 @@ class Contact:
         if kind not in self.failing and why not in self.failing.values():
             _log.warning("API server cannot be followed; keeping what is known and trying again: %s", failure)
         self.failing.setdefault(kind, why)
+        if failure.status is not None:
+            self.explanation = None
+        elif self.explanation is not None:
+            _log.error("API server does not answer: %s", self.explanation)
+            self.explanation = None
 
     def is_lost_for_others_than(self, kind: Kind) -> bool:
         return bool(self.failing.keys() - {kind})
 
     def regained(self, kind: Kind) -> None:
+        self.explanation = None
         if self.failing.pop(kind, None) is not None and not self.failing:
             _log.info("API server can be followed again")

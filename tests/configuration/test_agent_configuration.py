@@ -3,23 +3,23 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from userspace_proxy.configuration import (
-    Configuration,
-    default_workers,
-    read_configuration,
-)
+from userspace_proxy.configuration.agent_configuration import Configuration, ConntrackSettings
+from userspace_proxy.configuration.loading import default_workers, load_configuration
 from userspace_proxy.core.admission import UNLIMITED
 from userspace_proxy.core.local_traffic import DetectLocal, DetectLocalMode
 from userspace_proxy.core.port_claims import DEFAULT_PROXY_PORT_RANGE, PortRange
 from userspace_proxy.core.service_annotations import ServiceSettings
 from userspace_proxy.core.service_port import IPFamily
 from userspace_proxy.errors import UsageError
+
+
+def read_configuration(**texts: str) -> Configuration:
+    return load_configuration(texts, environment={}).configuration
 
 
 def test_nothing_said_is_an_agent_in_a_cluster_with_a_worker_for_each_core() -> None:
@@ -46,6 +46,23 @@ def test_nothing_said_is_an_agent_in_a_cluster_with_a_worker_for_each_core() -> 
         metrics_bind_address=("127.0.0.1", 10249),
         metrics_service_ports=1000,
         metrics_endpoints=5000,
+        master=None,
+        iptables_sync_seconds=30,
+        iptables_min_sync_seconds=1,
+        config_sync_seconds=900,
+        kube_api_qps=5,
+        kube_api_burst=10,
+        oom_score_adj=-999,
+        conntrack=ConntrackSettings(
+            max_per_core=32768,
+            min=131072,
+            tcp_established_seconds=86400,
+            tcp_close_wait_seconds=3600,
+            tcp_be_liberal=False,
+            udp_seconds=0,
+            udp_stream_seconds=0,
+        ),
+        verbosity=0,
     )
 
 
@@ -70,22 +87,38 @@ def test_everything_said_is_taken(tmp_path: Path) -> None:
         pod_bridge_interface="cni0",
         pod_interface_name_prefix="veth",
         proxy_port_range="20000-20999",
-        udp_timeout_seconds=0.25,
-        tcp_tw_reuse=False,
-        workers=3,
+        udp_timeout="250ms",
+        tcp_tw_reuse="false",
+        workers="3",
         iptables_backend="nft",
         state_directory="/run/elsewhere",
-        orphan_seconds=0,
-        drain_seconds=5,
-        takes_over=False,
+        orphan_seconds="0",
+        drain_seconds="5",
+        takes_over="false",
         removed_endpoints="drain=1m30s",
-        tcp_peer_timeout_seconds=0,
-        tcp_user_timeout_seconds=30,
+        tcp_peer_timeout="0s",
+        tcp_user_timeout="30s",
         healthz_bind_address="[::1]:10256",
         metrics_bind_address="",
-        metrics_service_ports=0,
-        metrics_endpoints=10,
-        limits={"max_connections": "100", "max_connections_per_client": "none", "max_udp_flows": None},
+        metrics_service_ports="0",
+        metrics_endpoints="10",
+        iptables_sync_period="1m",
+        iptables_min_sync_period="0s",
+        config_sync_period="1h",
+        kube_api_qps="-1",
+        kube_api_burst="100",
+        oom_score_adj="0",
+        conntrack_max_per_core="0",
+        conntrack_min="0",
+        conntrack_tcp_timeout_established="0s",
+        conntrack_tcp_timeout_close_wait="2m",
+        conntrack_tcp_be_liberal="true",
+        conntrack_udp_timeout="10s",
+        conntrack_udp_timeout_stream="20s",
+        verbosity="4",
+        master="https://192.0.2.10:6443",
+        max_connections="100",
+        max_connections_per_client="none",
     ) == Configuration(
         node_name="node-1",
         manifests=None,
@@ -113,6 +146,15 @@ def test_everything_said_is_taken(tmp_path: Path) -> None:
         metrics_bind_address=None,
         metrics_service_ports=0,
         metrics_endpoints=10,
+        master="https://192.0.2.10:6443",
+        iptables_sync_seconds=60,
+        iptables_min_sync_seconds=0,
+        config_sync_seconds=3600,
+        kube_api_qps=-1,
+        kube_api_burst=100,
+        oom_score_adj=0,
+        conntrack=ConntrackSettings(0, 0, 0, 120, True, 10, 20),
+        verbosity=4,
     )
 
 
@@ -144,12 +186,12 @@ def test_nothing_else_is_served_within_the_proxy_ports() -> None:
 
 def test_what_has_metrics_of_its_own_is_bounded() -> None:
     with pytest.raises(UsageError, match=r"--metrics-endpoints: 100001 is not within 0-100000"):
-        read_configuration(hostname_override="n", metrics_endpoints=100_001)
+        read_configuration(hostname_override="n", metrics_endpoints="100001")
 
 
 def test_a_limit_is_a_number_or_none() -> None:
     with pytest.raises(UsageError, match=r"^--max-udp-flows-per-client: '0' is not a number from 1 to"):
-        read_configuration(hostname_override="n", limits={"max_udp_flows_per_client": "0"})
+        read_configuration(hostname_override="n", max_udp_flows_per_client="0")
 
 
 def test_what_becomes_of_connections_to_removed_endpoints_is_one_of_three() -> None:
@@ -157,12 +199,10 @@ def test_what_becomes_of_connections_to_removed_endpoints_is_one_of_three() -> N
         read_configuration(hostname_override="n", removed_endpoints="drain")
 
 
-@pytest.mark.parametrize("seconds", [1.9, -1, 43201])
-def test_timeouts_of_tcp_are_never_or_within_what_the_kernel_takes(seconds: float) -> None:
-    with pytest.raises(UsageError, match=r"^--tcp-peer-timeout: .* s is neither 0 .*; --tcp-user-timeout: "):
-        read_configuration(
-            hostname_override="n", tcp_peer_timeout_seconds=seconds, tcp_user_timeout_seconds=seconds
-        )
+@pytest.mark.parametrize("text", ["1900ms", "43201s"])
+def test_timeouts_of_tcp_are_never_or_within_what_the_kernel_takes(text: str) -> None:
+    with pytest.raises(UsageError, match=r"^--tcp-peer-timeout: .* is neither 0s .*; --tcp-user-timeout: "):
+        read_configuration(hostname_override="n", tcp_peer_timeout=text, tcp_user_timeout=text)
 
 
 def test_manifests_are_a_directory(tmp_path: Path) -> None:
@@ -176,12 +216,16 @@ def test_a_node_name_is_trimmed_and_lower_case(override: str, name: str) -> None
     assert read_configuration(hostname_override=override).node_name == name
 
 
-@pytest.mark.parametrize("override", [None, ""])
-def test_the_hosts_name_is_the_nodes_unless_another_is_said(
-    override: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_hosts_name_is_the_nodes_unless_another_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: "Host-1")
-    assert read_configuration(hostname_override=override).node_name == "host-1"
+    assert read_configuration().node_name == "host-1"
+    assert read_configuration(hostname_override="").node_name == "host-1"
+
+
+def test_a_hosts_name_that_no_node_can_have_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "host_1")
+    with pytest.raises(UsageError, match=r"^--hostname-override: the host's name 'host_1' is not one"):
+        read_configuration()
 
 
 @pytest.mark.parametrize(
@@ -214,7 +258,7 @@ def test_node_ports_on_the_primary_address() -> None:
         ),
     ],
 )
-def test_pods_are_known_as_it_is_said(flags: dict[str, Any], detect: DetectLocal) -> None:
+def test_pods_are_known_as_it_is_said(flags: dict[str, str], detect: DetectLocal) -> None:
     assert read_configuration(hostname_override="n", **flags).detect_local == detect
 
 
@@ -301,12 +345,12 @@ def test_port_ranges_are_written_as_for_kube_proxy(text: str, ports: PortRange) 
         ),
         pytest.param(
             {"nodeport_addresses": "primary,10.0.0.0/8"},
-            "--nodeport-addresses: 'primary' is not a CIDR such as 10.244.0.0/16",
+            "--nodeport-addresses: 'primary' is not a CIDR such as 10.0.0.0/8 (or `primary`, alone)",
             id="primary and more",
         ),
         pytest.param(
             {"nodeport_addresses": "10.0.0.0/33"},
-            "--nodeport-addresses: '10.0.0.0/33' is not a CIDR such as 10.244.0.0/16",
+            "--nodeport-addresses: '10.0.0.0/33' is not a CIDR such as 10.0.0.0/8 (or `primary`, alone)",
             id="no CIDR",
         ),
         pytest.param(
@@ -350,21 +394,21 @@ def test_port_ranges_are_written_as_for_kube_proxy(text: str, ports: PortRange) 
             "--pod-interface-name-prefix: 'fifteen-letters' is not what an interface's name can begin with",
             id="prefix of a whole name",
         ),
-        pytest.param({"workers": 0}, "--workers: 0 is not within 1-256", id="no worker"),
-        pytest.param({"workers": 257}, "--workers: 257 is not within 1-256", id="too many workers"),
+        pytest.param({"workers": "0"}, "--workers: 0 is not within 1-256", id="no worker"),
+        pytest.param({"workers": "257"}, "--workers: 257 is not within 1-256", id="too many workers"),
         pytest.param(
-            {"udp_timeout_seconds": 0.0},
-            "--udp-timeout: 0 s is not more than 0 s and at most 86400 s",
+            {"udp_timeout": "0s"},
+            "--udp-timeout: 0s is not more than 0 s and at most 86400 s",
             id="no UDP timeout",
         ),
         pytest.param(
-            {"udp_timeout_seconds": 86401.0},
-            "--udp-timeout: 86401 s is not more than 0 s and at most 86400 s",
+            {"udp_timeout": "86401s"},
+            "--udp-timeout: 86401s is not more than 0 s and at most 86400 s",
             id="UDP timeout of more than a day",
         ),
         pytest.param(
-            {"udp_timeout_seconds": float("nan")},
-            "--udp-timeout: nan s is not more than 0 s and at most 86400 s",
+            {"udp_timeout": "nan"},
+            "--udp-timeout: 'nan' is not a duration such as 250ms, 30s or 1m30s",
             id="UDP timeout that is no number",
         ),
         pytest.param(
@@ -374,7 +418,7 @@ def test_port_ranges_are_written_as_for_kube_proxy(text: str, ports: PortRange) 
         ),
     ],
 )
-def test_a_wrong_flag_is_named_with_its_value_and_the_reason(flags: dict[str, Any], message: str) -> None:
+def test_a_wrong_flag_is_named_with_its_value_and_the_reason(flags: dict[str, str], message: str) -> None:
     with pytest.raises(UsageError) as raised:
         read_configuration(**{"hostname_override": "node-1", **flags})
     assert str(raised.value) == message
@@ -403,7 +447,7 @@ def test_every_wrong_flag_is_named_at_once() -> None:
             hostname_override="n",
             bind_address="::1",
             proxy_port_range="x",
-            workers=0,
+            workers="0",
             nodeport_addresses="x",
             cluster_cidr="x",
             detect_local_mode="x",
@@ -413,27 +457,27 @@ def test_every_wrong_flag_is_named_at_once() -> None:
     named = [part.partition(":")[0] for part in str(raised.value).split("; ")]
     assert named == [
         "--bind-address",
-        "--proxy-port-range",
-        "--workers",
         "--nodeport-addresses",
-        "--cluster-cidr",
         "--detect-local-mode",
+        "--cluster-cidr",
         "--pod-bridge-interface",
         "--pod-interface-name-prefix",
+        "--proxy-port-range",
+        "--workers",
     ]
 
 
 @given(
     bind_address=st.text(max_size=12),
     proxy_port_range=st.text(alphabet="0123456789+-_ ٣x", max_size=12),
-    workers=st.integers(),
-    udp_timeout_seconds=st.floats(),
+    workers=st.integers().map(str),
+    udp_timeout=st.text(alphabet="0123456789.hmsn", max_size=6),
     iptables_backend=st.text(max_size=5),
     nodeport_addresses=st.text(alphabet="0123456789abcdef:./%,", max_size=12),
     cluster_cidr=st.text(max_size=12),
     pod_bridge_interface=st.text(max_size=16),
 )
-def test_whatever_is_said_is_taken_or_refused_with_a_reason(**flags: Any) -> None:
+def test_whatever_is_said_is_taken_or_refused_with_a_reason(**flags: str) -> None:
     try:
         configuration = read_configuration(hostname_override="n", **flags)
     except UsageError as error:
