@@ -17,6 +17,7 @@ from tests.support.udp import (
     open_udp,
     refusing_endpoint,
 )
+from userspace_proxy.dataplane import udp_listener
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
@@ -87,3 +88,20 @@ def test_closing_gives_back_every_descriptor() -> None:
         for client in clients:
             exchange(client, [a])
     assert open_descriptors() == before
+
+
+def test_a_drain_waits_for_answers_and_for_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Pod() as pod, Proxy([pod]) as proxy, open_clients(proxy, 3) as (answered, waiting, forgotten):
+        exchange(answered, [pod])
+        flows = []
+        for client in (waiting, forgotten):
+            client.send(b"?")
+            flows.append(pod.receive()[1])
+        assert proxy.call(proxy.listener.drain) == 2
+        answered.send(b"nothing new is taken")
+        pod.sock.sendto(b"late", flows[0])
+        assert waiting.receive() == b"late"
+        assert proxy.call(proxy.listener.drain) == 1
+        monkeypatch.setattr(udp_listener, "_DRAIN_SECONDS", 0.0)
+        wait_until(lambda: proxy.call(proxy.listener.drain) == 0)
+        assert pod.has_nothing()

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.agent import USERSPACE_PROXY, userspace_proxy
-from tests.support.clients import connect, expect_refusal, received_to_the_end
-from tests.support.service_node import ServiceNode
+from tests.support.clients import connect, expect_refusal, received_to_the_end, sockets, udp_client
+from tests.support.service_node import ENDPOINT_PORTS, ServiceNode
 from tests.support.waiting import wait_until
 
 
@@ -42,6 +42,35 @@ def test_what_runs_finishes_and_then_everything_ends(node: ServiceNode) -> None:
     wait_until(lambda: node.agent.exit_status == 0)
     wait_until(lambda: node.node.pids() == [])
     assert node.rules() == rules
+
+
+def test_who_waits_for_an_answer_over_udp_still_gets_it(node: ServiceNode) -> None:
+    node.agent.start()
+    pod = node.network.add_pod("slow")
+    service = node.serve("name", endpoints=[pod.address])
+    with (
+        sockets(pod, 1, socket.SOCK_DGRAM)[0] as endpoint,
+        udp_client(node.client, service["name"]) as waiting,
+        udp_client(node.client, service["name"]) as answered,
+    ):
+        endpoint.bind((pod.address, ENDPOINT_PORTS["name"]))
+        answered.send(b"?")
+        endpoint.sendto(b"at once", endpoint.recvfrom(100)[1])
+        assert answered.recv(100) == b"at once"
+        waiting.send(b"?")
+        _, flow = endpoint.recvfrom(100)
+        draining = node.node.popen(*USERSPACE_PROXY, "drain")
+        wait_until(lambda: udp_flows(node) == 1)
+        assert draining.poll() is None
+        endpoint.sendto(b"in the end", flow)
+        assert waiting.recv(100) == b"in the end"
+        assert draining.wait(10) == 0
+    wait_until(lambda: node.node.pids() == [])
+
+
+def udp_flows(node: ServiceNode) -> int:
+    """Sockets of the node that are connected to an endpoint."""
+    return len(node.node.run("ss", "-Hun", "state", "established").stdout.splitlines())
 
 
 def test_it_takes_no_longer_than_it_may(tmp_path: Path) -> None:

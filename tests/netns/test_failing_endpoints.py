@@ -128,6 +128,18 @@ def test_a_udp_flow_moves_when_its_endpoint_dies(node: ServiceNode) -> None:
         wait_until(lambda: all_answer(clients, "web-1"))
 
 
+def test_a_udp_client_that_repeats_itself_is_moved_from_a_silent_endpoint(
+    node: ServiceNode, silent: Namespace
+) -> None:
+    service = node.serve("name", endpoints=[silent.address, node.endpoints[0].address])
+    with ExitStack() as stack:
+        clients = [stack.enter_context(client) for client in udp_clients(node.client, service["name"], 2)]
+        for client in clients:
+            client.settimeout(1.5)
+        assert [all_answer([client], "web-1") for client in clients].count(False) == 1
+        wait_until(lambda: all(all_answer([client], "web-1") for client in clients))
+
+
 def all_answer(clients: list[socket.socket], name: str) -> bool:
     try:
         return set(who_answers(clients)) == {name}

@@ -64,20 +64,19 @@ class Orphan:
         """What it must have in common with workers that an agent starts itself, to be taken for one."""
         return self.introduction.build, self.introduction.pool_size, self.introduction.pid_namespace
 
-    def give_listeners(self, held: HeldServicePort, accept: Accept) -> bool:
-        """Let `accept` have the listeners of a Service port; False unless it takes all of them."""
-        is_taken = True
+    def give_listeners(self, held: HeldServicePort, accept: Accept) -> int:
+        """Let `accept` have the listeners of a Service port; how many of them it takes."""
+        taken = 0
         for policy, port in held.listeners:
             key = ListenerKey(held.protocol, port)
             try:
                 name = ListenerName(ServicePortName.from_key(held.key), TrafficPolicy(policy))
             except ValueError:
-                return False  # a version that serves what we do not know
+                continue  # a version that serves what we do not know
             if accept(name, self.listeners[key]):
                 del self.listeners[key]
-            else:
-                is_taken = False
-        return is_taken
+                taken += 1
+        return taken
 
     def close(self) -> None:
         """Close the duplicates that nobody has taken."""
@@ -98,7 +97,7 @@ class AdoptedWorker:
 
 @dataclass(frozen=True, slots=True)
 class OutgoingWorker:
-    """A worker that is to leave. The listeners of the Service ports `continued` are ours by now too."""
+    """A worker that is to leave. Listeners of the Service ports `continued` are ours by now too."""
 
     link: WorkerLink
     continued: set[str]
@@ -214,7 +213,8 @@ def sort_out(orphans: list[Orphan], *, build: str, pool_size: int, accept: Accep
     for orphan in sorted(orphans, key=lambda orphan: orphan.likeness != ours):
         mine = [held for held in orphan.service_ports if _is_shared(held, served.get(held.key, ()))]
         surplus = {held.key for held in orphan.service_ports} - {held.key for held in mine}
-        accepted = {held.key for held in mine if held.key in served or orphan.give_listeners(held, accept)}
+        taken = {held.key: orphan.give_listeners(held, accept) for held in mine if held.key not in served}
+        accepted = {held.key for held in mine if taken.get(held.key) in (None, len(held.listeners))}
         for held in mine:
             if held.key in accepted:
                 served.setdefault(held.key, []).append(held)
@@ -224,7 +224,9 @@ def sort_out(orphans: list[Orphan], *, build: str, pool_size: int, accept: Accep
             told = tuple(config for config in configs if config is not None)
             inheritance.adopted.append(AdoptedWorker(orphan.link, told, tuple(surplus)))
         else:
-            inheritance.outgoing.append(OutgoingWorker(orphan.link, accepted | surplus))
+            # A UDP listener has one reader at a time, even if others of its Service port do not fit.
+            shared = {held.key for held in mine if held.protocol == "UDP" and taken.get(held.key)}
+            inheritance.outgoing.append(OutgoingWorker(orphan.link, accepted | surplus | shared))
         for name in orphan.kept.keys() - inheritance.kept.keys():
             inheritance.kept[name] = orphan.kept.pop(name)
         orphan.close()

@@ -182,6 +182,10 @@ class UdpFlow(Flow):
         """The ancillary data with which answers leave."""
         return self._reply_control
 
+    def is_waiting(self, since: float) -> bool:
+        """Whether what its client asked then or later has no answer yet."""
+        return self._asked_at >= since
+
     def connect(self, now: float) -> bool:
         """Take the next endpoint that has a route and was not tried; False, and counted, if there is none."""
         listener = self._listener

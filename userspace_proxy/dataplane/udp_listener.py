@@ -12,6 +12,7 @@ import struct
 from collections.abc import Iterable
 from functools import lru_cache
 from itertools import islice
+from typing import Final
 
 from userspace_proxy.core.endpoint import Endpoint
 from userspace_proxy.core.load_balancer import LoadBalancer
@@ -21,6 +22,9 @@ from userspace_proxy.dataplane.packet_info import IP_PKTINFO, receive_packet_inf
 from userspace_proxy.dataplane.poller import READABLE, Poller, Socket
 from userspace_proxy.dataplane.succession import HeldFlow
 from userspace_proxy.dataplane.udp_flow import BURST, Control, FlowKey, FlowShare, ListenerFlows, UdpFlow
+
+_DRAIN_SECONDS: Final = 5.0
+"""How long answers are waited for while nothing new is taken: as a resolver waits; resolv.conf(5)."""
 
 
 class UdpListener:
@@ -55,8 +59,8 @@ class UdpListener:
             self._control_space = socket.CMSG_SPACE(12)  # struct in_pktinfo: ifindex, ipi_spec_dst, ipi_addr
             self._local_address = slice(4, 8)
         self._usable: frozenset[Endpoint] = frozenset()
-        self._is_reading = True
-        poller.register(sock.fileno(), self._receive, READABLE)
+        self._is_reading = False
+        self.read()
 
     @property
     def active_flows(self) -> int:
@@ -77,12 +81,26 @@ class UdpListener:
             flow.endpoint_gone = flow.endpoint not in self._usable
         self._flows.silence.forget_all_but(self._usable)
 
+    def read(self) -> None:
+        """Take what clients send. Safe to repeat."""
+        if not self._is_reading:
+            self._flows.poller.register(self._sock.fileno(), self._receive, READABLE)
+            self._is_reading = True
+
     def stop_reading(self) -> None:
         """Leave what clients send to whoever has a duplicate of the socket; answers pass. Safe to repeat."""
         if self._is_reading:
             # Because of that duplicate, closing ours would not take it out of the epoll.
             self._flows.poller.unregister(self._sock.fileno())
             self._is_reading = False
+
+    def drain(self) -> int:
+        """Take nothing new, and end every flow that waits for no answer; how many do, for 5 s at most."""
+        self.stop_reading()
+        since = self._flows.loop.time() - _DRAIN_SECONDS
+        for flow in [flow for flow in self._flows.by_key.values() if not flow.is_waiting(since)]:
+            flow.close()
+        return len(self._flows.by_key)
 
     def hand_over(self, service_port: str, most: int) -> list[tuple[HeldFlow, Socket]]:
         """Give up `most` flows at most, each with its socket, for `adopt` elsewhere."""

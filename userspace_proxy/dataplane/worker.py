@@ -114,6 +114,17 @@ class _ServicePort:
             if isinstance(listener.socket, UdpListener):
                 listener.socket.stop_reading()
 
+    def drain(self) -> bool:
+        """Whether it is done with its listeners."""
+        udp = [each.socket for each in self.listeners.values() if isinstance(each.socket, UdpListener)]
+        return not sum(listener.drain() for listener in udp)
+
+    def read_again(self) -> None:
+        self.given_clients = 0
+        for listener in self.listeners.values():
+            if isinstance(listener.socket, UdpListener):
+                listener.socket.read()
+
     def give_clients(self, key: str, most: int, now: float) -> list[AffineClient]:
         clients = self.balancer.affine_clients(now)[self.given_clients :][:most]
         self.given_clients += len(clients)
@@ -134,10 +145,15 @@ class _ServicePort:
             address, port = client.endpoint
             endpoint = Endpoint(address, Port(port))
             self.balancer.settle(client.address, endpoint, now - client.silent_seconds)
-        for listener_key, listener in self.listeners.items():
-            if isinstance(listener.socket, UdpListener):
-                for held, sock in inherited.take_flows(key, listener_key.proxy_port):
-                    listener.socket.adopt(held, sock)
+        flows = [
+            (listener.socket, held, sock)
+            for listener_key, listener in self.listeners.items()
+            if isinstance(listener.socket, UdpListener)
+            for held, sock in inherited.take_flows(key, listener_key.proxy_port)
+        ]
+        # As they were used: who was idle for longest is the first to expire, and to leave for another one.
+        for udp_listener, held, sock in sorted(flows, key=lambda flow: -flow[1].idle_seconds):
+            udp_listener.adopt(held, sock)
 
 
 class Worker:
@@ -215,6 +231,24 @@ class Worker:
                 return flows, clients, False
             self._remove(key)
         return flows, clients, True
+
+    def drain(self) -> int:
+        """Take nothing new; how many connections and flows go on. To be asked again until none do.
+
+        A UDP flow goes on while its client waits for an answer, which leaves through the listener.
+        """
+        for key in [key for key, service_port in self._service_ports.items() if service_port.drain()]:
+            self._remove(key)
+        return self.active
+
+    def serves(self, key: str) -> bool:
+        """Whether the Service port has listeners here."""
+        return key in self._service_ports
+
+    def read_again(self) -> None:
+        """Whoever was taking listeners over is gone: read from those that it has not been given yet."""
+        for service_port in self._service_ports.values():
+            service_port.read_again()
 
     def counters(self) -> dict[str, ServicePortCounters]:
         """By Service port key. A removed Service port is in it until its last connection has ended."""

@@ -143,6 +143,8 @@ class WorkerProcess:
         seconds = 0.0 if self._start is None else self._start.orphan_seconds
         if self._is_draining and seconds:
             return  # its own time runs already
+        if self._worker is not None:
+            self._worker.read_again()
         if not seconds or not (self._holdings.has_listeners or self._active()):
             self._end()
             return
@@ -203,6 +205,7 @@ class WorkerProcess:
             self._worker = Worker(self._loop, limits=message.limits, random=random.Random(message.seed))
         else:
             self._worker.limit(message.limits)
+            self._worker.read_again()
 
     def _configure(self, message: Configure, descriptors: list[int]) -> None:
         sockets = adopt_listeners(message.new_listeners, descriptors)
@@ -214,8 +217,9 @@ class WorkerProcess:
         flows, clients, is_complete = self._started().hand_over(
             message.service_ports, most_flows=MAX_DESCRIPTORS_PER_MESSAGE, most_clients=_MAX_CLIENTS
         )
-        if is_complete:
-            self._holdings.serve((), message.service_ports, {})
+        # What is given up in part is still ours, should nobody ask for the rest.
+        given_up = [key for key in message.service_ports if not self._started().serves(key)]
+        self._holdings.serve((), given_up, {})
         self._given = [sock for _, sock in flows]
         gave_up = GaveUp(message.sequence, tuple(held for held, _ in flows), tuple(clients), is_complete)
         return gave_up, [sock.fileno() for sock in self._given]
@@ -231,13 +235,13 @@ class WorkerProcess:
             return
         self._is_draining = True
         self._forget_given()
-        self._configure(Configure(0, (), self._holdings.service_ports, ()), [])
+        self._holdings.serve((), self._holdings.service_ports, {})
         self._holdings.keep((), {})
         until = self._loop.time() + seconds
         logger.info("Worker drains: pid=%d connections=%d seconds=%g", os.getpid(), self._active(), seconds)
 
         def look() -> None:
-            active = self._active()
+            active = 0 if self._worker is None else self._worker.drain()
             if active and self._loop.time() < until:
                 self._timer = self._loop.call_later(_DRAINED_SECONDS, look)
                 return
