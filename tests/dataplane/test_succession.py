@@ -6,6 +6,7 @@ import asyncio
 import os
 import resource
 import select
+import signal
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator
@@ -137,6 +138,7 @@ class Agent:
         await self.pool.close()
         self.sockets.close_all()
         self.inheritance.close()
+        self.control_sockets.remove()
 
     async def serve(
         self, protocol: Protocol, *endpoints: Endpoint, affinity: int | None = None, workers: int = 1
@@ -487,3 +489,28 @@ def test_a_worker_that_ends_by_itself_while_it_is_told_to_leaves_no_file(tmp_pat
             select.select([worker], [], [], 10)
         ending.result()
     assert not file.exists()
+    control_sockets.remove()
+
+
+class Bereaved(Agent):
+    """Its workers die just after they were found."""
+
+    async def find_orphans(self) -> list[Orphan]:
+        orphans = await super().find_orphans()
+        for orphan in orphans:
+            os.kill(orphan.link.pid, signal.SIGKILL)
+        return orphans
+
+
+def test_an_adopted_worker_that_dies_before_it_is_told_anything_is_replaced(tmp_path: Path) -> None:
+    async def scenario(directory: Path) -> None:
+        with echo_server(Protocol.TCP, "here") as (endpoint, _):
+            async with Agent(directory) as first:
+                config = await first.serve(Protocol.TCP, endpoint)
+            async with Bereaved(directory) as second:
+                assert len(second.inheritance.adopted) == 1
+                with client_of(config) as client:
+                    assert await ask(client) == "here"  # its heir knows what it served
+                assert second.pool.replaced == 1
+
+    in_a_loop(scenario, tmp_path)

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
+import socket
+from functools import partial
 from pathlib import Path
 
+import msgspec
 import pytest
 import uvloop
 
+from tests.support.kernel_state import descriptors
 from userspace_proxy.dataplane.control_sockets import ControlSockets
+from userspace_proxy.dataplane.succession import HandBack, HandedBack
 from userspace_proxy.dataplane.worker_link import WorkerLink
+from userspace_proxy.errors import WorkerError
 
 
 def test_a_process_is_gone_even_when_nobody_waits_for_its_end(tmp_path: Path) -> None:
@@ -25,7 +32,48 @@ def test_a_process_is_gone_even_when_nobody_waits_for_its_end(tmp_path: Path) ->
         ending.cancel()
         with pytest.raises(asyncio.CancelledError):
             await ending
+        control_sockets.remove()
         return link.pid
 
     pid = uvloop.run(scenario())
     assert not Path(f"/proc/{pid}").exists()
+
+
+def test_what_comes_with_an_answer_that_nobody_waits_for_any_more_is_closed(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        ours, theirs = socket.socketpair()
+        received, sent = os.pipe()
+        with theirs:
+            link = WorkerLink(asyncio.get_running_loop(), ours, pid=0, control_file=tmp_path / "none")
+            question = asyncio.create_task(link.fetch(partial(HandBack, start=0)))
+            await asyncio.sleep(0)
+            link._receive(msgspec.msgpack.encode(HandedBack(1, (), (), None)), [received])
+            question.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await question
+            link.leave()
+        with pytest.raises(BrokenPipeError):
+            os.write(sent, b"?")
+        os.close(sent)
+
+    uvloop.run(scenario())
+
+
+def test_a_worker_for_which_there_are_no_descriptors_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async def scenario() -> None:
+        control_sockets = ControlSockets(tmp_path / "state")
+        control_sockets.prepare()
+        before = descriptors(os.getpid())
+        monkeypatch.setattr(socket, "socketpair", none_left)
+        with pytest.raises(WorkerError, match="Too many open files"):
+            await WorkerLink.start(asyncio.get_running_loop(), control_sockets)
+        assert descriptors(os.getpid()) == before
+        control_sockets.remove()
+        assert not control_sockets.folder.exists()
+
+    uvloop.run(scenario())

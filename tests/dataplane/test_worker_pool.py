@@ -108,8 +108,11 @@ def with_pool(size: int, scenario: Callable[[Fixture], Awaitable[None]]) -> None
     with TemporaryDirectory() as directory:
         control_sockets = ControlSockets(Path(directory) / "state")
         control_sockets.prepare()
-        uvloop.run(run(control_sockets))
-        assert list(control_sockets.folder.iterdir()) == []
+        try:
+            uvloop.run(run(control_sockets))
+            assert list(control_sockets.folder.iterdir()) == []
+        finally:
+            control_sockets.remove()
 
 
 def read(path: str) -> str:

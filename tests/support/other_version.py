@@ -1,4 +1,4 @@
-"""Another version of the package: a copy, in which agent and workers speak other messages."""
+"""Another build of the package, of the same version: a copy whose agent and workers speak other messages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ def other_version(folder: Path) -> Path:
     shutil.copytree(
         Path(userspace_proxy.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__")
     )
-    _replace(package / "agent/agent.py", 'version("userspace-proxy")', '"another"')
     _replace(package / "dataplane/messages.py", 'tag="configure"', 'tag="told-otherwise"')
     _replace(package / "dataplane/messages.py", 'tag="start"', 'tag="begun-otherwise"')
     return folder

@@ -7,6 +7,9 @@ where it is not pid 1) and are reaped here. Source: prctl(2), pid_namespaces(7).
 An agent that ends with status 0 was told to, by a signal or by another agent that took over; it is not
 started again. This process stays even then until it is told to end, so that nobody restarts the container
 beside its successor.
+
+Whatever keeps a further agent from starting (no memory, a program that is just being replaced) is no reason
+to end, since workers run: it is tried again, ever less often.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from contextlib import suppress
 from typing import Final
 
 from userspace_proxy.core.back_off import delay_seconds
-from userspace_proxy.errors import PrivilegeError, UsageError
+from userspace_proxy.errors import PrivilegeError, StartupError, UsageError
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +41,8 @@ def supervise(command: Sequence[str]) -> int:
     """Run `command` until SIGTERM or SIGINT, and until every process that came of it has ended.
 
     Returns the exit status of this process: 0, or that of a command which cannot come to work by being
-    started again, since it was called in a wrong way or lacks a privilege.
+    started again, since it was called in a wrong way or lacks a privilege. Raises `StartupError` if it cannot
+    be started the first time.
     """
     return _Supervisor(command).run()
 
@@ -88,9 +92,16 @@ class _Supervisor:
     def _start_if_due(self) -> None:
         if self._start_at is not None and time.monotonic() >= self._start_at:
             self._start_at = None
+            is_first = not self._started_at
             self._started_at = time.monotonic()
+            try:
+                self._agent = subprocess.Popen(self._command)
+            except OSError as error:
+                if is_first:
+                    raise StartupError(f"{self._command[0]} cannot be started: {error}") from error
+                self._failed(f"not started ({error})")
+                return
             self._has_children = True
-            self._agent = subprocess.Popen(self._command)
             if self._is_told_to_end:  # while it started, when there was nobody to tell
                 self._end()
 
@@ -114,10 +125,18 @@ class _Supervisor:
             return
         if status == 0:
             logger.info("The agent has ended as it was told to, and is not started again")
+            return
+        if lived > _STABLE_SECONDS:
+            self._failures = 0
         elif status in _NOT_TO_BE_HEALED and not self._failures:
             self._status, self._is_told_to_end = status, True
-        else:
-            self._failures = 1 if lived > _STABLE_SECONDS else self._failures + 1
-            delay = 0.0 if self._failures == 1 else delay_seconds(self._failures, 0.5)
-            self._start_at = time.monotonic() + delay
-            logger.error("The agent has died, it is started again: status=%d in_seconds=%.1f", status, delay)
+            return
+        self._failed(f"died (status {status})")
+
+    def _failed(self, what: str) -> None:
+        self._failures += 1
+        if self._is_told_to_end:
+            return
+        delay = 0.0 if self._failures == 1 else delay_seconds(self._failures, 0.5)
+        self._start_at = time.monotonic() + delay
+        logger.error("The agent has %s, it is started again: in_seconds=%.1f", what, delay)

@@ -19,7 +19,10 @@ logger = logging.getLogger(__name__)
 
 
 class Obey(Protocol):
-    """Do what a message says, and answer whoever asks."""
+    """Do what a message says, and answer whoever asks.
+
+    What it takes out of `descriptors` is its own; the rest is closed.
+    """
 
     def __call__(self, asker: AgentConversation, message: AgentMessage, descriptors: list[int]) -> None: ...
 
@@ -55,8 +58,7 @@ class AgentConversation:
             message = self._decoder.decode(payload)
         except msgspec.DecodeError as error:
             logger.error("Somebody speaks another language, and is left: pid=%d %s", os.getpid(), error)
-            for descriptor in descriptors:
-                os.close(descriptor)
+            _close(descriptors)
             self.close()
             return
         try:
@@ -65,3 +67,10 @@ class AgentConversation:
             # An agent whose worker hangs up replaces it, and tells the successor everything.
             logger.exception("A message cannot be carried out: pid=%d", os.getpid())
             self.close()
+        finally:
+            _close(descriptors)
+
+
+def _close(descriptors: list[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)

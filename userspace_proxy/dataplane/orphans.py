@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import select
+import signal
 import socket
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
@@ -46,6 +48,7 @@ logger = logging.getLogger(__name__)
 
 Accept: TypeAlias = Callable[[ListenerName, socket.socket], bool]
 
+_KILLED_SECONDS: Final = 5.0
 _CONFIG_DECODER: Final = msgspec.msgpack.Decoder(ServicePortConfig)
 
 
@@ -108,7 +111,7 @@ class OutgoingWorker:
         is_complete = False
         while not is_complete:
             answer, descriptors = await self.link.fetch(order)
-            sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+            sockets = _sockets(self.link, descriptors)
             if not isinstance(answer, GaveUp) or len(answer.flows) != len(sockets):
                 for sock in sockets:
                     sock.close()
@@ -151,18 +154,51 @@ async def find_orphans(loop: asyncio.AbstractEventLoop, control_sockets: Control
 
 
 def end_orphans(control_sockets: ControlSockets) -> int:
-    """End every worker that can be reached, with its connections; returns how many. Blocks."""
+    """End every worker that can be reached, with its connections; returns how many have ended. Blocks.
+
+    One that does not within 2 s is killed, if it can be seen from this pid namespace.
+    """
     order = encode_frame(msgspec.msgpack.encode(End(0)))
+    workers = list(_workers(control_sockets))
+    for sock, _ in workers:
+        with suppress(OSError):
+            sock.sendall(order)
     ended = 0
-    for sock, path in _workers(control_sockets):
-        with sock, suppress(TimeoutError):  # one that is stuck keeps its file, and can be found again
-            with suppress(ConnectionError):  # one that just ends by itself
-                sock.sendall(order)
+    for sock, path in workers:
+        with sock:
+            if _hangs_up(sock) or _is_killed(peer_of(sock)[0]):
+                path.unlink(missing_ok=True)
                 ended += 1
-                while sock.recv(64):
-                    pass
-            path.unlink(missing_ok=True)
+            else:
+                logger.error("Worker does not end, and cannot be killed from here: file=%s", path)
     return ended
+
+
+def _hangs_up(sock: socket.socket) -> bool:
+    try:
+        while sock.recv(64):
+            pass
+    except TimeoutError:
+        return False
+    except OSError:
+        pass  # it was reset, so nobody is there either
+    return True
+
+
+def _is_killed(pid: int) -> bool:
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False  # 0, or another pid namespace's
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        return bool(select.select([pidfd], [], [], _KILLED_SECONDS)[0])
+    except OSError:
+        return False
+    finally:
+        os.close(pidfd)
 
 
 def _workers(control_sockets: ControlSockets) -> Iterator[tuple[socket.socket, Path]]:
@@ -180,7 +216,7 @@ async def _take_back(link: WorkerLink, introduction: Introduction) -> Orphan:
     try:
         while start is not None:
             answer, descriptors = await link.fetch(partial(HandBack, start=start))
-            sockets = deque(socket.socket(fileno=descriptor) for descriptor in descriptors)
+            sockets = deque(_sockets(link, descriptors))
             try:
                 if not isinstance(answer, HandedBack):
                     raise WorkerError(f"pid={link.pid} answers with {type(answer).__name__}")
@@ -200,6 +236,21 @@ async def _take_back(link: WorkerLink, introduction: Introduction) -> Orphan:
         orphan.close()
         raise
     return orphan
+
+
+def _sockets(link: WorkerLink, descriptors: list[int]) -> list[socket.socket]:
+    """Make socket objects of descriptors. Raises `WorkerError`, and has closed all, if one is no socket."""
+    sockets: list[socket.socket] = []
+    try:
+        while len(sockets) < len(descriptors):
+            sockets.append(socket.socket(fileno=descriptors[len(sockets)]))
+    except OSError as error:
+        for descriptor in descriptors[len(sockets) :]:
+            os.close(descriptor)
+        for sock in sockets:
+            sock.close()
+        raise WorkerError(f"pid={link.pid} sends what is no socket: {error}") from error
+    return sockets
 
 
 def sort_out(orphans: list[Orphan], *, build: str, pool_size: int, accept: Accept) -> Inheritance:

@@ -81,37 +81,36 @@ class WorkerLink:
     @classmethod
     async def start(cls, loop: asyncio.AbstractEventLoop, control_sockets: ControlSockets) -> WorkerLink:
         """Start a process, in a session of its own: Ctrl-C on a terminal reaches the agent alone."""
-        try:
-            control, control_file = control_sockets.bind()
-        except OSError as error:
-            raise WorkerError(f"a worker's socket cannot be made: {error}") from error
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        descriptors = [theirs.fileno(), control.fileno()]
-        module = "userspace_proxy.dataplane.worker_process"
-        command = [sys.executable, "-m", module, *map(str, descriptors)]
-        starting = loop.run_in_executor(None, _execute, command, descriptors)
+        with contextlib.ExitStack() as given, contextlib.ExitStack() as unless_started:
+            try:
+                control, control_file = control_sockets.bind()
+                given.callback(control.close)
+                unless_started.callback(control_file.unlink, missing_ok=True)
+                ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            except OSError as error:
+                raise WorkerError(f"a worker's sockets cannot be made: {error}") from error
+            given.callback(theirs.close)
+            unless_started.callback(ours.close)
+            descriptors = [theirs.fileno(), control.fileno()]
+            module = "userspace_proxy.dataplane.worker_process"
+            command = [sys.executable, "-m", module, *map(str, descriptors)]
+            starting = loop.run_in_executor(None, _execute, command, descriptors)
 
-        def started(popen: subprocess.Popen[bytes]) -> WorkerLink:
-            return cls(loop, ours, pid=popen.pid, control_file=control_file, popen=popen)
+            def started(popen: subprocess.Popen[bytes]) -> WorkerLink:
+                unless_started.pop_all()
+                return cls(loop, ours, pid=popen.pid, control_file=control_file, popen=popen)
 
-        try:
-            await asyncio.wait([starting])
-        except asyncio.CancelledError:
-            await asyncio.wait([starting])  # a process that starts all the same must be ended by somebody
-            if starting.exception() is None:
-                await started(starting.result()).end()
-            raise
-        finally:
-            theirs.close()
-            control.close()
-            if starting.exception() is not None:
-                ours.close()
-                control_file.unlink(missing_ok=True)
-        try:
-            popen = starting.result()
-        except OSError as error:
-            raise WorkerError(f"a worker process cannot be started: {error}") from error
-        return started(popen)
+            try:
+                await asyncio.wait([starting])
+            except asyncio.CancelledError:
+                await asyncio.wait([starting])  # a process that starts all the same must be ended by somebody
+                if starting.exception() is None:
+                    await started(starting.result()).end()
+                raise
+            try:
+                return started(starting.result())
+            except OSError as error:
+                raise WorkerError(f"a worker process cannot be started: {error}") from error
 
     @classmethod
     def connected(
@@ -148,7 +147,11 @@ class WorkerLink:
                 return await answer
         except TimeoutError as error:
             self.kill()
+            _close_unread(answer)
             raise WorkerError(f"pid={self.pid} did not answer within {_ANSWER_SECONDS:g} s") from error
+        except asyncio.CancelledError:
+            _close_unread(answer)
+            raise
         finally:
             self._questions.pop(sequence, None)
 
@@ -241,6 +244,13 @@ class WorkerLink:
         for question in self._questions.values():
             if not question.done():
                 question.set_exception(WorkerError(f"pid={self.pid} ended"))
+
+
+def _close_unread(answer: asyncio.Future[tuple[WorkerMessage, list[int]]]) -> None:
+    """Close what came with an answer at the very moment in which nobody waited for it any more."""
+    if answer.done() and not answer.cancelled() and answer.exception() is None:
+        for descriptor in answer.result()[1]:
+            os.close(descriptor)
 
 
 def _open_pidfd(pid: int) -> int | None:

@@ -109,7 +109,12 @@ class WorkerPool:
         self._outgoing = list(outgoing)
         begin: list[tuple[WorkerSeat, Given]] = []
         for seat, worker in zip(self._seats, adopted, strict=False):
-            await worker.link.request(self._start_message())
+            try:
+                await worker.link.request(self._start_message())
+            except WorkerError as error:  # a spare will take its seat, and be told all of it
+                logger.warning(
+                    "Worker of an earlier agent is lost just now: worker=%d %s", seat.number, error
+                )
             seat.process = worker.link
             seat.inherit(worker.configs)
             for config in worker.configs:

@@ -32,7 +32,6 @@ from userspace_proxy.dataplane.messages import (
     Counters,
     Inherit,
     Keep,
-    ListenerKey,
     ReadCounters,
     Start,
 )
@@ -178,12 +177,13 @@ class WorkerProcess:
                 self._configure(message, descriptors)
                 asker.answer(Acknowledged(message.sequence))
             case Inherit():
-                flows = [(held, _socket(fd)) for held, fd in zip(message.flows, descriptors, strict=True)]
-                self._started().inherit(flows, message.clients)
+                worker = self._started()
+                flows = zip(message.flows, take_sockets(descriptors, len(message.flows)), strict=True)
+                worker.inherit(flows, message.clients)
                 asker.answer(Acknowledged(message.sequence))
             case Keep():
-                new = dict(zip(message.new, map(_socket, descriptors), strict=True))
-                self._holdings.keep(message.names, new)
+                new = take_sockets(descriptors, len(message.new))
+                self._holdings.keep(message.names, dict(zip(message.new, new, strict=True)))
                 asker.answer(Acknowledged(message.sequence))
             case ReadCounters():
                 asker.answer(Counters(message.sequence, self._started().counters()))
@@ -208,8 +208,10 @@ class WorkerProcess:
             self._worker.read_again()
 
     def _configure(self, message: Configure, descriptors: list[int]) -> None:
-        sockets = adopt_listeners(message.new_listeners, descriptors)
-        self._started().configure(message.service_ports, message.removed, sockets)
+        worker = self._started()
+        new = take_sockets(descriptors, len(message.new_listeners))
+        sockets = dict(zip(message.new_listeners, new, strict=True))
+        worker.configure(message.service_ports, message.removed, sockets)
         self._holdings.serve(message.service_ports, message.removed, sockets)
 
     def _give_up(self, message: GiveUp) -> tuple[GaveUp, list[int]]:
@@ -260,11 +262,15 @@ class WorkerProcess:
         return self._worker
 
 
-def adopt_listeners(
-    keys: tuple[ListenerKey, ...], descriptors: list[int]
-) -> dict[ListenerKey, socket.socket]:
-    """Make socket objects of descriptors that came with a message."""
-    return {key: _socket(fd) for key, fd in zip(keys, descriptors, strict=True)}
+def take_sockets(descriptors: list[int], count: int) -> list[socket.socket]:
+    """Make socket objects of `descriptors`, and empty the list. Raises `ValueError` if it has not `count`."""
+    if len(descriptors) != count:
+        raise ValueError(f"{count} sockets are named, and {len(descriptors)} came along")
+    sockets: list[socket.socket] = []
+    while descriptors:
+        sockets.append(_socket(descriptors[0]))
+        del descriptors[0]
+    return sockets
 
 
 def _socket(descriptor: int) -> socket.socket:
