@@ -7,8 +7,8 @@ import pytest
 from userspace_proxy.core.ejection import FIRST_SECONDS
 from userspace_proxy.core.endpoint import Endpoint
 from userspace_proxy.core.service_port import Port
+from userspace_proxy.core.traffic_counters import ServicePortCounters
 from userspace_proxy.dataplane.ejection_reports import EjectionReports
-from userspace_proxy.dataplane.messages import ServicePortCounters
 
 ONE = Endpoint("10.1.0.1", Port(80))
 

@@ -17,8 +17,8 @@ from tests.support.loopback import (
     wait_until,
 )
 from userspace_proxy.core.admission import TCP_DESCRIPTORS, Refusal
+from userspace_proxy.core.traffic_counters import ServicePortCounters
 from userspace_proxy.dataplane.limit_reports import SAY_AGAIN_SECONDS, LimitReports
-from userspace_proxy.dataplane.messages import ServicePortCounters
 
 
 def test_a_client_beyond_its_limit_is_reset_and_the_others_are_served() -> None:

@@ -21,6 +21,7 @@ import pytest
 import uvloop
 
 from tests.support.loopback import echo, serving
+from tests.support.traffic import carried
 from tests.support.waiting import wait_until
 from userspace_proxy.core.port_claims import PortRange, ProxyPortClaims
 from userspace_proxy.core.proxy_plan import ListenerName
@@ -210,7 +211,7 @@ def test_orphans_serve_and_a_like_agent_adopts_them(protocol: Protocol, tmp_path
                 assert second.pool.pids == pids
                 assert await second.serve(protocol, endpoint) == config  # on the same port
                 assert await ask(old) == "here"
-                counters = await second.pool.counters()
+                counters = await carried(second.pool)
                 assert counters[config.key].opened == 2
 
     in_a_loop(scenario, tmp_path)
@@ -258,7 +259,7 @@ def test_an_agent_of_another_build_replaces_them_and_nobody_notices(
                     assert len(set(heard)) == 1  # still from the same port
                     with client_of(config) as new:
                         assert await ask(new) == "here"
-                    counters = await second.pool.counters()
+                    counters = await carried(second.pool)
                     assert counters[config.key].opened == (1 if protocol is Protocol.TCP else 2)
                 await until_ended(pid)
 

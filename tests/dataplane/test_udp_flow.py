@@ -25,9 +25,9 @@ from tests.support.udp import (
 )
 from userspace_proxy.core.endpoint import Endpoint
 from userspace_proxy.core.service_port import Port
+from userspace_proxy.core.traffic_counters import EndpointCounters, ServicePortCounters
 from userspace_proxy.dataplane import udp_flow
 from userspace_proxy.dataplane.limit_reports import LimitReports
-from userspace_proxy.dataplane.messages import ServicePortCounters
 from userspace_proxy.dataplane.udp_flow import MAX_KEPT_DATAGRAM, FlowShare
 from userspace_proxy.dataplane.udp_listener import UdpListener
 
@@ -348,3 +348,18 @@ def test_queries_under_way_are_not_given_up_for_new_ones() -> None:
                 for client in clients:
                     assert client.receive() == b"?"
         assert proxy.counters.evicted == 12
+
+
+def test_each_endpoint_is_counted_by_itself() -> None:
+    with Pod() as first, Pod() as second, Proxy([first]) as proxy, Client(proxy) as client:
+        exchange(client, [first], b"four")
+        proxy.serve(second)
+        exchange(client, [second], b"seven..")
+
+        def counted(pod: Pod) -> EndpointCounters:
+            return proxy.counters.at(pod.endpoint.address, pod.endpoint.port)
+
+        wait_until(lambda: counted(second).bytes_out == 7)
+        assert (counted(first).opened, counted(first).active) == (1, 0)
+        assert (counted(first).bytes_out, proxy.counters.bytes_in) == (4, 11)
+        assert (counted(second).opened, counted(second).active) == (1, 1)

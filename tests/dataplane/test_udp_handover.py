@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from tests.dataplane.test_succession import Agent, Endpoint, ask, client_of, echo_server, in_a_loop
+from tests.support.traffic import carried
 from userspace_proxy.core.proxy_plan import ListenerName
 from userspace_proxy.core.service_port import (
     IPFamily,
@@ -214,7 +215,7 @@ def test_a_listener_has_one_reader_though_another_of_its_service_port_does_not_f
             for client in [before, *(stack.enter_context(client_at(fits)) for _ in range(20))]:
                 assert await ask(client) == "here"
             assert len(set(heard)) == 22  # the first client's flow came over with its socket
-            counters = await second.pool.counters()
+            counters = await carried(second.pool)
             assert counters[config.key].opened == 21
             await second.pool.retire()
             await second.__aexit__()
@@ -242,7 +243,7 @@ def test_flows_expire_and_leave_in_the_order_in_which_they_were_used(tmp_path: P
                 await second.pool.retire()
                 assert await ask(stack.enter_context(client_at(one))) == "here"  # the idle one left for it
                 assert await ask(used_last) == "here"
-                counters = (await second.pool.counters())[config.key]
+                counters = (await carried(second.pool))[config.key]
                 assert (counters.opened, counters.evicted) == (3, 1)
 
     in_a_loop(scenario, tmp_path)

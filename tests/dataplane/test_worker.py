@@ -28,11 +28,11 @@ from tests.support.loopback import (
 )
 from userspace_proxy.core.endpoint import Endpoint
 from userspace_proxy.core.service_port import Port
+from userspace_proxy.core.traffic_counters import EndpointCounters, ServicePortCounters
 from userspace_proxy.dataplane.messages import (
     ListenerConfig,
     ListenerKey,
     ServicePortConfig,
-    ServicePortCounters,
     WorkerLimits,
 )
 from userspace_proxy.dataplane.worker import Worker
@@ -111,10 +111,10 @@ class RunningWorker:
         return listener
 
     def counters(self, key: str = WEB) -> ServicePortCounters:
-        return self.call(self.worker.counters)[key]
+        return self.call(lambda: self.worker.counters([key]))[key]
 
     def is_counted(self, key: str = WEB) -> bool:
-        return key in self.call(self.worker.counters)
+        return key in self.call(self.worker.counted)
 
     def close(self) -> None:
         self.call(self.worker.close)
@@ -166,6 +166,25 @@ def test_ninety_connections_are_thirty_each_strictly_in_turn(
     wait_until(lambda: worker.counters().active == 0)
     assert worker.counters().opened == 90
     assert worker.counters().bytes_out == sum(len(str(answer)) for answer in answers)
+
+
+def test_each_endpoint_is_counted_by_itself(worker: RunningWorker, pods: list[Endpoint]) -> None:
+    with server(echo) as pod, refusing() as dead:
+        listener = worker.serve(pod, dead)
+        with connect(listener.proxy_port) as first, connect(listener.proxy_port) as second:
+            for client in (first, second):
+                client.sendall(b"four")
+                assert client.recv(4) == b"four"
+            counters = worker.counters()
+            assert counters.at(pod.address, pod.port) == EndpointCounters(2, 2, bytes_in=8, bytes_out=8)
+            assert counters.at(dead.address, dead.port).failed >= 1
+            assert sum(counters.connects) == 2
+            assert 0 < counters.connect_seconds < DEADLINE_SECONDS
+            worker.configure(service_port((listener, "Cluster", pods)))
+            assert (pod.address, pod.port) in worker.counters().endpoints  # it has connections
+            assert (dead.address, dead.port) not in worker.counters().endpoints
+        wait_until(lambda: not worker.counters().endpoints)
+        assert (worker.counters().bytes_in, worker.counters().bytes_out) == (8, 8)
 
 
 def test_saying_it_again_changes_nothing(worker: RunningWorker, pods: list[Endpoint]) -> None:

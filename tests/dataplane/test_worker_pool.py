@@ -20,6 +20,7 @@ import pytest
 import uvloop
 
 from tests.support.loopback import reset, silent
+from tests.support.traffic import carried
 from userspace_proxy.core.port_claims import PortRange, ProxyPortClaims
 from userspace_proxy.core.proxy_plan import ListenerName
 from userspace_proxy.core.service_port import (
@@ -29,6 +30,7 @@ from userspace_proxy.core.service_port import (
     ServicePortName,
     TrafficPolicy,
 )
+from userspace_proxy.core.traffic_totals import TrafficTotals
 from userspace_proxy.dataplane.control_sockets import ControlSockets
 from userspace_proxy.dataplane.listening_sockets import ListeningSockets
 from userspace_proxy.dataplane.messages import ListenerConfig, ServicePortConfig, WorkerLimits
@@ -140,7 +142,7 @@ def test_a_connection_goes_by_what_was_acknowledged() -> None:
             config, port = fixture.config("web", new)
             await fixture.pool.configure([config])
             assert await asyncio.to_thread(ask, port) == "new"
-            counters = await fixture.pool.counters()
+            counters = await carried(fixture.pool)
             assert counters[config.key].opened == 2
 
     with_pool(1, scenario)
@@ -181,9 +183,42 @@ def test_services_spread_evenly_over_workers() -> None:
         assert sorted(len(seat) for seat in fixture.pool._seats) == [100, 100, 100]
         await fixture.pool.configure([], [config.key for config in configs])
         assert [len(seat) for seat in fixture.pool._seats] == [0, 0, 0]
-        assert await fixture.pool.counters() == {}
+        assert await carried(fixture.pool) == {}
 
     with_pool(3, scenario)
+
+
+def test_counters_of_many_services_come_in_several_answers() -> None:
+    async def scenario(fixture: Fixture) -> None:
+        configs = [fixture.config(f"service-{number}")[0] for number in range(450)]
+        await fixture.pool.configure(configs)
+        [reading] = (await fixture.pool.read_counters()).values()
+        assert reading.keys() == {config.key for config in configs}
+
+    with_pool(1, scenario)
+
+
+def test_what_a_worker_had_carried_when_it_died_stays_counted() -> None:
+    async def scenario(fixture: Fixture) -> None:
+        with greeter("pod") as endpoint:
+            config, port = fixture.config("web", endpoint)
+            await fixture.pool.configure([config])
+            totals = TrafficTotals(max_service_ports=1, max_endpoints=1)
+
+            async def opened() -> int:
+                totals.take(await fixture.pool.read_counters(), {config.key}, lambda _key: {endpoint})
+                return dict(totals)[config.key].counters.opened
+
+            assert await asyncio.to_thread(ask, port) == "pod"
+            assert await opened() == 1
+            os.kill(fixture.pool.pids[0], signal.SIGKILL)
+            assert await asyncio.to_thread(ask, port) == "pod"
+            while await opened() < 2:
+                await asyncio.sleep(0.01)
+            assert await opened() == 2
+            assert dict(totals)[config.key].endpoints[endpoint].opened == 2
+
+    with_pool(1, scenario)
 
 
 def test_a_service_port_on_two_of_three_workers() -> None:
@@ -197,9 +232,10 @@ def test_a_service_port_on_two_of_three_workers() -> None:
             assert sorted(len(seat) for seat in fixture.pool._seats) == [2, 2, 2]
             for _ in range(100):
                 stack.enter_context(socket.create_connection(("127.0.0.1", port)))
-            while (await fixture.pool.counters())[hot.key].active < 100:
+            while (await carried(fixture.pool))[hot.key].active < 100:
                 await asyncio.sleep(0.01)
-            shares = [(await seat.counters()).get(hot.key) for seat in fixture.pool._seats]
+            readings = await fixture.pool.read_counters()
+            shares = [reading.get(hot.key) for reading in readings.values()]
             assert sorted(share is None for share in shares) == [False, False, True]
             assert sum(share.opened for share in shares if share) == 100
 
@@ -215,7 +251,7 @@ def test_who_shares_a_service_port_with_a_worker_that_dies_serves_on() -> None:
                 os.kill(pid, signal.SIGSTOP)
                 assert await asyncio.to_thread(ask, port) == "pod"  # by the other one
                 os.kill(pid, signal.SIGCONT)
-            counters = (await fixture.pool.counters())[config.key]
+            counters = (await carried(fixture.pool))[config.key]
             assert counters.opened == 2
             killed, other = fixture.pool.pids
             os.kill(killed, signal.SIGKILL)
@@ -321,7 +357,7 @@ def test_clients_cannot_keep_new_listeners_out() -> None:
                 await fixture.pool.configure([msgspec.structs.replace(config, max_per_client=200)])
                 for _ in range(100):
                     stack.enter_context(socket.create_connection(("127.0.0.1", port)))
-                while (await fixture.pool.counters())[config.key].refused == 0:
+                while (await carried(fixture.pool))[config.key].refused == 0:
                     await asyncio.sleep(0.01)
             assert open_descriptors(pid) > 110  # of 150 beside the reserve
             made = [fixture.config(f"service-{number}", endpoint) for number in range(40)]
@@ -348,7 +384,7 @@ def test_a_service_whose_endpoints_are_silent_leaves_room_for_others() -> None:
             await fixture.pool.configure([calm, msgspec.structs.replace(dead, max_per_client=40)])
             for _ in range(40):
                 stack.enter_context(socket.create_connection(("127.0.0.1", dead_port)))
-            while (await fixture.pool.counters())[dead.key].retried < 120:  # each tries four at once by then
+            while (await carried(fixture.pool))[dead.key].retried < 120:  # each tries four at once by then
                 assert await asyncio.to_thread(ask, calm_port) == "pod"
                 await asyncio.sleep(0.1)
 
@@ -375,12 +411,12 @@ def test_one_busy_service_port_leaves_room_for_others_and_recovers(limit: int) -
             ]
             for _ in range(10):
                 assert await asyncio.to_thread(ask, quiet_port) == "pod"
-            counters = (await fixture.pool.counters())[busy.key]
+            counters = (await carried(fixture.pool))[busy.key]
             assert counters.refused > 0
             assert counters.active + counters.refused == limit
             for client in clients:
                 reset(client)
-            while (await fixture.pool.counters())[busy.key].active:
+            while (await carried(fixture.pool))[busy.key].active:
                 await asyncio.sleep(0.01)
             await fixture.pool.configure([fixture.config("busy", endpoint)[0]])
             assert await asyncio.to_thread(ask, busy_port) == "pod"

@@ -19,8 +19,8 @@ from userspace_proxy.core.admission import Room
 from userspace_proxy.core.endpoint import Endpoint
 from userspace_proxy.core.load_balancer import LoadBalancer
 from userspace_proxy.core.service_port import Port, TrafficPolicy
+from userspace_proxy.core.traffic_counters import ServicePortCounters
 from userspace_proxy.dataplane.limit_reports import LimitReports
-from userspace_proxy.dataplane.messages import ServicePortCounters
 from userspace_proxy.dataplane.poller import Poller
 from userspace_proxy.dataplane.udp_flow import FlowCap, FlowShare
 from userspace_proxy.dataplane.udp_listener import UdpListener

@@ -9,7 +9,7 @@ from typing import Final
 from userspace_proxy.core.ejection import FIRST_SECONDS
 from userspace_proxy.core.endpoint import Endpoint
 from userspace_proxy.core.load_balancer import EjectionChanged
-from userspace_proxy.dataplane.messages import ServicePortCounters
+from userspace_proxy.core.traffic_counters import ServicePortCounters
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +32,7 @@ class EjectionReports:
         def changed(endpoint: Endpoint, seconds: float | None) -> None:
             if seconds is not None:
                 counters.ejections += 1
+                counters.at(endpoint.address, endpoint.port).ejections += 1
             if seconds is None:
                 self._say(
                     logging.INFO, "Endpoint is used again: service_port=%s endpoint=%s", label, endpoint

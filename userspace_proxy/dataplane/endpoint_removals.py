@@ -8,7 +8,7 @@ from collections.abc import Collection
 
 from userspace_proxy.core.endpoint import Endpoint
 from userspace_proxy.core.endpoint_removal import Deadlines, plan_removals
-from userspace_proxy.dataplane.messages import ServicePortCounters
+from userspace_proxy.core.traffic_counters import ServicePortCounters
 from userspace_proxy.dataplane.tcp_relay import TcpRelays
 
 logger = logging.getLogger(__name__)

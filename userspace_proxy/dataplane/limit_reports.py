@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from typing import Final
+from typing import Final, assert_never
 
 from userspace_proxy.core.admission import Refusal
-from userspace_proxy.dataplane.messages import ServicePortCounters
+from userspace_proxy.core.traffic_counters import ServicePortCounters
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,15 @@ class LimitReports:
     def refused(self, client: str, refusal: Refusal, connections: int, now: float) -> None:
         """A connection of `client` was reset; `connections` is how many there are."""
         counters = self._counters
-        counters.refused += 1
+        match refusal:
+            case Refusal.CLIENT_LIMIT:
+                counters.refused_client_limit += 1
+            case Refusal.SERVICE_LIMIT:
+                counters.refused_service_limit += 1
+            case Refusal.NO_ROOM:
+                counters.refused_no_room += 1
+            case _:
+                assert_never(refusal)
         if now < self._silent_until:
             return
         self._silent_until = now + SAY_AGAIN_SECONDS

@@ -14,6 +14,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
+from userspace_proxy.core.traffic_counters import ServicePortCounters
 from userspace_proxy.dataplane.succession import (
     Acknowledged,
     AffineClient,
@@ -103,7 +104,12 @@ class Configure(_Message, frozen=True, tag="configure"):
 
 
 class ReadCounters(_Message, frozen=True, tag="read-counters"):
+    """Say what Service ports have carried, from number `start` on. A worker answers with some, so that
+    reading many keeps no client waiting.
+    """
+
     sequence: int
+    start: int
 
 
 class Keep(_Message, frozen=True, tag="keep"):
@@ -138,39 +144,14 @@ class Start(_Message, frozen=True, tag="start"):
     pool_size: int
 
 
-class ServicePortCounters(msgspec.Struct, array_like=True):
-    """What one Service port has carried since its worker took it over.
-
-    TCP connections, or UDP flows: `opened` to an endpoint in all, `failed` for want of one that answers,
-    `retried` connect attempts beyond the first, `active` now. Bytes as clients see them. `refused`
-    connections were reset at once, because there were as many as there may be, `removed` ones later on,
-    because their endpoint had been removed; `evicted` flows ended early to make room for others. `ejections`
-    is how often an endpoint was left out for failing, `ejected` how many are left out now.
-    """
-
-    opened: int = 0
-    failed: int = 0
-    retried: int = 0
-    active: int = 0
-    bytes_in: int = 0
-    bytes_out: int = 0
-    refused: int = 0
-    evicted: int = 0
-    removed: int = 0
-    ejections: int = 0
-    ejected: int = 0
-
-    def __add__(self, other: ServicePortCounters) -> ServicePortCounters:
-        """What two workers have carried together."""
-        pairs = zip(msgspec.structs.astuple(self), msgspec.structs.astuple(other), strict=True)
-        return ServicePortCounters(*(mine + theirs for mine, theirs in pairs))
-
-
 class Counters(_Message, frozen=True, tag="counters"):
-    """The answer to `ReadCounters`, by `ServicePortConfig.key`."""
+    """The answer to `ReadCounters`, by `ServicePortConfig.key`. `following` is where the next begins, None
+    after the last.
+    """
 
     sequence: int
     service_ports: dict[str, ServicePortCounters]
+    following: int | None
 
 
 AgentMessage: TypeAlias = (

@@ -15,6 +15,7 @@ import errno
 import logging
 import socket
 from dataclasses import dataclass
+from time import monotonic
 from typing import Final
 
 from userspace_proxy.core.admission import Admission, client_of
@@ -22,8 +23,8 @@ from userspace_proxy.core.connect_attempts import MAX_ATTEMPTS_BESIDE, ConnectAt
 from userspace_proxy.core.endpoint import Endpoint
 from userspace_proxy.core.load_balancer import LoadBalancer
 from userspace_proxy.core.service_port import TrafficPolicy
+from userspace_proxy.core.traffic_counters import ServicePortCounters
 from userspace_proxy.dataplane.limit_reports import LimitReports
-from userspace_proxy.dataplane.messages import ServicePortCounters
 from userspace_proxy.dataplane.poller import FAILED, HUNG_UP, WRITABLE, Poller, Socket
 from userspace_proxy.dataplane.tcp_options import arm_reset
 from userspace_proxy.dataplane.tcp_relay import TcpRelays
@@ -143,6 +144,7 @@ class _TcpConnect:
 
     __slots__ = (
         "_attempts",
+        "_came_at",
         "_client",
         "_client_events",
         "_connects",
@@ -160,6 +162,7 @@ class _TcpConnect:
         self._client_events: int | None = None
         self._route = route
         self._attempts: list[_Attempt] = []
+        self._came_at = monotonic()  # the loop's clock has milliseconds, as of when its turn began
         self.schedule = ConnectAttempts(route.balancer, route.policy, client_address, connects.now())
 
     def begin(self) -> None:
@@ -190,6 +193,7 @@ class _TcpConnect:
         self._attempts.remove(attempt)
         self._give_back_beside()
         self._connects.poller.retire(attempt.sock)
+        self._route.counters.at(attempt.endpoint.address, attempt.endpoint.port).failed += 1
         self._carry_out(self.schedule.failed(attempt.endpoint, self._connects.now()))
 
     def attempt_succeeded(self, attempt: _Attempt, events: int) -> None:
@@ -199,6 +203,7 @@ class _TcpConnect:
         self._close_attempts()
         connects.discard(self)
         self.schedule.succeeded(attempt.endpoint, connects.now())
+        self._route.counters.connected(monotonic() - self._came_at)
         connects.relays.start(
             self._client,
             attempt.sock,

@@ -31,7 +31,7 @@ from typing import Final
 from userspace_proxy.core.admission import Admission
 from userspace_proxy.core.endpoint import Endpoint
 from userspace_proxy.core.relay_state import Half, HalfEvent, HalfState, RelayPhase, RelayState
-from userspace_proxy.dataplane.messages import ServicePortCounters
+from userspace_proxy.core.traffic_counters import EndpointCounters, ServicePortCounters
 from userspace_proxy.dataplane.peer_watch import NO_TIMEOUTS, PeerWatch, TcpTimeouts
 from userspace_proxy.dataplane.poller import (
     FAILED,
@@ -154,6 +154,7 @@ class _TcpRelay:
         "_counted_as",
         "_endpoint",
         "_relays",
+        "_traffic",
         "counters",
         "leads_to",
         "request",
@@ -180,13 +181,16 @@ class _TcpRelay:
         self._admission = admission
         self._counted_as = counted_as
         self.counters = counters
+        self._traffic = traffic = counters.at(leads_to.address, leads_to.port)
         self.state = RelayState()
-        self.request = _HalfRelay(self, relays, Half.REQUEST, client, endpoint)
-        self.response = _HalfRelay(self, relays, Half.RESPONSE, endpoint, client)
+        self.request = _HalfRelay(self, relays, traffic, Half.REQUEST, client, endpoint)
+        self.response = _HalfRelay(self, relays, traffic, Half.RESPONSE, endpoint, client)
         self.request.opposite = self.response
         self.response.opposite = self.request
         counters.opened += 1
         counters.active += 1
+        traffic.opened += 1
+        traffic.active += 1
 
     @property
     def sockets(self) -> tuple[Socket, Socket]:
@@ -212,6 +216,7 @@ class _TcpRelay:
         self._relays.poller.retire(self._endpoint)
         self._admission.leave(self._counted_as)
         self.counters.active -= 1
+        self._traffic.active -= 1
 
 
 class _HalfRelay:
@@ -241,10 +246,18 @@ class _HalfRelay:
 
     opposite: _HalfRelay
 
-    def __init__(self, relay: _TcpRelay, relays: TcpRelays, half: Half, source: Socket, sink: Socket) -> None:
+    def __init__(
+        self,
+        relay: _TcpRelay,
+        relays: TcpRelays,
+        traffic: EndpointCounters,
+        half: Half,
+        source: Socket,
+        sink: Socket,
+    ) -> None:
         self._relay = relay
         self._relays = relays
-        self._counters = relay.counters
+        self._counters = traffic
         self._half = half
         self._is_request = half is Half.REQUEST
         self._source = source

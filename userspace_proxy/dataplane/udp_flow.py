@@ -30,10 +30,10 @@ from userspace_proxy.core.admission import Room
 from userspace_proxy.core.endpoint import Endpoint
 from userspace_proxy.core.load_balancer import LoadBalancer
 from userspace_proxy.core.service_port import TrafficPolicy
+from userspace_proxy.core.traffic_counters import EndpointCounters, ServicePortCounters
 from userspace_proxy.core.udp_flows import Flow, UdpFlows, WorkerFlows
 from userspace_proxy.core.udp_silence import REPEAT_SECONDS, Answers, Silence, UdpSilence
 from userspace_proxy.dataplane.limit_reports import LimitReports
-from userspace_proxy.dataplane.messages import ServicePortCounters
 from userspace_proxy.dataplane.poller import FAILED, READABLE, Poller, Socket
 
 MAX_KEPT_DATAGRAM: Final = 2048
@@ -154,12 +154,14 @@ class UdpFlow(Flow):
         "_tried",
         "endpoint",
         "endpoint_gone",
+        "traffic",
     )
 
     _answers: Answers
     _judged_at: float
     _sock: Socket
     endpoint: Endpoint
+    traffic: EndpointCounters
 
     def __init__(self, listener: ListenerFlows, key: FlowKey, reply_control: tuple[Control]) -> None:
         super().__init__()
@@ -214,6 +216,7 @@ class UdpFlow(Flow):
             self._answers = listener.silence.answers_of(endpoint)
             self._asked_at = 0.0
             self._sock = sock
+            self._count_at(endpoint)
             listener.share.make_room(client_ip, now)
             listener.share.add(self, client_ip, listener.unanswered_seconds, now)
             return True
@@ -227,6 +230,7 @@ class UdpFlow(Flow):
         self._answers = listener.silence.answers_of(endpoint)
         self._sock = sock
         listener.poller.register(sock.fileno(), self._receive, READABLE)
+        self._count_at(endpoint)
         listener.share.make_room(self._client[0], last_used)
         listener.share.add(self, self._client[0], listener.unanswered_seconds, last_used)
         if is_answered:
@@ -236,6 +240,7 @@ class UdpFlow(Flow):
     def detach(self) -> Socket:
         """End the flow here, and leave its socket to whoever resumes it."""
         self._listener.share.flows.remove(self)
+        self.traffic.active -= 1
         self._forget()
         self._listener.poller.unregister(self._sock.fileno())
         return self._sock
@@ -302,7 +307,7 @@ class UdpFlow(Flow):
             return error.errno or errno.EIO
         try:
             sent = listener.reply((buffer[:size],), self._reply_control, 0, self._client)
-            listener.counters.bytes_out += sent
+            self.traffic.bytes_out += sent
         except OSError:
             pass  # dropped
         now = listener.loop.time()
@@ -367,11 +372,17 @@ class UdpFlow(Flow):
     def _disconnect(self, *, at_once: bool = False) -> None:
         listener = self._listener
         listener.share.flows.remove(self)
+        self.traffic.active -= 1
         if at_once:
             listener.poller.unregister(self._sock.fileno())
             self._sock.close()
         else:
             listener.poller.retire(self._sock)
+
+    def _count_at(self, endpoint: Endpoint) -> None:
+        self.traffic = traffic = self._listener.counters.at(endpoint.address, endpoint.port)
+        traffic.opened += 1
+        traffic.active += 1
 
     def _forget(self) -> None:
         del self._listener.by_key[self._key]

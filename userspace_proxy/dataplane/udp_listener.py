@@ -17,7 +17,7 @@ from typing import Final
 from userspace_proxy.core.endpoint import Endpoint
 from userspace_proxy.core.load_balancer import LoadBalancer
 from userspace_proxy.core.service_port import Port, TrafficPolicy
-from userspace_proxy.dataplane.messages import ServicePortCounters
+from userspace_proxy.core.traffic_counters import ServicePortCounters
 from userspace_proxy.dataplane.packet_info import IP_PKTINFO, receive_packet_info
 from userspace_proxy.dataplane.poller import READABLE, Poller, Socket
 from userspace_proxy.dataplane.succession import HeldFlow
@@ -143,13 +143,11 @@ class UdpListener:
         recvmsg_into, buffers, control_space = self._recvmsg_into, self._buffers, self._control_space
         buffer, flows, local_address = buffers[0], self._flows.by_key, self._local_address
         now = self._flows.loop.time()
-        received = 0
         for _ in range(BURST):
             try:
                 size, control, _flags, client = recvmsg_into(buffers, control_space)
             except OSError:
                 break  # nothing is left (EAGAIN); any other error is reported once and gone with that
-            received += size
             key = (client, control[0][2][local_address])
             flow = flows.get(key)
             if flow is None:
@@ -157,7 +155,7 @@ class UdpListener:
                 if flow is None:
                     continue
             flow.forward(buffer[:size], now)
-        self._flows.counters.bytes_in += received
+            flow.traffic.bytes_in += size
 
     def _open_flow(self, key: FlowKey, pktinfo: bytes, now: float) -> UdpFlow | None:
         """None, and counted, if no endpoint can be had."""

@@ -27,6 +27,7 @@ from userspace_proxy.core.admission import (
 from userspace_proxy.core.endpoint import Endpoint
 from userspace_proxy.core.load_balancer import LoadBalancer
 from userspace_proxy.core.service_port import IPFamily, Port, Protocol, TrafficPolicy
+from userspace_proxy.core.traffic_counters import EndpointKey, ServicePortCounters
 from userspace_proxy.dataplane.dialled_addresses import is_dialled
 from userspace_proxy.dataplane.ejection_reports import EjectionReports
 from userspace_proxy.dataplane.endpoint_removals import EndpointRemovals
@@ -36,7 +37,6 @@ from userspace_proxy.dataplane.messages import (
     ListenerConfig,
     ListenerKey,
     ServicePortConfig,
-    ServicePortCounters,
     WorkerLimits,
 )
 from userspace_proxy.dataplane.peer_watch import TcpTimeouts
@@ -81,6 +81,7 @@ class _ServicePort:
         "counters",
         "flows",
         "given_clients",
+        "listed",
         "listeners",
         "removals",
         "reports",
@@ -97,12 +98,19 @@ class _ServicePort:
     ) -> None:
         self.admission = Admission(room)
         self.given_clients = 0
+        self.listed: frozenset[EndpointKey] = frozenset()
         self.counters = ServicePortCounters()
         self.balancer = LoadBalancer(random, ejection_reports.of(label, self.counters))
         self.removals = EndpointRemovals(relays, self.counters, label)
         self.reports = LimitReports(label, self.counters)
         self.flows = FlowShare(flow_cap, self.reports)
         self.listeners: dict[ListenerKey, _Listener] = {}
+
+    def count(self) -> ServicePortCounters:
+        """What it has carried until now."""
+        self.counters.forget_departed(self.listed)
+        self.counters.ejected = len(self.balancer.left_out)
+        return self.counters
 
     @property
     def is_busy(self) -> bool:
@@ -250,13 +258,18 @@ class Worker:
         for service_port in self._service_ports.values():
             service_port.read_again()
 
-    def counters(self) -> dict[str, ServicePortCounters]:
-        """By Service port key. A removed Service port is in it until its last connection has ended."""
+    def counted(self) -> list[str]:
+        """The keys of Service ports that have counters: a removed one until its last connection has ended."""
         self._forget_finished()
+        return [*self._service_ports, *(self._removed.keys() - self._service_ports.keys())]
+
+    def counters(self, keys: Iterable[str]) -> dict[str, ServicePortCounters]:
+        """Those of Service ports, by their keys; one that is gone is left out."""
         counters = {}
-        for key, service_port in (self._removed | self._service_ports).items():
-            service_port.counters.ejected = len(service_port.balancer.left_out)
-            counters[key] = service_port.counters
+        for key in keys:
+            service_port = self._service_ports.get(key) or self._removed.get(key)
+            if service_port is not None:
+                counters[key] = service_port.count()
         return counters
 
     @property
@@ -320,8 +333,10 @@ class Worker:
             self._serve_listener(config, listener, policy, endpoints, service_port, sockets)
         service_port.inherit(config.key, self._inherited, self._loop.time())
         usable = (listener.endpoints for listener in config.listeners)
-        listed = {Endpoint(address, Port(port)) for address, port in chain(*usable, config.idle_endpoints)}
+        service_port.listed = frozenset(chain(*usable, config.idle_endpoints))
+        listed = {Endpoint(address, Port(port)) for address, port in service_port.listed}
         service_port.removals.update(listed, config.drain_removed_seconds)
+        service_port.counters.forget_departed(service_port.listed)
         for key in [key for key in service_port.listeners if key not in wanted]:
             service_port.listeners.pop(key).close(serve_waiting=True)
 

@@ -12,14 +12,16 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from userspace_proxy.core.traffic_counters import ServicePortCounters
 from userspace_proxy.dataplane.channel import Channel
 from userspace_proxy.dataplane.control_sockets import ControlSockets
-from userspace_proxy.dataplane.messages import AgentMessage, WorkerMessage
+from userspace_proxy.dataplane.messages import AgentMessage, Counters, ReadCounters, WorkerMessage
 from userspace_proxy.dataplane.peer_credentials import peer_of
 from userspace_proxy.dataplane.succession import End
 from userspace_proxy.errors import WorkerError
@@ -30,6 +32,9 @@ _ANSWER_SECONDS: Final = 10.0
 """A worker that says nothing for so long is stuck, and is replaced."""
 _END_SECONDS: Final = 2.0
 _IMPORTED_FROM: Final = Path(__file__).parents[2]
+
+
+_numbers = itertools.count(1)
 
 
 def settle(future: asyncio.Future[None]) -> None:
@@ -51,8 +56,9 @@ def _execute(command: list[str], descriptors: list[int]) -> subprocess.Popen[byt
 class WorkerLink:
     """One worker process and the questions that it has not answered yet.
 
-    `pid` is 0 for a process in a pid namespace that cannot be seen from here; `popen` is there for a child.
-    `control_file` is removed once the process has ended.
+    `number` is one that no other link of this process ever has. `pid` is 0 for a process in a pid namespace
+    that cannot be seen from here; `popen` is there for a child. `control_file` is removed once the process
+    has ended.
     """
 
     def __init__(
@@ -65,6 +71,7 @@ class WorkerLink:
         popen: subprocess.Popen[bytes] | None = None,
     ) -> None:
         self.pid = pid
+        self.number = next(_numbers)
         self._loop = loop
         self._popen = popen
         self._ending: asyncio.Task[None] | None = None
@@ -154,6 +161,18 @@ class WorkerLink:
             raise
         finally:
             self._questions.pop(sequence, None)
+
+    async def counters(self) -> dict[str, ServicePortCounters]:
+        """What each Service port has carried there. Raises `WorkerError`. For workers of our own build."""
+        counters: dict[str, ServicePortCounters] = {}
+        start: int | None = 0
+        while start is not None:
+            answer = await self.request(partial(ReadCounters, start=start))
+            if not isinstance(answer, Counters):
+                raise WorkerError(f"pid={self.pid} answers with {type(answer).__name__}")
+            counters |= answer.service_ports
+            start = answer.following
+        return counters
 
     async def until(self, event: asyncio.Event, seconds: float) -> None:
         """Wait for `event`, at most for `seconds`. Raises `WorkerError` if the process ends first."""

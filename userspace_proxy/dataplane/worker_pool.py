@@ -27,11 +27,11 @@ from random import Random
 from typing import Final, NoReturn
 
 from userspace_proxy.core.back_off import doubled_seconds
+from userspace_proxy.core.traffic_counters import ServicePortCounters
 from userspace_proxy.dataplane.control_sockets import ControlSockets
 from userspace_proxy.dataplane.inherited import close_flows
 from userspace_proxy.dataplane.messages import (
     ServicePortConfig,
-    ServicePortCounters,
     Start,
     WorkerLimits,
 )
@@ -188,17 +188,16 @@ class WorkerPool:
             seat.keep(dict(sockets))
         await asyncio.wait([seat.settled() for seat in self._seats], timeout=_SETTLE_SECONDS)
 
-    async def counters(self) -> dict[str, ServicePortCounters]:
-        """What every Service port has carried, on all workers that serve it.
+    async def read_counters(self) -> dict[int, dict[str, ServicePortCounters]]:
+        """What every Service port has carried on each worker, by a number that no other process ever has.
 
         A worker that dies during the question is left out.
         """
-        answers = await asyncio.gather(*(seat.counters() for seat in self._seats))
-        found: dict[str, ServicePortCounters] = {}
-        for answer in answers:
-            for key, counters in answer.items():
-                found[key] = found[key] + counters if key in found else counters
-        return found
+        links = [seat.process for seat in self._seats if seat.process is not None]
+        answers = await asyncio.gather(*map(_counters_of, links))
+        return {
+            link.number: answer for link, answer in zip(links, answers, strict=True) if answer is not None
+        }
 
     async def drain(self) -> None:
         """Take nothing new; returns when the last worker has ended with its last connection, or in time."""
@@ -320,3 +319,10 @@ class WorkerPool:
                 return process
             await process.end()
         raise AssertionError("unreachable")
+
+
+async def _counters_of(link: WorkerLink) -> dict[str, ServicePortCounters] | None:
+    try:
+        return await link.counters()
+    except WorkerError:
+        return None

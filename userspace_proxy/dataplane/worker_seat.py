@@ -13,17 +13,13 @@ from userspace_proxy.dataplane.inherited import Flow, Inherited, close_flows
 from userspace_proxy.dataplane.messages import (
     MAX_DESCRIPTORS_PER_MESSAGE,
     Configure,
-    Counters,
     Inherit,
     Keep,
     ListenerKey,
-    ReadCounters,
     ServicePortConfig,
-    ServicePortCounters,
 )
 from userspace_proxy.dataplane.succession import AffineClient
 from userspace_proxy.dataplane.worker_link import WorkerLink, settle
-from userspace_proxy.errors import WorkerError
 
 ListenerOf: TypeAlias = Callable[[ListenerKey], socket.socket]
 
@@ -87,16 +83,6 @@ class WorkerSeat:
         self._waiting.append(waiter)
         self._wake.set()
         return waiter
-
-    async def counters(self) -> Mapping[str, ServicePortCounters]:
-        if self.process is None:
-            return {}
-        try:
-            answer = await self.process.request(ReadCounters)
-        except WorkerError:
-            return {}
-        assert isinstance(answer, Counters)
-        return answer.service_ports
 
     async def serve(self, process: WorkerLink, given: Given) -> NoReturn:
         """Tell `process`, which has `given`, the rest, then every change; ask it for a sign of life.
