@@ -109,7 +109,7 @@ class ReadCounters(_Message, frozen=True, tag="read-counters"):
     """
 
     sequence: int
-    start: int
+    start: int = 0
 
 
 class Keep(_Message, frozen=True, tag="keep"):
