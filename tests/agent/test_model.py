@@ -29,7 +29,7 @@ from tests.support.packet_tracer import Delivered, Dropped, Node, Packet, Passed
 from userspace_proxy.agent.portal_capture import PortalCapture
 from userspace_proxy.agent.proxier import Proxier
 from userspace_proxy.agent.shared_ports import SharedPorts
-from userspace_proxy.agent.stale_udp import StaleUdp
+from userspace_proxy.agent.stale_conntrack import StaleConntrack
 from userspace_proxy.core.cluster_state import ClusterState
 from userspace_proxy.core.objects import ApiObject, Deleted, Kind, Listed, Upserted, kind_of
 from userspace_proxy.core.port_claims import PortRange, ProxyPortClaims
@@ -202,7 +202,7 @@ class Agent(RuleBasedStateMachine):
             capture=Capture(self.tables),
             settings=SETTINGS,
             local_addresses=(),
-            stale_udp=StaleUdp(SETTINGS, lambda *_, **__: 0, self.thread),
+            stale_conntrack=StaleConntrack(SETTINGS, lambda *_, **__: 0, self.thread),
             rules_thread=self.thread,
         )
         self.proxier = Proxier(

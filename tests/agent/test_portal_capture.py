@@ -13,7 +13,7 @@ import uvloop
 
 from tests.support.rules_backend import FakeBackend
 from userspace_proxy.agent.portal_capture import PortalCapture
-from userspace_proxy.agent.stale_udp import Allowed, StaleUdp
+from userspace_proxy.agent.stale_conntrack import Allowed, StaleConntrack
 from userspace_proxy.core.port_claims import PortRange
 from userspace_proxy.core.service_port import Frontend, IPFamily, Port, Protocol, ProxyPort
 from userspace_proxy.errors import RulesError
@@ -56,7 +56,7 @@ class Fixture:
             capture=Capture(backend),
             settings=SETTINGS,
             local_addresses=["192.0.2.10"],
-            stale_udp=StaleUdp(SETTINGS, self._delete, rules_thread),
+            stale_conntrack=StaleConntrack(SETTINGS, self._delete, rules_thread),
             rules_thread=rules_thread,
             verify_seconds=periods.get("verify_seconds", 0.05),
             watch_seconds=periods.get("watch_seconds", 0.5),

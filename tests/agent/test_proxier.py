@@ -21,7 +21,7 @@ from tests.support.rules_backend import FakeBackend
 from userspace_proxy.agent.portal_capture import PortalCapture
 from userspace_proxy.agent.proxier import Proxier
 from userspace_proxy.agent.shared_ports import SharedPorts
-from userspace_proxy.agent.stale_udp import StaleUdp
+from userspace_proxy.agent.stale_conntrack import StaleConntrack
 from userspace_proxy.core.cluster_state import ClusterState
 from userspace_proxy.core.objects import ApiObject, Deleted, Kind, Listed, Service, Upserted, kind_of
 from userspace_proxy.core.port_claims import DEFAULT_PROXY_PORT_RANGE, PortRange, ProxyPortClaims
@@ -79,7 +79,7 @@ class Fixture:
             capture=Capture(self.backend),
             settings=SETTINGS,
             local_addresses=(),
-            stale_udp=StaleUdp(SETTINGS, lambda *_, **__: 0, rules_thread),
+            stale_conntrack=StaleConntrack(SETTINGS, lambda *_, **__: 0, rules_thread),
             rules_thread=rules_thread,
         )
         self.state = ClusterState("node-1")

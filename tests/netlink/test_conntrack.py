@@ -1,4 +1,4 @@
-"""Which UDP conntrack entries go, and which stay."""
+"""Which UDP conntrack entries go, and which stay; those of TCP are in `test_conntrack_tcp`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from userspace_proxy.core.service_port import (
 )
 from userspace_proxy.demo.namespaces import Namespace
 from userspace_proxy.netlink import conntrack
-from userspace_proxy.netlink.conntrack import ConntrackError, delete_stale_udp
+from userspace_proxy.netlink.conntrack import ConntrackError, delete_stale_entries
 
 CAPTURED = Frontend("10.96.0.1", Protocol.UDP, Port(53))
 UNCAPTURED = Frontend("10.96.0.2", Protocol.UDP, Port(53))
@@ -87,7 +87,7 @@ class Flows:
 
     def delete_stale(self, expected: dict[Frontend, ProxyPort | None]) -> int:
         in_family = {self.of(frontend): allowed(port) for frontend, port in expected.items()}
-        return self.namespace.call(lambda: delete_stale_udp(self.family, in_family))
+        return self.namespace.call(lambda: delete_stale_entries(self.family, in_family))
 
 
 @pytest.fixture(params=list(IPFamily), ids=lambda family: family.value)
@@ -143,7 +143,7 @@ def test_a_node_port_is_at_every_address_of_the_node_and_at_no_other(flows: Flow
     for frontend in (own, loopback, elsewhere):
         flows.send_to(frontend)
     every = Frontend(EVERY_LOCAL_ADDRESS[flows.family], Protocol.UDP, Port(30053))
-    assert flows.namespace.call(lambda: delete_stale_udp(flows.family, {every: [PROXY_PORT]})) == 2
+    assert flows.namespace.call(lambda: delete_stale_entries(flows.family, {every: [PROXY_PORT]})) == 2
     assert flows.entries() == [UNTOUCHED]
 
 
@@ -156,7 +156,7 @@ def test_node_ports_that_are_open_on_some_addresses(flows: Flows) -> None:
     networks = [str(ip_network(addresses[0].address))]
     assert (
         flows.namespace.call(
-            lambda: delete_stale_udp(flows.family, {every: [PROXY_PORT]}, node_port_networks=networks)
+            lambda: delete_stale_entries(flows.family, {every: [PROXY_PORT]}, node_port_networks=networks)
         )
         == 1
     )
@@ -178,7 +178,9 @@ def test_all_that_leads_to_a_proxy_port_can_be_looked_through(
 ) -> None:
     flows.send(CAPTURED, UNCAPTURED, UNTOUCHED)
     in_family = {flows.of(frontend): ports for frontend, ports in allowed_ports.items()}
-    found = flows.namespace.call(lambda: delete_stale_udp(flows.family, in_family, captured_ports=captured))
+    found = flows.namespace.call(
+        lambda: delete_stale_entries(flows.family, in_family, captured_ports=captured)
+    )
     assert found == deleted
     assert UNTOUCHED in flows.entries()
 
@@ -191,7 +193,9 @@ def test_what_leads_to_another_address_than_listeners_are_bound_to_is_deleted(
     flows.send(CAPTURED)
     expected = {flows.of(CAPTURED): [PROXY_PORT]}
     bind_address = loopback if is_bound_there else flows.of(UNTOUCHED).address
-    found = flows.namespace.call(lambda: delete_stale_udp(flows.family, expected, bind_address=bind_address))
+    found = flows.namespace.call(
+        lambda: delete_stale_entries(flows.family, expected, bind_address=bind_address)
+    )
     assert found == deleted
 
 
@@ -224,15 +228,15 @@ def test_thousands_of_frontends_take_one_dump(flows: Flows) -> None:
         for number in range(5000)
     }
     expected = {flows.of(CAPTURED): [OTHER_PORT], **many}
-    assert flows.namespace.call(lambda: delete_stale_udp(flows.family, expected)) == 1
+    assert flows.namespace.call(lambda: delete_stale_entries(flows.family, expected)) == 1
     assert flows.entries() == [UNCAPTURED]
 
 
 def test_a_refusal_of_the_kernel_s_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     class Refusing:
-        def __init__(self, **_: object) -> None:
+        def __init__(self, af: socket.AddressFamily) -> None:
             raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr(conntrack, "NFCTSocket", Refusing)
+    monkeypatch.setattr(conntrack, "ConntrackSocket", Refusing)
     with pytest.raises(ConntrackError, match="Operation not permitted"):
-        delete_stale_udp(IPFamily.IPV4, {CAPTURED: ()})
+        delete_stale_entries(IPFamily.IPV4, {CAPTURED: ()})

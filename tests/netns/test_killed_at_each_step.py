@@ -18,7 +18,7 @@ from tests.support.waiting import wait_until
 LISTENER_OPENED = "dataplane.listening_sockets:ListeningSockets.open"
 WORKER_TOLD = "dataplane.worker_link:WorkerLink.fetch"
 RULES_COMMITTED = "iptables.iptables_restore:IptablesRestore.commit"
-UDP_FORGOTTEN = "agent.stale_udp:StaleUdp.forget"
+ENTRIES_DELETED = "agent.stale_conntrack:StaleConntrack.forget"
 LISTENER_CLOSED = "dataplane.listening_sockets:ListeningSockets.close"
 
 STEPS = [
@@ -28,8 +28,8 @@ STEPS = [
     f"{WORKER_TOLD}:1:after",
     f"{RULES_COMMITTED}:1:before",
     f"{RULES_COMMITTED}:1:after",
-    f"{UDP_FORGOTTEN}:1:before",
-    f"{UDP_FORGOTTEN}:1:after",
+    f"{ENTRIES_DELETED}:1:before",
+    f"{ENTRIES_DELETED}:1:after",
     f"{LISTENER_CLOSED}:1:before",
     f"{LISTENER_CLOSED}:1:after",
 ]

@@ -56,7 +56,7 @@ def test_clients_are_served_if_the_agent_dies_between_the_rules_and_their_conntr
     node: ServiceNode, tmp_path: Path
 ) -> None:
     armed = tmp_path / "armed"
-    step = "agent.stale_udp:StaleUdp.forget:1:before"
+    step = "agent.stale_conntrack:StaleConntrack.forget:1:before"
     node.agent.start(program=(sys.executable, "-m", "tests.support.dying_agent", str(armed), step))
     service = ServedService("new", "10.96.4.4", ("name",))
     with udp_client(node.client, service["name"]) as client:

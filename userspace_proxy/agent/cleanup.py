@@ -14,7 +14,7 @@ from userspace_proxy.errors import AgentRunningError
 from userspace_proxy.iptables.capture import Capture
 from userspace_proxy.iptables.portal_rules import read_portals
 from userspace_proxy.iptables.variant import installed_backends
-from userspace_proxy.netlink.conntrack import delete_stale_udp
+from userspace_proxy.netlink.conntrack import delete_stale_entries
 
 
 def clean_up(*, force: bool, state_directory: Path) -> Iterator[str]:
@@ -56,7 +56,7 @@ def _clean_up_family(family: IPFamily) -> Iterator[str]:
         capture = Capture(backend)
         frontends |= {f for f in read_portals(capture.read(), family) if f.protocol is Protocol.UDP}
         removed |= bool(capture.remove_everything().changes)
-    deleted = delete_stale_udp(family, dict.fromkeys(frontends, ())) if frontends else 0
+    deleted = delete_stale_entries(family, dict.fromkeys(frontends, ())) if frontends else 0
     if removed or deleted:
         yield f"{family.value}: removed every rule and chain of ours, and {deleted} UDP conntrack entries"
     else:

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from userspace_proxy.agent.capture_settings import capture_settings, local_addresses
 from userspace_proxy.agent.portal_capture import PortalCapture
-from userspace_proxy.agent.stale_udp import StaleUdp
+from userspace_proxy.agent.stale_conntrack import StaleConntrack
 from userspace_proxy.configuration.agent_configuration import Configuration
 from userspace_proxy.core.cluster_state import NodeFacts
 from userspace_proxy.core.service_port import EVERY_LOCAL_ADDRESS, IPFamily, ProxyPort
@@ -24,7 +24,7 @@ from userspace_proxy.iptables.iptables_restore import HiddenTableError
 from userspace_proxy.iptables.other_variant import OtherVariant
 from userspace_proxy.iptables.portal_rules import CaptureSettings
 from userspace_proxy.iptables.variant import BackendChoice, detect_variant, open_backend, why_unavailable
-from userspace_proxy.netlink.conntrack import delete_stale_udp
+from userspace_proxy.netlink.conntrack import delete_stale_entries
 from userspace_proxy.netlink.node_network import NodeNetwork, read_node_network
 
 logger = logging.getLogger(__name__)
@@ -151,7 +151,7 @@ class FittedCaptures:
                 capture=Capture(backend),
                 settings=settings,
                 local_addresses=local_addresses(network),
-                stale_udp=StaleUdp(settings, delete_stale_udp, self._netlink_thread.executor),
+                stale_conntrack=StaleConntrack(settings, delete_stale_entries, self._netlink_thread.executor),
                 rules_thread=self._rules_thread.executor,
                 other_variant=OtherVariant(backend.variant, family),
                 verify_seconds=self._configuration.iptables_sync_seconds,

@@ -21,7 +21,7 @@ from contextlib import suppress
 from typing import Final, NoReturn, TypeVar
 
 from userspace_proxy.agent.repairs import Repairs
-from userspace_proxy.agent.stale_udp import Portals, StaleUdp
+from userspace_proxy.agent.stale_conntrack import Portals, StaleConntrack
 from userspace_proxy.core.back_off import doubled_seconds
 from userspace_proxy.core.service_port import Frontend, IPFamily, Protocol, ProxyPort
 from userspace_proxy.core.time_share import TimeShare
@@ -49,7 +49,7 @@ _READINGS_AT_ONCE: Final = 4
 
 
 class PortalCapture:
-    """Owns the rules of one family, and `stale_udp`. `capture` is called in `rules_thread` alone.
+    """Owns the rules of one family, and `stale_conntrack`. `capture` is called in `rules_thread` alone.
 
     A run ends with `on_committed`; the next one waits for it. `local_addresses` are the node's. Rules that
     `other_variant` finds are named.
@@ -61,7 +61,7 @@ class PortalCapture:
         capture: Capture,
         settings: CaptureSettings,
         local_addresses: Collection[str],
-        stale_udp: StaleUdp,
+        stale_conntrack: StaleConntrack,
         rules_thread: ThreadPoolExecutor,
         other_variant: OtherVariant | None = None,
         verify_seconds: float = 30.0,
@@ -72,7 +72,7 @@ class PortalCapture:
         self._settings = settings
         self._rules = PortalRules()
         self._local_addresses = frozenset(local_addresses)
-        self._stale_udp = stale_udp
+        self._stale_conntrack = stale_conntrack
         self._rules_thread = rules_thread
         self._other_variant = other_variant
         self._verify_seconds = verify_seconds
@@ -157,7 +157,7 @@ class PortalCapture:
         try:
             await self._run(on_committed)
         finally:
-            self._stale_udp.close()
+            self._stale_conntrack.close()
 
     async def _run(self, on_committed: Callable[[], Awaitable[None]]) -> NoReturn:
         clock = asyncio.get_running_loop().time
@@ -190,7 +190,7 @@ class PortalCapture:
             rested_at = clock() + max(took, min(self._max_spacing_seconds, took / _SHARE_OF_TIME))
             if verify:
                 verify_at = clock() + self._verify_seconds
-            await self._stale_udp.forget(self._committed, self._settings)
+            await self._stale_conntrack.forget(self._committed, self._settings)
             if is_news:
                 await on_committed()
             if self._other_variant is not None and clock() >= look_around_at:
@@ -254,12 +254,12 @@ class PortalCapture:
         if self._rechecked_for != node_ports:
             # The first time too: nobody knows whether an earlier run lived to see to its last rules' entries.
             self._rechecked_for = node_ports
-            self._stale_udp.recheck_all()
+            self._stale_conntrack.recheck_all()
         elif is_repaired:
-            self._stale_udp.recheck(portals, settings)
+            self._stale_conntrack.recheck(portals, settings)
         elif is_known:
             return False
-        self._stale_udp.portals_changed(self._committed, portals, settings)
+        self._stale_conntrack.portals_changed(self._committed, portals, settings)
         self._committed_settings = settings
         self._now_committed(portals)
         self.has_committed = True

@@ -1,10 +1,12 @@
-"""Which UDP conntrack entries may lead astray, and having them deleted.
+"""Which conntrack entries may lead astray, and having them deleted.
 
 conntrack decides where a UDP flow goes once, when its first datagram comes, so an entry outlives the rule
 that made it: one from before a rule appeared, from before its proxy port changed, from a rule that is gone,
 from the other side of a flip between refusing and serving, or from a time in which nobody looked: before this
 agent, or while rules of ours were deleted by somebody. Entries that lead to the right place stay:
 without its entry, an answer that is under way to a client would leave with the wrong source.
+
+The same holds for a TCP connection until somebody replies to its SYN, if the rule came later than that.
 """
 
 from __future__ import annotations
@@ -31,8 +33,8 @@ Allowed: TypeAlias = Mapping[Frontend, Collection[ProxyPort]]
 _NONE: Final[frozenset[ProxyPort]] = frozenset()
 
 
-class DeleteStaleUdp(Protocol):
-    """`userspace_proxy.netlink.conntrack.delete_stale_udp`, which blocks and may raise."""
+class DeleteStaleEntries(Protocol):
+    """`userspace_proxy.netlink.conntrack.delete_stale_entries`, which blocks and may raise."""
 
     def __call__(
         self,
@@ -45,17 +47,17 @@ class DeleteStaleUdp(Protocol):
     ) -> int: ...
 
 
-class StaleUdp:
+class StaleConntrack:
     """The frontends of one family whose entries are to be looked through. `delete` blocks `netlink_thread`.
 
     What cannot be deleted waits for the next `forget`. Of more than `max_frontends` that wait none is
-    remembered: then all UDP entries go that have to do with us.
+    remembered: then all entries go that have to do with us.
     """
 
     def __init__(
         self,
         settings: CaptureSettings,
-        delete: DeleteStaleUdp,
+        delete: DeleteStaleEntries,
         netlink_thread: Executor,
         *,
         max_frontends: int = 10_000,
@@ -75,16 +77,16 @@ class StaleUdp:
 
     def portals_changed(self, before: Portals, after: Portals, settings: CaptureSettings) -> None:
         """Entries of the frontends that differ may lead astray."""
-        self._waiting |= stale_udp_frontends(before, after, settings)
+        self._waiting |= stale_frontends(before, after, settings)
         if len(self._waiting) > self._max_frontends:
             self._forget_too_many()
 
     def recheck(self, portals: Portals, settings: CaptureSettings) -> None:
         """Entries of all frontends may lead astray: these were not captured for a while.
 
-        To ask for those of a few frontends is cheap; to look through all of UDP may take seconds.
+        To ask for those of a few frontends is cheap; to look through all of UDP may take a second.
         """
-        concerned = {f: _ports_of(portal, settings) for f, portal in portals.items() if _is_udp(f)}
+        concerned = {frontend: _ports_of(portal, settings) for frontend, portal in portals.items()}
         if len(concerned) > self._max_frontends:
             self.recheck_all()
         else:
@@ -133,7 +135,7 @@ class StaleUdp:
                 deleted = await loop.run_in_executor(self._netlink_thread, delete)
             except UserspaceProxyError as error:
                 if not self._is_refused:
-                    logger.warning("Stale UDP conntrack entries remain, trying until they go: %s", error)
+                    logger.warning("Stale conntrack entries remain, trying until they go: %s", error)
                 self._is_refused = True
                 self._recheck_all |= rechecks
                 self._waiting = waiting | self._waiting
@@ -142,7 +144,7 @@ class StaleUdp:
                 return
             self._is_refused = False
             if deleted:
-                logger.info("Stale UDP conntrack entries deleted: entries=%d", deleted)
+                logger.info("Stale conntrack entries deleted: entries=%d", deleted)
 
     def _deletion(
         self, waiting: dict[Frontend, Collection[ProxyPort]], rechecks: bool, forgets: bool
@@ -151,8 +153,10 @@ class StaleUdp:
         allowed, captured_ports = waiting, None
         if rechecks or forgets:
             captured_ports = settings.proxy_ports
-            udp = {f: portal for f, portal in self._committed.items() if _is_udp(f)}
-            allowed = {f: _NONE if forgets else _ports_of(portal, settings) for f, portal in udp.items()}
+            allowed = {
+                frontend: _NONE if forgets and _is_udp(frontend) else _ports_of(portal, settings)
+                for frontend, portal in self._committed.items()
+            }
             allowed |= waiting
         return partial(
             self._delete,
@@ -164,22 +168,22 @@ class StaleUdp:
         )
 
 
-def stale_udp_frontends(
+def stale_frontends(
     before: Portals, after: Portals, settings: CaptureSettings
 ) -> dict[Frontend, Collection[ProxyPort]]:
-    """The UDP frontends that differ, and where their entries may lead.
+    """The frontends that differ, and where their entries may lead.
 
-    Of a frontend that leads clients to several places none may stay: who belongs where is for the rules.
+    Of a UDP frontend that leads clients to several places none may stay: who belongs where is for the rules.
+    What TCP clients were led to any of these is about to be replied to. A TCP frontend that is gone keeps its
+    entries: they lead to a port that refuses.
     """
     stale: dict[Frontend, Collection[ProxyPort]] = {}
     for frontend, portal in after.items():
-        if not _is_udp(frontend):
-            continue
         old = before.get(frontend)
         if old is not None and _places(old) == _places(portal) and old.source_ranges == portal.source_ranges:
             continue
         ports = _ports_of(portal, settings)
-        stale[frontend] = ports if len(ports) == 1 else _NONE
+        stale[frontend] = _NONE if _is_udp(frontend) and len(ports) > 1 else ports
     stale |= {frontend: _NONE for frontend in before.keys() - after.keys() if _is_udp(frontend)}
     return stale
 

@@ -1,4 +1,4 @@
-"""Which UDP conntrack entries may lead astray, and what becomes of those that cannot be deleted."""
+"""Which conntrack entries may lead astray, and what becomes of those that cannot be deleted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import uvloop
 
-from userspace_proxy.agent.stale_udp import Allowed, StaleUdp, stale_udp_frontends
+from userspace_proxy.agent.stale_conntrack import Allowed, StaleConntrack, stale_frontends
 from userspace_proxy.core.port_claims import PortRange
 from userspace_proxy.core.service_port import Frontend, IPFamily, Port, Protocol, ProxyPort
 from userspace_proxy.errors import UserspaceProxyError
@@ -25,6 +25,7 @@ SETTINGS = CaptureSettings(
     bind_address="192.0.2.10",
     nodeport_addresses=("192.0.2.0/24",),
 )
+TCP = Protocol.TCP
 REJECT, DROP = Refusal.REJECT, Refusal.DROP
 
 
@@ -64,19 +65,26 @@ def test_entries_may_lead_astray_when(
     before: list[Portal], after: list[Portal], allowed: set[ProxyPort]
 ) -> None:
     frontend = portal(PORT).frontend
-    assert stale_udp_frontends(portals(*before), portals(*after), SETTINGS) == {frontend: allowed}
+    assert stale_frontends(portals(*before), portals(*after), SETTINGS) == {frontend: allowed}
 
 
 @pytest.mark.parametrize(
     ("before", "after"),
     [
         pytest.param([portal(PORT)], [portal(PORT)], id="nothing changes"),
-        pytest.param([], [portal(PORT, protocol=Protocol.TCP)], id="it is TCP"),
-        pytest.param([portal(PORT, protocol=Protocol.TCP)], [], id="it was TCP"),
+        pytest.param([portal(PORT, protocol=TCP)], [portal(PORT, protocol=TCP)], id="nor for TCP"),
+        pytest.param([portal(PORT, protocol=TCP)], [], id="TCP goes, which is refused where it was led"),
     ],
 )
 def test_entries_stay_when(before: list[Portal], after: list[Portal]) -> None:
-    assert stale_udp_frontends(portals(*before), portals(*after), SETTINGS) == {}
+    assert stale_frontends(portals(*before), portals(*after), SETTINGS) == {}
+
+
+def test_a_tcp_client_may_have_been_led_to_either_class_before_anybody_replied() -> None:
+    before, after = portals(portal(PORT, protocol=TCP)), portals(portal(PORT, OTHER, protocol=TCP))
+    [frontend] = after
+    for known in ({}, before):
+        assert stale_frontends(known, after, SETTINGS) == {frontend: {PORT, OTHER}}
 
 
 class Conntrack:
@@ -106,11 +114,11 @@ class Conntrack:
         return 0
 
 
-def with_stale_udp(scenario: Callable[[StaleUdp, Conntrack], Awaitable[None]]) -> None:
+def with_stale_conntrack(scenario: Callable[[StaleConntrack, Conntrack], Awaitable[None]]) -> None:
     async def run() -> None:
         conntrack = Conntrack()
         with ThreadPoolExecutor(1) as thread:
-            stale = StaleUdp(SETTINGS, conntrack.delete, thread, max_frontends=3, patience_seconds=0.01)
+            stale = StaleConntrack(SETTINGS, conntrack.delete, thread, max_frontends=3, patience_seconds=0.01)
             try:
                 await scenario(stale, conntrack)
             finally:
@@ -120,47 +128,47 @@ def with_stale_udp(scenario: Callable[[StaleUdp, Conntrack], Awaitable[None]]) -
     uvloop.run(run())
 
 
-async def finish(stale: StaleUdp, committed: dict[Frontend, Portal]) -> None:
+async def finish(stale: StaleConntrack, committed: dict[Frontend, Portal]) -> None:
     while stale._forgetting is not None or stale._is_anything_due():
         await stale.forget(committed, SETTINGS)
 
 
 def test_nothing_is_asked_when_nothing_has_changed() -> None:
-    async def scenario(stale: StaleUdp, conntrack: Conntrack) -> None:
+    async def scenario(stale: StaleConntrack, conntrack: Conntrack) -> None:
         await stale.forget(portals(portal(PORT)), SETTINGS)
         assert conntrack.asked == []
 
-    with_stale_udp(scenario)
+    with_stale_conntrack(scenario)
 
 
 def test_a_recheck_is_of_everything_and_lets_stay_what_may_be_right() -> None:
-    async def scenario(stale: StaleUdp, conntrack: Conntrack) -> None:
-        tcp = portal(PORT, host=9, protocol=Protocol.TCP)
+    async def scenario(stale: StaleConntrack, conntrack: Conntrack) -> None:
+        tcp = portal(PORT, host=9, protocol=TCP)
         split, limited = portal(PORT, OTHER), portal(PORT, host=2, source_ranges=())
         stale.recheck_all()
         await finish(stale, portals(split, limited, tcp))
-        expected = {split.frontend: {PORT, OTHER}, limited.frontend: {PORT, SILENT}}
+        expected = {split.frontend: {PORT, OTHER}, limited.frontend: {PORT, SILENT}, tcp.frontend: {PORT}}
         assert conntrack.asked == [(expected, True)]
 
-    with_stale_udp(scenario)
+    with_stale_conntrack(scenario)
 
 
 def test_a_recheck_of_frontends_asks_for_theirs_alone_unless_they_are_many() -> None:
-    async def scenario(stale: StaleUdp, conntrack: Conntrack) -> None:
-        tcp, split = portal(PORT, host=9, protocol=Protocol.TCP), portal(PORT, OTHER)
+    async def scenario(stale: StaleConntrack, conntrack: Conntrack) -> None:
+        tcp, split = portal(PORT, host=9, protocol=TCP), portal(PORT, OTHER)
         stale.recheck(portals(split, tcp), SETTINGS)
         await finish(stale, portals(split, tcp))
-        assert conntrack.asked == [({split.frontend: {PORT, OTHER}}, False)]
+        assert conntrack.asked == [({split.frontend: {PORT, OTHER}, tcp.frontend: {PORT}}, False)]
         many = portals(*(portal(PORT, host=host) for host in range(1, 5)))
         stale.recheck(many, SETTINGS)
         await finish(stale, many)
         assert conntrack.asked[1:] == [({frontend: {PORT} for frontend in many}, True)]
 
-    with_stale_udp(scenario)
+    with_stale_conntrack(scenario)
 
 
 def test_that_the_kernel_refuses_is_said_once_until_it_does_not(caplog: pytest.LogCaptureFixture) -> None:
-    async def scenario(stale: StaleUdp, conntrack: Conntrack) -> None:
+    async def scenario(stale: StaleConntrack, conntrack: Conntrack) -> None:
         for _ in range(2):
             conntrack.refuses = True
             stale.recheck_all()
@@ -171,14 +179,14 @@ def test_that_the_kernel_refuses_is_said_once_until_it_does_not(caplog: pytest.L
             conntrack.refuses = False
             await finish(stale, {})
 
-    with_stale_udp(scenario)
+    with_stale_conntrack(scenario)
     assert [text for text in caplog.messages if "remain" in text] == [
-        "Stale UDP conntrack entries remain, trying until they go: the kernel is busy"
+        "Stale conntrack entries remain, trying until they go: the kernel is busy"
     ] * 2
 
 
 def test_what_was_refused_is_asked_again_with_what_has_come_since() -> None:
-    async def scenario(stale: StaleUdp, conntrack: Conntrack) -> None:
+    async def scenario(stale: StaleConntrack, conntrack: Conntrack) -> None:
         conntrack.refuses = True
         first, second = portal(PORT, host=1), portal(PORT, host=2)
         stale.portals_changed({}, portals(first), SETTINGS)
@@ -190,11 +198,11 @@ def test_what_was_refused_is_asked_again_with_what_has_come_since() -> None:
         await finish(stale, portals(first, second))
         assert conntrack.asked == [({first.frontend: {PORT}, second.frontend: {PORT}}, False)]
 
-    with_stale_udp(scenario)
+    with_stale_conntrack(scenario)
 
 
 def test_a_table_that_is_long_to_read_does_not_hold_the_rules_up() -> None:
-    async def scenario(stale: StaleUdp, conntrack: Conntrack) -> None:
+    async def scenario(stale: StaleConntrack, conntrack: Conntrack) -> None:
         conntrack.may_answer.clear()
         first, second = portal(PORT, host=1), portal(PORT, host=2)
         stale.portals_changed({}, portals(first), SETTINGS)
@@ -206,11 +214,11 @@ def test_a_table_that_is_long_to_read_does_not_hold_the_rules_up() -> None:
         await finish(stale, portals(first, second))
         assert conntrack.asked == [({first.frontend: {PORT}}, False), ({second.frontend: {PORT}}, False)]
 
-    with_stale_udp(scenario)
+    with_stale_conntrack(scenario)
 
 
 def test_what_comes_after_a_long_reading_has_ended_is_asked_at_once() -> None:
-    async def scenario(stale: StaleUdp, conntrack: Conntrack) -> None:
+    async def scenario(stale: StaleConntrack, conntrack: Conntrack) -> None:
         conntrack.may_answer.clear()
         first, second = portal(PORT, host=1), portal(PORT, host=2)
         stale.portals_changed({}, portals(first), SETTINGS)
@@ -222,22 +230,23 @@ def test_what_comes_after_a_long_reading_has_ended_is_asked_at_once() -> None:
         await stale.forget(portals(first, second), SETTINGS)
         assert stale._forgetting is not None or not stale._is_anything_due()
 
-    with_stale_udp(scenario)
+    with_stale_conntrack(scenario)
 
 
-def test_when_too_many_wait_every_entry_goes() -> None:
-    async def scenario(stale: StaleUdp, conntrack: Conntrack) -> None:
+def test_when_too_many_wait_every_entry_goes_but_what_tcp_clients_are_led_by() -> None:
+    async def scenario(stale: StaleConntrack, conntrack: Conntrack) -> None:
         conntrack.refuses = True
-        many = [portal(PORT, host=host) for host in range(1, 5)]
+        many = [portal(PORT, host=host, protocol=TCP if host == 2 else Protocol.UDP) for host in range(1, 5)]
         for number in range(4):
             stale.portals_changed(portals(*many[:number]), portals(*many[: number + 1]), SETTINGS)
             await stale.forget(portals(*many[: number + 1]), SETTINGS)
-        stale.portals_changed(portals(*many), portals(many[0]), SETTINGS)
+        stale.portals_changed(portals(*many), portals(*many[:2]), SETTINGS)
         assert len(stale._waiting) <= 3
         conntrack.refuses = False
-        await finish(stale, portals(many[0]))
+        await finish(stale, portals(*many[:2]))
         [(allowed, is_everything)] = conntrack.asked
         assert is_everything
         assert allowed[many[0].frontend] == frozenset()
+        assert allowed[many[1].frontend] == {PORT}
 
-    with_stale_udp(scenario)
+    with_stale_conntrack(scenario)
