@@ -361,3 +361,15 @@ def test_a_success_of_the_last_resort_ends_its_ejection() -> None:
     player.connect_again()
     assert player.answered_by == endpoint(0)
     assert not player.balancer.left_out
+
+
+def test_an_endpoint_that_leaves_the_service_is_followed_by_the_next_and_nothing_is_held_against_it() -> None:
+    player = Player(2)
+    player.wait()
+    player.wait()  # both are silent by now
+    gone, other = player.pending[:2]
+    player.balancer.set_endpoints(TrafficPolicy.CLUSTER, [other])
+    player.pending.remove(gone)
+    player.outcome = player.carry_out(player.schedule.left(gone, player.now))
+    player.schedule.succeeded(other, player.now)
+    assert gone not in player.balancer.ejections.suspects

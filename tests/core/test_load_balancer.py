@@ -379,6 +379,8 @@ class TroubledService(RuleBasedStateMachine):
     def begin(self) -> None:
         self.made = LoadBalancer(Random(5))
         self.usable: dict[TrafficPolicy, frozenset[Endpoint]] = {CLUSTER: frozenset(), LOCAL: frozenset()}
+        for policy in self.usable:
+            self.made.set_endpoints(policy, ())
         self.now = 0.0
 
     @rule(policy=st.sampled_from(TrafficPolicy), numbers=st.sets(st.integers(1, 6)))
@@ -432,3 +434,27 @@ def test_who_is_bound_to_what_can_be_told_to_another_balancer() -> None:
     for client, endpoint, silent_seconds in bound:
         after.settle(client, endpoint, 5.0 - silent_seconds)
     assert picks(after, 3, "10.2.0.1", 6.0) + picks(after, 3, "10.2.0.2", 6.0) == [first] * 3 + [second] * 3
+
+
+def test_a_class_without_traffic_is_forgotten_and_with_it_what_only_it_leaves_out() -> None:
+    dead, alive, *others = endpoints(4)
+    made = balancer(*others)
+    made.set_endpoints(LOCAL, (dead, alive))
+    eject(made, dead)
+    assert made.left_out == {dead}
+    made.keep_classes({CLUSTER})
+    assert not made.left_out
+    assert not made.ejections.suspects
+    made.keep_classes({CLUSTER})
+    assert {*picks(made, 2)} == {*others}
+
+
+def test_who_is_on_the_way_of_a_class_that_is_gone_goes_where_another_class_goes() -> None:
+    one, two = endpoints(2)
+    made = balancer(one)
+    made.set_endpoints(LOCAL, (two,))
+    made.keep_classes({CLUSTER})
+    assert made.another_endpoint(LOCAL, CLIENT, 0, (two,)) == one
+    made.keep_classes(())
+    assert LoadBalancer(Random(1)).next_endpoint(LOCAL, CLIENT, 0) is None
+    assert made.another_endpoint(LOCAL, CLIENT, 0, (two,)) == one

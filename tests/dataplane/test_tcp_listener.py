@@ -5,6 +5,7 @@ import os
 import socket
 import threading
 from collections import deque
+from contextlib import ExitStack
 
 import pytest
 
@@ -19,6 +20,8 @@ from tests.support.loopback import (
     tcp_proxy,
     wait_until,
 )
+from userspace_proxy.dataplane.poller import Socket
+from userspace_proxy.dataplane.tcp_connect import TcpRoute
 
 
 class Failing(socket.socket):
@@ -89,6 +92,26 @@ def test_those_who_wait_in_the_backlog_are_served_before_it_closes() -> None:
         for client in clients:
             assert receive_all(client) == str(endpoint.port).encode()
             client.close()
+
+
+def test_who_comes_while_others_are_served_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    with server(say_port) as endpoint, tcp_proxy(endpoint) as proxy, ExitStack() as stack:
+        start = proxy.connects.start
+
+        def one_more(client: Socket, address: str, route: TcpRoute) -> None:
+            if proxy.admission.admitted < 100:
+                stack.enter_context(proxy.connect())
+            start(client, address, route)
+
+        def close_in_front_of_them() -> int:
+            for _ in range(10):
+                stack.enter_context(proxy.connect())
+            proxy.listener.serve_waiting()
+            proxy.close_listener()
+            return proxy.admission.admitted
+
+        monkeypatch.setattr(proxy.connects, "start", one_more)
+        assert proxy.call(close_in_front_of_them) == 10
 
 
 def test_a_closed_listener_leaves_the_clients_to_whoever_holds_a_duplicate() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from random import Random
 
@@ -16,6 +16,7 @@ from tests.support.loopback import (
     at_once,
     connect,
     echo,
+    endpoint_of,
     is_reset,
     open_descriptors,
     receive_all,
@@ -23,6 +24,7 @@ from tests.support.loopback import (
     reset,
     say_port,
     server,
+    serving,
     silent,
     wait_until,
 )
@@ -35,6 +37,7 @@ from userspace_proxy.dataplane.messages import (
     ServicePortConfig,
     WorkerLimits,
 )
+from userspace_proxy.dataplane.tcp_relay import TcpRelays
 from userspace_proxy.dataplane.worker import Worker
 from userspace_proxy.errors import WorkerError
 
@@ -227,6 +230,106 @@ def test_connections_to_removed_endpoints_end_as_the_service_wants_it(
             tell(0)
             assert worker.counters().removed == 2
             wait_until(lambda: was_reset(left))
+
+
+def test_nobody_on_the_way_to_a_removed_endpoint_arrives_there(worker: RunningWorker) -> None:
+    with ExitStack() as stack:
+        listening = stack.enter_context(silent_for_now())
+        slow = endpoint_of(listening)
+        listener = worker.serve(slow)
+        client = stack.enter_context(connect(listener.proxy_port))
+        wait_until(lambda: worker.call(lambda: worker.worker.active))
+        worker.configure(service_port((listener, "Cluster", []), drain_removed_seconds=0))
+        stack.enter_context(serving(listening, echo))
+        with pytest.raises(ConnectionResetError):
+            client.sendall(b"?")
+            client.recv(1)
+
+
+def test_who_is_on_the_way_to_a_removed_endpoint_goes_to_another_one(
+    worker: RunningWorker, pods: list[Endpoint]
+) -> None:
+    with silent() as slow:
+        listener = worker.serve(slow)
+        with connect(listener.proxy_port) as client:
+            wait_until(lambda: worker.call(lambda: worker.worker.active))
+            worker.configure(service_port((listener, "Cluster", pods), drain_removed_seconds=60))
+            assert int(receive_all(client)) in {pod.port for pod in pods}
+        assert not worker.counters().failed
+
+
+@contextmanager
+def silent_for_now() -> Iterator[socket.socket]:
+    """A listener whose backlog is full until somebody accepts."""
+    with ExitStack() as stack:
+        listening = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(3):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listening.getsockname())
+        yield listening
+
+
+def test_however_many_service_ports_change_all_connections_are_looked_at_once(
+    worker: RunningWorker, pods: list[Endpoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listeners = {
+        f"default/{number} TCP IPv4": worker.serve(*pods, key=f"default/{number} TCP IPv4")
+        for number in range(5)
+    }
+    looks = []
+    endpoints_of = TcpRelays.endpoints_of
+
+    def count(relays: TcpRelays, service_ports: Collection[int]) -> dict[int, set[Endpoint]]:
+        looks.append(len(service_ports))
+        return endpoints_of(relays, service_ports)
+
+    monkeypatch.setattr(TcpRelays, "endpoints_of", count)
+    for seconds in (0, None):
+        worker.configure(
+            *(
+                service_port((listener, "Cluster", pods[:1]), key=key, drain_removed_seconds=seconds)
+                for key, listener in listeners.items()
+            )
+        )
+    assert looks == [5]
+
+
+def test_a_class_of_traffic_that_is_gone_leaves_no_endpoint_out(
+    worker: RunningWorker, pods: list[Endpoint]
+) -> None:
+    with refusing() as dead:
+        inside, outside = listen(), listen()
+        cluster, local = key_of(inside), key_of(outside)
+        both = [(cluster, "Cluster", pods), (local, "Local", [dead, pods[0]])]
+        worker.configure(service_port(*both), sockets=[inside, outside])
+        wait_until(lambda: ask(local) and worker.counters().ejected == 1)
+        worker.configure(service_port(both[0]))
+        assert worker.counters().ejected == 0
+
+
+def test_who_waits_is_left_to_the_heir_of_a_listener(worker: RunningWorker, pods: list[Endpoint]) -> None:
+    sock = listen()
+    with sock.dup() as heir:
+        worker.configure(service_port((key_of(heir), "Cluster", pods)), sockets=[sock])
+
+        def hand_over_in_front_of_them() -> list[socket.socket]:
+            waiting = [connect(heir.getsockname()[1]) for _ in range(3)]
+            worker.worker.hand_over([WEB], most_flows=10, most_clients=10)
+            return waiting
+
+        for client in worker.call(hand_over_in_front_of_them):
+            with client, heir.accept()[0] as accepted:
+                accepted.sendall(b"heir")
+                assert client.recv(10) == b"heir"
+
+
+def test_no_room_is_promised_that_others_have(worker: RunningWorker, pods: list[Endpoint]) -> None:
+    listener = worker.serve(*pods)
+    worker.call(worker.worker.leave_room, 1 << 20)
+    assert is_reset(listener.proxy_port)
+    worker.call(worker.worker.leave_room, 0)
+    assert ask(listener)
 
 
 def was_reset(client: socket.socket) -> bool:

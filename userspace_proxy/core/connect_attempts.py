@@ -102,6 +102,11 @@ class ConnectAttempts:
         self._pending.remove(endpoint)
         return self._go_on(now)
 
+    def left(self, endpoint: Endpoint, now: float) -> Decision:
+        """The endpoint of a pending attempt has left the Service, which is no fault of its own."""
+        self._silent -= {endpoint}
+        return self.passed_over(endpoint, now)
+
     def _go_on(self, now: float) -> Decision:
         another = self._untried(now)
         if another is not None:

@@ -207,6 +207,21 @@ class LoadBalancer:
             turn = self._turns[policy] = RoundRobin(self._random, self.ejections)
         before = self.left_out
         turn.update(endpoints)
+        self._forget_unusable(before)
+
+    def keep_classes(self, policies: Collection[TrafficPolicy]) -> None:
+        """There is no other traffic any more. Who of another class is on the way still goes where these go;
+        so without any, all stays as it is.
+        """
+        gone = [policy for policy in self._turns if policy not in policies]
+        if len(gone) in (0, len(self._turns)):
+            return
+        before = self.left_out
+        for policy in gone:
+            del self._turns[policy]
+        self._forget_unusable(before)
+
+    def _forget_unusable(self, before: frozenset[Endpoint]) -> None:
         if self.ejections.suspects:
             usable = {each for turn in self._turns.values() for each in turn}
             self.ejections.forget_all_but(usable)
@@ -237,7 +252,7 @@ class LoadBalancer:
         Connections of one client that fail together stay together: the first takes the turn, the others
         find its choice as the client's new affinity.
         """
-        turn = self._turns.get(policy)
+        turn = self._turns.get(policy) or next(iter(self._turns.values()), None)
         if turn is None:
             return None
         affinity = self._affinity

@@ -14,6 +14,7 @@ import asyncio
 import errno
 import logging
 import socket
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from time import monotonic
 from typing import Final
@@ -122,6 +123,15 @@ class TcpConnects:
         """`connect` is over, one way or the other."""
         self._pending.discard(connect)
 
+    def leave_all_but(self, listed: Mapping[int, Collection[Endpoint]]) -> None:
+        """Go on elsewhere with who is on the way to an endpoint that is not `listed`; Service ports by the
+        identity of their counters.
+        """
+        for connect in tuple(self._pending):
+            endpoints = listed.get(id(connect.route.counters))
+            if endpoints is not None:
+                connect.leave_all_but(endpoints)
+
     def close(self) -> None:
         """Reset every client that still waits."""
         for connect in tuple(self._pending):
@@ -149,7 +159,7 @@ class _TcpConnect:
         "_client_events",
         "_connects",
         "_counted_as",
-        "_route",
+        "route",
         "schedule",
     )
 
@@ -160,7 +170,7 @@ class _TcpConnect:
         self._client = client
         self._counted_as = counted_as
         self._client_events: int | None = None
-        self._route = route
+        self.route = route
         self._attempts: list[_Attempt] = []
         self._came_at = monotonic()  # the loop's clock has milliseconds, as of when its turn began
         self.schedule = ConnectAttempts(route.balancer, route.policy, client_address, connects.now())
@@ -180,7 +190,7 @@ class _TcpConnect:
         try:
             self._connects.poller.register(self._client.fileno(), self.on_client_event)
         except OSError:  # ENOMEM, ENOSPC: no room for one more registration
-            self._route.counters.failed += 1
+            self.route.counters.failed += 1
             self.abandon()
 
     def on_client_event(self, events: int) -> None:
@@ -193,7 +203,7 @@ class _TcpConnect:
         self._attempts.remove(attempt)
         self._give_back_beside()
         self._connects.poller.retire(attempt.sock)
-        self._route.counters.at(attempt.endpoint.address, attempt.endpoint.port).failed += 1
+        self.route.counters.at(attempt.endpoint.address, attempt.endpoint.port).failed += 1
         self._carry_out(self.schedule.failed(attempt.endpoint, self._connects.now()))
 
     def attempt_succeeded(self, attempt: _Attempt, events: int) -> None:
@@ -203,23 +213,32 @@ class _TcpConnect:
         self._close_attempts()
         connects.discard(self)
         self.schedule.succeeded(attempt.endpoint, connects.now())
-        self._route.counters.connected(monotonic() - self._came_at)
+        self.route.counters.connected(monotonic() - self._came_at)
         connects.relays.start(
             self._client,
             attempt.sock,
             attempt.endpoint,
-            self._route.counters,
-            self._route.admission,
+            self.route.counters,
+            self.route.admission,
             self._counted_as,
             self._client_events,
             events,
         )
 
+    def leave_all_but(self, listed: Collection[Endpoint]) -> None:
+        """The Service has no other endpoints any more."""
+        for attempt in [attempt for attempt in self._attempts if attempt.endpoint not in listed]:
+            if attempt in self._attempts:  # else the client was given up meanwhile
+                self._attempts.remove(attempt)
+                self._give_back_beside()
+                self._connects.poller.retire(attempt.sock)
+                self._carry_out(self.schedule.left(attempt.endpoint, self._connects.now()))
+
     def abandon(self) -> None:
         """Close the attempts and reset the client."""
         self._close_attempts()
         self._connects.discard(self)
-        self._route.admission.leave(self._counted_as)
+        self.route.admission.leave(self._counted_as)
         arm_reset(self._client)
         self._connects.poller.retire(self._client)
 
@@ -227,12 +246,12 @@ class _TcpConnect:
         while isinstance(decision, Endpoint):
             decision = self._try(decision)
         if decision is Verdict.GIVE_UP:
-            self._route.counters.failed += 1
+            self.route.counters.failed += 1
             self.abandon()
 
     def _try(self, endpoint: Endpoint) -> Decision:
         connects = self._connects
-        route = self._route
+        route = self.route
         attempts = self._attempts
         is_beside = bool(attempts)
         if is_beside and (len(attempts) == MAX_ATTEMPTS_BESIDE or not route.admission.take_beside()):
@@ -278,7 +297,7 @@ class _TcpConnect:
     def _give_back_beside(self) -> None:
         """There is one attempt less. All but one take room beside what the connection has."""
         if self._attempts:
-            self._route.admission.leave_beside()
+            self.route.admission.leave_beside()
 
 
 class _Attempt:

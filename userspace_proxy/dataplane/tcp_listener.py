@@ -14,6 +14,7 @@ from typing import Final
 
 from userspace_proxy.dataplane.poller import READABLE, Poller, Socket
 from userspace_proxy.dataplane.tcp_connect import TcpConnects, TcpRoute
+from userspace_proxy.dataplane.tcp_options import count_waiting
 
 BURST: Final = 64
 """How many are accepted before everybody else has a turn."""
@@ -71,11 +72,14 @@ class TcpListener:
         poller.register(sock.fileno(), self._on_readable, READABLE)
 
     def serve_waiting(self) -> None:
-        """Accept all who wait in the backlog. Called when no rule leads here any more, before `close`:
+        """Accept those who wait in the backlog. Called when no rule leads here any more, before `close`:
         closing a listener resets what is queued in it.
+
+        Who comes later is not waited for: others have their connections here, too.
         """
-        while self._accept_one():
-            pass
+        for _ in range(count_waiting(self._sock)):
+            if not self._accept_one():
+                return
 
     def close(self) -> None:
         """Stop listening; whoever holds a duplicate of the socket goes on."""

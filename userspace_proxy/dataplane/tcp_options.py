@@ -11,6 +11,8 @@ from userspace_proxy.dataplane.poller import Socket
 
 _TCP_INFO: Final = struct.Struct("=2xBB52xI")
 """Of struct tcp_info: tcpi_retransmits, tcpi_probes, and tcpi_last_ack_recv in milliseconds; linux/tcp.h."""
+_TCP_INFO_OF_LISTENER: Final = struct.Struct("=24xI")
+"""tcpi_unacked, which of a listener says how many have not been accepted; tcp_get_info in the kernel."""
 _LINGER_ZERO: Final = struct.pack("ii", 1, 0)
 
 
@@ -43,3 +45,10 @@ def read_silence(sock: Socket) -> tuple[int, int, float]:
         sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
     )
     return retransmits, probes, milliseconds / 1000
+
+
+def count_waiting(listener: socket.socket) -> int:
+    """How many wait to be accepted."""
+    info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_OF_LISTENER.size)
+    (waiting,) = _TCP_INFO_OF_LISTENER.unpack(info)
+    return int(waiting)

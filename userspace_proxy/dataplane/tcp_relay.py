@@ -25,7 +25,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Set
+from collections import Counter
+from collections.abc import Collection, Mapping, Set
 from typing import Final
 
 from userspace_proxy.core.admission import Admission
@@ -55,6 +56,7 @@ _FULL_READS_OF_BULK: Final = 2
 _SOURCE_EVENTS: Final = READABLE | URGENT | PEER_CLOSED | HUNG_UP | FAILED
 _ENDING_EVENTS: Final = PEER_CLOSED | HUNG_UP | FAILED
 _RARE_EVENTS: Final = _SOURCE_EVENTS & ~READABLE
+_NO_ENDPOINTS: Final[frozenset[Endpoint]] = frozenset()
 _ENDED: Final = (RelayPhase.CLOSED, RelayPhase.RESET)
 
 
@@ -131,18 +133,28 @@ class TcpRelays:
         self.watch.close()
         self.pipes.close()
 
-    def endpoints_of(self, counters: ServicePortCounters) -> set[Endpoint]:
-        """Where the connections of the Service port with these counters lead. Looks at every relay."""
-        return {relay.leads_to for relay in self._relays if relay.counters is counters}
+    def endpoints_of(self, service_ports: Collection[int]) -> dict[int, set[Endpoint]]:
+        """Where the connections of these Service ports lead, by the identity of their counters.
 
-    def reset_to(self, endpoints: Set[Endpoint], counters: ServicePortCounters) -> int:
-        """Reset that Service port's connections to `endpoints`. Returns how many there were."""
+        Looks at every relay, and so does `reset_to`.
+        """
+        found: dict[int, set[Endpoint]] = {}
+        for relay in self._relays:
+            key = id(relay.counters)
+            if key in service_ports:
+                found.setdefault(key, set()).add(relay.leads_to)
+        return found
+
+    def reset_to(self, endpoints: Mapping[int, Set[Endpoint]]) -> Counter[int]:
+        """Reset the Service ports' connections to these `endpoints`. Returns how many each had."""
         ending = [
-            relay for relay in self._relays if relay.counters is counters and relay.leads_to in endpoints
+            relay
+            for relay in self._relays
+            if relay.leads_to in endpoints.get(id(relay.counters), _NO_ENDPOINTS)
         ]
         for relay in ending:
             relay.reset()
-        return len(ending)
+        return Counter(id(relay.counters) for relay in ending)
 
 
 class _TcpRelay:

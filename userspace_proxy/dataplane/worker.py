@@ -30,7 +30,7 @@ from userspace_proxy.core.service_port import IPFamily, Port, Protocol, TrafficP
 from userspace_proxy.core.traffic_counters import EndpointKey, ServicePortCounters
 from userspace_proxy.dataplane.dialled_addresses import is_dialled
 from userspace_proxy.dataplane.ejection_reports import EjectionReports
-from userspace_proxy.dataplane.endpoint_removals import EndpointRemovals
+from userspace_proxy.dataplane.endpoint_removals import EndpointRemovals, Listed
 from userspace_proxy.dataplane.inherited import Flow, Inherited
 from userspace_proxy.dataplane.limit_reports import LimitReports
 from userspace_proxy.dataplane.messages import (
@@ -83,7 +83,6 @@ class _ServicePort:
         "given_clients",
         "listed",
         "listeners",
-        "removals",
         "reports",
     )
 
@@ -93,7 +92,6 @@ class _ServicePort:
         room: Room,
         flow_cap: FlowCap,
         random: Random,
-        relays: TcpRelays,
         ejection_reports: EjectionReports,
     ) -> None:
         self.admission = Admission(room)
@@ -101,7 +99,6 @@ class _ServicePort:
         self.listed: frozenset[EndpointKey] = frozenset()
         self.counters = ServicePortCounters()
         self.balancer = LoadBalancer(random, ejection_reports.of(label, self.counters))
-        self.removals = EndpointRemovals(relays, self.counters, label)
         self.reports = LimitReports(label, self.counters)
         self.flows = FlowShare(flow_cap, self.reports)
         self.listeners: dict[ListenerKey, _Listener] = {}
@@ -175,10 +172,12 @@ class Worker:
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         max_pipes = min(_MAX_PIPES, descriptors // (2 * _PIPES_SHARE))
         self._descriptors = max(0, descriptors - _OWN_DESCRIPTORS - 2 * max_pipes)
+        self._others = 0
         self._room = Room(self._descriptors)
         self._relays = TcpRelays(loop, self._poller, PipePool(max_lent=max_pipes), _timeouts(limits))
         self._ejection_reports = EjectionReports(loop.time)
         self._connects = TcpConnects(loop, self._poller, self._relays)
+        self._removals = EndpointRemovals(loop, self._connects)
         max_udp_flows = _default_udp_flows() if limits.max_udp_flows is None else limits.max_udp_flows
         self._flow_cap = FlowCap(max_udp_flows, loop, self._room)
         self._service_ports: dict[str, _ServicePort] = {}
@@ -204,15 +203,22 @@ class Worker:
         try:
             self._check_sockets(service_ports, given)
             for key in removed:
-                self._remove(key)
-            for config in service_ports:
-                self._serve(config, given)
+                self._remove(key, serve_waiting=True)
+            self._removals.update([self._serve(config, given) for config in service_ports])
         finally:
             self._inherited.close()
             for sock in given.values():
                 sock.close()
-            listeners = sum(len(each.listeners) for each in self._service_ports.values())
-            self._room.capacity = self._descriptors - listeners
+            self._measure_room()
+
+    def leave_room(self, descriptors: int) -> None:
+        """So many descriptors of this process are others'."""
+        self._others = descriptors
+        self._measure_room()
+
+    def _measure_room(self) -> None:
+        listeners = sum(len(each.listeners) for each in self._service_ports.values())
+        self._room.capacity = self._descriptors - listeners - self._others
 
     def inherit(self, flows: Iterable[Flow], clients: Iterable[AffineClient]) -> None:
         """Go on with these as soon as `configure`, the next time, brings the listeners they belong to."""
@@ -237,7 +243,7 @@ class Worker:
             flows += service_port.give_flows(key, most_flows - len(flows))
             if len(flows) == most_flows or len(clients) == most_clients:
                 return flows, clients, False
-            self._remove(key)
+            self._remove(key, serve_waiting=False)  # the successor has the same sockets
         return flows, clients, True
 
     def drain(self) -> int:
@@ -246,7 +252,7 @@ class Worker:
         A UDP flow goes on while its client waits for an answer, which leaves through the listener.
         """
         for key in [key for key, service_port in self._service_ports.items() if service_port.drain()]:
-            self._remove(key)
+            self._remove(key, serve_waiting=True)
         return self.active
 
     def serves(self, key: str) -> bool:
@@ -289,10 +295,10 @@ class Worker:
     def close(self) -> None:
         """Close every listener, reset every connection, end every flow. Safe to repeat."""
         for service_port in (*self._service_ports.values(), *self._removed.values()):
-            service_port.removals.close()
             for listener in service_port.listeners.values():
                 listener.close(serve_waiting=False)  # a successor has the same sockets
         self._service_ports.clear()
+        self._removals.close()
         self._connects.close()
         self._relays.close()
         self._poller.close()
@@ -310,7 +316,7 @@ class Worker:
                         f"{config.label}: no socket came for {config.protocol} port {listener.proxy_port}"
                     )
 
-    def _serve(self, config: ServicePortConfig, sockets: dict[ListenerKey, socket.socket]) -> None:
+    def _serve(self, config: ServicePortConfig, sockets: dict[ListenerKey, socket.socket]) -> Listed:
         service_port = self._service_ports.get(config.key)
         if service_port is None:
             # It may be back while connections of its earlier life go on: they are counted together.
@@ -319,7 +325,6 @@ class Worker:
                 self._room,
                 self._flow_cap,
                 self._random,
-                self._relays,
                 self._ejection_reports,
             )
             self._service_ports[config.key] = service_port
@@ -334,11 +339,12 @@ class Worker:
         service_port.inherit(config.key, self._inherited, self._loop.time())
         usable = (listener.endpoints for listener in config.listeners)
         service_port.listed = frozenset(chain(*usable, config.idle_endpoints))
-        listed = {Endpoint(address, Port(port)) for address, port in service_port.listed}
-        service_port.removals.update(listed, config.drain_removed_seconds)
         service_port.counters.forget_departed(service_port.listed)
+        listed = {Endpoint(address, Port(port)) for address, port in service_port.listed}
         for key in [key for key in service_port.listeners if key not in wanted]:
             service_port.listeners.pop(key).close(serve_waiting=True)
+        service_port.balancer.keep_classes({listener.policy for listener in service_port.listeners.values()})
+        return Listed(service_port.counters, config.label, listed, config.drain_removed_seconds)
 
     def _dialled_endpoints(self, config: ServicePortConfig, listener: ListenerConfig) -> tuple[Endpoint, ...]:
         endpoints = tuple(
@@ -402,12 +408,12 @@ class Worker:
         route = TcpRoute(service_port.admission, balancer, policy, family, counters, service_port.reports)
         return TcpListener(sock, self._poller, self._loop, self._connects, route)
 
-    def _remove(self, key: str) -> None:
+    def _remove(self, key: str, *, serve_waiting: bool) -> None:
         service_port = self._service_ports.pop(key, None)
         if service_port is None:
             return
         for listener in service_port.listeners.values():
-            listener.close(serve_waiting=True)
+            listener.close(serve_waiting=serve_waiting)
         service_port.listeners.clear()
         self._removed[key] = service_port
 

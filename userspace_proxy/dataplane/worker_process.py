@@ -187,6 +187,7 @@ class WorkerProcess:
             case Keep():
                 new = take_sockets(descriptors, len(message.new))
                 self._holdings.keep(message.names, dict(zip(message.new, new, strict=True)))
+                self._started().leave_room(len(message.names))
                 asker.answer(Acknowledged(message.sequence))
             case ReadCounters():
                 asker.answer(self._counters(message))
