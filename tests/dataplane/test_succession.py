@@ -181,7 +181,7 @@ def in_a_loop(scenario: Callable[[Path], Awaitable[None]], directory: Path) -> N
 
 def client_of(config: ServicePortConfig) -> socket.socket:
     client = socket.socket(socket.AF_INET, KINDS[Protocol(config.protocol)])
-    client.settimeout(10)
+    client.settimeout(20)
     client.connect(("127.0.0.1", config.listeners[0].proxy_port))
     return client
 
@@ -334,7 +334,7 @@ def test_a_worker_whose_clients_have_every_descriptor_is_found(tmp_path: Path) -
             resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
             asker.connect(control.getsockname())
             await loop.sock_sendall(asker, encode_frame(msgspec.msgpack.encode(Hello(1))))
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(20):
                 assert b"introduction" in await loop.sock_recv(asker, 1000)
 
     try:

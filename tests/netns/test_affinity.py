@@ -16,7 +16,7 @@ from tests.support.loopback import at_once
 from tests.support.service_node import ServedService, ServiceNode
 from tests.support.waiting import wait_until
 
-SHORT_SECONDS = 1
+SHORT_SECONDS = 2
 LONG_SECONDS = 600
 
 
@@ -91,7 +91,7 @@ def test_it_moves_when_its_endpoint_leaves_the_service(node: ServiceNode) -> Non
     [home] = who_greets(node.client, service["greet"])
     others = [pod.address for pod in node.endpoints if pod.name != home]
     node.set_endpoints(service, others)
-    wait_until(lambda: who_greets(node.client, service["greet"]) != [home], 1)
+    wait_until(lambda: who_greets(node.client, service["greet"]) != [home])
     assert len(set(who_greets(node.client, service["greet"], 20))) == 1
 
 
@@ -113,7 +113,7 @@ def test_taken_away_it_is_over(node: ServiceNode) -> None:
     service = node.serve("greet", affinity_seconds=LONG_SECONDS)
     assert len(set(who_greets(node.client, service["greet"], 6))) == 1
     node.apply(dataclasses.replace(service, affinity_seconds=None))
-    wait_until(lambda: len(set(who_greets(node.client, service["greet"], 3))) == 3, 1)
+    wait_until(lambda: len(set(who_greets(node.client, service["greet"], 3))) == 3)
 
 
 def is_forgotten_after(node: ServiceNode, service: ServedService, seconds: float) -> bool:

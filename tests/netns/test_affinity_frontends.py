@@ -21,7 +21,7 @@ from tests.support.service_node import ServiceNode
 from tests.support.waiting import wait_until
 
 HERE, ELSEWHERE = "node-1", "node-2"
-SHORT_SECONDS = 1
+SHORT_SECONDS = 2
 KINDS = ("clusterIP", "own", "second", "ingress", "externalIP")
 POLICIES: dict[str, dict[str, Any]] = {"Cluster": {}, "Local": {"external_traffic_policy": "Local"}}
 LOCAL = {"web-1", "web-2"}

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support import objects
-from tests.support.clients import REFUSED, Address, connect, greeting, outcome, outcomes
+from tests.support.clients import REFUSED, Address, connect, greeting, outcomes
 from tests.support.exposed_service import (
     FAMILIES,
     LOCAL,
@@ -105,7 +105,7 @@ def test_a_service_that_is_its_own_endpoint_is_no_loop(node: ServiceNode) -> Non
     wait_until(lambda: node.agent.lines_with("default/loop", "198.18.0.7", "a loop"))
     node.node.ip("addr del 198.18.0.7/32 dev lo")
     # When the other one goes its address is nobody's, and so an endpoint like others.
-    assert outcome(node.node, "TCP", ("127.0.0.1", other.node_port)) == "web-1"
+    assert outcomes(node.node, "TCP", ("127.0.0.1", other.node_port)) == {"web-1"}
 
 
 def test_an_endpoint_on_this_node_at_a_proxy_port_is_named_and_the_others_serve(node: ServiceNode) -> None:

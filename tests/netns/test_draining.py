@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.agent import USERSPACE_PROXY, userspace_proxy
+from tests.support.agent import STOP_SECONDS, USERSPACE_PROXY, userspace_proxy
 from tests.support.clients import connect, expect_refusal, received_to_the_end, sockets, udp_client
 from tests.support.service_node import ENDPOINT_PORTS, ServiceNode
 from tests.support.waiting import wait_until
@@ -32,13 +32,14 @@ def test_what_runs_finishes_and_then_everything_ends(node: ServiceNode) -> None:
         wait_until(lambda: not node.node.run("ss", "-Htuln").stdout)
         expect_refusal(node.client, service["greet"], service["name"])
         again = node.node.popen(*USERSPACE_PROXY, "drain")
+        wait_until(lambda: askers(node) == 2)
         with pytest.raises(subprocess.TimeoutExpired):
-            again.wait(2)  # who asks again waits like the first
+            again.wait(1)  # who asks again waits like the first
         assert draining.poll() is None
         client.sendall(b"second half")
         client.shutdown(socket.SHUT_WR)
         assert received_to_the_end(client)
-    assert draining.wait(10) == again.wait(10) == 0
+    assert draining.wait(STOP_SECONDS) == again.wait(STOP_SECONDS) == 0
     wait_until(lambda: node.agent.exit_status == 0)
     wait_until(lambda: node.node.pids() == [])
     assert node.rules() == rules
@@ -71,6 +72,12 @@ def test_who_waits_for_an_answer_over_udp_still_gets_it(node: ServiceNode) -> No
 def udp_flows(node: ServiceNode) -> int:
     """Sockets of the node that are connected to an endpoint."""
     return len(node.node.run("ss", "-Hun", "state", "established").stdout.splitlines())
+
+
+def askers(node: ServiceNode) -> int:
+    """Who has asked the agent for something, and waits for it to end."""
+    connected = node.node.run("ss", "-Hx", "state", "connected").stdout.splitlines()
+    return sum("@userspace-proxy/agent" in line for line in connected)
 
 
 def test_it_takes_no_longer_than_it_may(tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def test_chains_that_a_stranger_deletes_come_back(node: ServiceNode) -> None:
             node.node.run(tool, "-t", table, "-F")
             node.node.run(tool, "-t", table, "-X")
     assert not [rule for rule in both(node) if "KUBE-" in rule]
-    wait_until(lambda: both(node) == rules, 5)
+    wait_until(lambda: both(node) == rules)
     expect_everything(node)
     assert node.agent.lines_with("changed by somebody")
 

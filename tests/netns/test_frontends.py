@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.clients import REFUSED, SILENT, connect, greeting, outcome, outcomes
+from tests.support.clients import PATIENCE_SECONDS, REFUSED, SILENT, connect, greeting, outcome, outcomes
 from tests.support.exposed_service import (
     EVERYBODY,
     FAMILIES,
@@ -103,7 +103,7 @@ def test_what_a_balancer_elsewhere_answers_is_not_captured(
         node.network.outside.call(lambda: socket.create_server(address, family=family_number)) as balancer,
         connect(place_of(node, place), address) as client,
     ):
-        balancer.settimeout(2)
+        balancer.settimeout(PATIENCE_SECONDS)
         accepted, _ = balancer.accept()
         accepted.sendall(b"the balancer\n")
         accepted.close()

@@ -45,12 +45,12 @@ def server(pod: Namespace, converse: Callable[[socket.socket], None]) -> Iterato
     failures: list[BaseException] = []
     address = (pod.address, ENDPOINT_PORTS["greet"])
     with pod.call(lambda: socket.create_server(address)) as listening:
-        listening.settimeout(10)
+        listening.settimeout(20)
 
         def serve() -> None:
             try:
                 connection, _ = listening.accept()
-                connection.settimeout(10)
+                connection.settimeout(20)
                 with connection:
                     converse(connection)
             except BaseException as error:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.clients import PATIENCE_SECONDS
 from tests.support.exposed_service import ExposedService, wire_external_addresses
 from tests.support.service_node import ServiceNode
 from tests.support.waiting import wait_until
@@ -30,9 +31,9 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceNode]:
 
 def get(where: Namespace, address: str, port: int = PORT, path: str = "/") -> http.client.HTTPResponse | None:
     """The answer, with its body read; None if nobody listens, or not for long enough to answer."""
-    connection = http.client.HTTPConnection(address, port, timeout=2)
+    connection = http.client.HTTPConnection(address, port, timeout=PATIENCE_SECONDS)
     try:
-        connection.sock = where.call(lambda: socket.create_connection((address, port), 2))
+        connection.sock = where.call(lambda: socket.create_connection((address, port), PATIENCE_SECONDS))
         connection.request("GET", path)
         response = connection.getresponse()
         response.text = response.read().decode()  # type: ignore[attr-defined]
@@ -116,4 +117,4 @@ def test_a_port_that_somebody_has_is_named_and_opened_when_it_is_free(node: Serv
         node.objects.apply(service.manifest(**LOCAL | {"health_check_node_port": 32009}))
         node.apply_endpoints("late", node.endpoint_on(node.endpoints[0], HERE))
         wait_until(lambda: node.agent.lines_with("default/late", "32009"))
-    wait_until(lambda: status(node, port=32009) == 200, 15)
+    wait_until(lambda: status(node, port=32009) == 200)

@@ -46,7 +46,7 @@ def test_signals_reach_the_command_and_leftovers_die_with_it() -> None:
         assert outer.stdout.readline() == "started\n"
         outer.send_signal(signal.SIGTERM)
         assert outer.stdout.read() == ""  # the end of the pipe: nobody who holds it lives
-    assert outer.wait(timeout=10) == 3
+    assert outer.wait(timeout=30) == 3
 
 
 def test_a_command_that_does_not_want_to_stop_is_killed() -> None:
@@ -59,7 +59,7 @@ def test_a_command_that_does_not_want_to_stop_is_killed() -> None:
     with outer.stdout:
         assert outer.stdout.readline() == "started\n"
         outer.send_signal(signal.SIGTERM)
-        assert outer.wait(timeout=10) == 128 + signal.SIGKILL
+        assert outer.wait(timeout=30) == 128 + signal.SIGKILL
 
 
 def test_the_command_dies_with_whoever_started_it() -> None:
@@ -73,4 +73,4 @@ def test_the_command_dies_with_whoever_started_it() -> None:
         assert outer.stdout.readline() == "started\n"
         os.kill(outer.pid, signal.SIGKILL)
         assert outer.stdout.read() == ""
-    assert outer.wait(timeout=10) == -signal.SIGKILL
+    assert outer.wait(timeout=30) == -signal.SIGKILL

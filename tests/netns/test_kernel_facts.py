@@ -95,7 +95,7 @@ def test_a_udp_answer_to_redirected_local_traffic_must_leave_from_where_the_ques
         bridged.node.call(partial(socket.socket, type=socket.SOCK_DGRAM)) as client,
     ):
         server.bind(("", 20002))
-        server.settimeout(2)
+        server.settimeout(20)
         client.settimeout(0.2)
         client.connect((VIP, 80))
         client.send(b"?")
@@ -153,7 +153,7 @@ def test_an_answer_that_must_leave_by_the_interface_of_its_address_does_not_reac
     ):
         server.bind(("192.0.2.10", PROXY_PORT))
         server.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
-        server.settimeout(2)
+        server.settimeout(20)
         client.settimeout(0.2)
         client.connect(("127.0.0.1", NODE_PORT))
         client.send(b"?")
@@ -290,13 +290,13 @@ def test_an_established_flow_goes_on_when_its_rule_is_gone(bridged: Node, protoc
         ExitStack() as stack,
     ):
         listener.bind(("", 20002))
-        listener.settimeout(2)
-        client.settimeout(2)
+        listener.settimeout(20)
+        client.settimeout(20)
         if protocol is TCP:
             listener.listen()
         client.connect((VIP, 80))
         server = stack.enter_context(listener.accept()[0]) if protocol is TCP else listener
-        server.settimeout(2)
+        server.settimeout(20)
         client.send(b"before")
         assert server.recv(10) == b"before"
         bridged.iptables("-t nat -F")

@@ -156,12 +156,12 @@ def test_an_adopted_worker_that_dies_is_replaced(node: ServiceNode) -> None:
 
 
 def test_workers_for_which_nobody_comes_end(tmp_path: Path) -> None:
-    with ServiceNode(tmp_path, "--orphan-seconds", "1") as node:
+    with ServiceNode(tmp_path, "--orphan-seconds", "4") as node:
         node.agent.start()
         service = node.serve("greet", "name")
         kill_the_agent(node)
         expect_service(node, service)
-        wait_until(lambda: node.node.pids() == [], 5)
+        wait_until(lambda: node.node.pids() == [])
         expect_refusal(node.client, service["greet"], service["name"])
 
 

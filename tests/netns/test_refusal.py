@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.clients import connect, expect_refusal, sockets, who_greets
+from tests.support.clients import REFUSAL_SECONDS, connect, expect_refusal, sockets, who_greets
 from tests.support.service_node import ServiceNode
 from tests.support.waiting import wait_until
 
@@ -40,7 +40,7 @@ def test_a_hundred_clients_are_refused_as_fast_as_one(node: ServiceNode) -> None
     service = node.serve("greet", endpoints=[])
     for client in sockets(node.client, 100):
         with client:
-            client.settimeout(0.5)
+            client.settimeout(REFUSAL_SECONDS)
             with pytest.raises(ConnectionRefusedError):
                 client.connect(service["greet"])
 
@@ -50,10 +50,10 @@ def test_refusing_and_serving_take_turns(node: ServiceNode) -> None:
     with connect(node.client, service["greet"]) as lasting:
         for _ in range(2):
             node.set_endpoints(service, [])
-            wait_until(lambda: is_refused(node, service["greet"]), 2)
+            wait_until(lambda: is_refused(node, service["greet"]))
             expect_refusal(node.client, service["greet"], service["name"])
             node.set_endpoints(service, node.endpoint_addresses)
-            wait_until(lambda: not is_refused(node, service["greet"]), 2)
+            wait_until(lambda: not is_refused(node, service["greet"]))
             assert len(set(who_greets(node.client, service["greet"], 3))) == 3
         lasting.sendall(b"x")
         assert lasting.recv(100)
@@ -61,7 +61,7 @@ def test_refusing_and_serving_take_turns(node: ServiceNode) -> None:
 
 def is_refused(node: ServiceNode, address: tuple[str, int]) -> bool:
     with sockets(node.client, 1)[0] as client:
-        client.settimeout(0.5)
+        client.settimeout(REFUSAL_SECONDS)
         try:
             client.connect(address)
         except ConnectionRefusedError:

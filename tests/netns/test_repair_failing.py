@@ -19,7 +19,7 @@ from tests.support.steady_traffic import SteadyTraffic
 from tests.support.waiting import wait_until
 from userspace_proxy.iptables.iptables_restore import find_program
 
-REPAIR_SECONDS = 10.0
+REPAIR_SECONDS = 20.0
 """What is promised is 2 s from the moment in which it is possible."""
 
 LOCKED_SECONDS = 10.0

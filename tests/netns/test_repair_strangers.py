@@ -17,7 +17,7 @@ from tests.support.service_node import ServiceNode
 from tests.support.steady_traffic import SteadyTraffic
 from tests.support.waiting import wait_until
 
-REPAIR_SECONDS = 10.0
+REPAIR_SECONDS = 20.0
 TOOLS = {"nft": "iptables-nft", "legacy": "iptables-legacy", "python-iptables": "iptables-legacy"}
 OTHER_VARIANT = {"nft": "legacy", "legacy": "nft", "python-iptables": "nft"}
 EVERYBODY = ("web-1", "web-2", "web-3")

@@ -50,7 +50,7 @@ def test_killed_and_started_again_it_serves_with_the_rules_that_stand(node: Serv
             assert node.rules() == rules
             assert not answers(faithful)  # which keeps a conntrack entry alive that leads to nobody
             node.agent.start()
-            wait_until(lambda: answers(faithful), 2)
+            wait_until(lambda: answers(faithful))
             assert set(who_greets(node.client, service["greet"], 3)) == EVERYBODY
             assert set(who_greets(node.node, service["greet"], 3)) == EVERYBODY
             expect_refusal(node.client, refused["greet"], refused["name"])
@@ -86,7 +86,7 @@ def test_a_port_that_somebody_took_meanwhile_gets_a_successor_and_its_rule_too(n
         wait_until(lambda: all(node.proxy_port(service, name) != port for name, port in taken.items()))
         assert set(who_greets(node.client, service["greet"], 3)) == EVERYBODY
         assert set(who_greets(node.node, service["greet"], 3)) == EVERYBODY
-        wait_until(lambda: answers(faithful), 2)
+        wait_until(lambda: answers(faithful))
     assert node.rules_of(other) == other_rules
     assert len(node.rules()) == count
 
@@ -140,4 +140,4 @@ def test_workers_end_when_their_agent_is_killed(nft_node: ServiceNode) -> None:
     node = nft_node
     node.serve("greet")
     node.node.run("kill", "-9", str(node.agent.pid))
-    wait_until(lambda: node.node.pids() == [], 5)
+    wait_until(lambda: node.node.pids() == [])

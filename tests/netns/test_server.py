@@ -23,12 +23,12 @@ def pod() -> Iterator[Namespace]:
 
 
 def connect(pod: Namespace, kind: str) -> socket.socket:
-    return pod.call(lambda: socket.create_connection(("127.0.0.1", PORTS[kind]), timeout=5))
+    return pod.call(lambda: socket.create_connection(("127.0.0.1", PORTS[kind]), timeout=20))
 
 
 def exchange(pod: Namespace, kind: str, datagram: bytes) -> bytes:
     with pod.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as client:
-        client.settimeout(5)
+        client.settimeout(20)
         client.connect(("127.0.0.1", PORTS[kind]))
         client.send(datagram)
         return client.recv(65507)
@@ -87,7 +87,7 @@ def test_udp_echoes_large_datagrams(pod: Namespace) -> None:
 
 
 def test_dns_answers_dig(pod: Namespace) -> None:
-    question = ("dig", "@127.0.0.1", "+short", "+tries=1", "+timeout=5", "who.example")
+    question = ("dig", "@127.0.0.1", "+short", "+tries=1", "+timeout=20", "who.example")
     assert pod.run(*question, "TXT").stdout == '"web-1"\n'
     assert pod.run(*question, "A").stdout == "127.0.0.1\n"
     assert pod.run(*question, "MX").stdout == ""

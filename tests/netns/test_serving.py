@@ -10,6 +10,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.support.clients import (
+    PATIENCE_SECONDS,
     ask,
     connect,
     expect_refusal,
@@ -82,5 +83,5 @@ def test_ports_that_somebody_else_listens_on_stay_theirs(node: ServiceNode) -> N
     """The guard speaks for the proxy ports that are ours, not for what the node serves elsewhere."""
     address = (node.node.address, PROXY_PORTS.stop)
     with node.node.call(lambda: socket.create_server(address)) as server, connect(node.client, address):
-        server.settimeout(2)
+        server.settimeout(PATIENCE_SECONDS)
         server.accept()[0].close()

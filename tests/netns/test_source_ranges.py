@@ -129,10 +129,10 @@ def test_ranges_that_change_take_effect_for_lasting_udp_clients_too(node: Servic
         [home] = who_answers([lasting])
         node.objects.apply(CHANGING.manifest(source_ranges=PODS))
         wait_until(lambda: meet(outside, frontends, 1) == [{SILENT}] * 4)
-        wait_until(lambda: not answers(lasting), 2)
+        wait_until(lambda: not answers(lasting))
         node.objects.apply(CHANGING.manifest(source_ranges=OUTSIDE))
         wait_until(lambda: meet(outside, frontends) == [EVERYBODY] * 4)
-        wait_until(lambda: answers(lasting), 2)
+        wait_until(lambda: answers(lasting))
         assert home in EVERYBODY
 
 

@@ -103,8 +103,6 @@ def test_too_few_proxy_ports_for_the_listeners(node: ServiceNode) -> None:
 
 
 def test_an_address_that_the_node_does_not_have(node: ServiceNode) -> None:
-    completed = userspace_proxy(
-        node.node, "run", *node.agent.flags, "--bind-address", "203.0.113.5", timeout=5
-    )
+    completed = userspace_proxy(node.node, "run", *node.agent.flags, "--bind-address", "203.0.113.5")
     assert completed.returncode == FAILURE
     assert "203.0.113.5" in sentence_of(completed)

@@ -16,7 +16,7 @@ from userspace_proxy.demo.namespaces import Namespace
 from userspace_proxy.demo.node_network import NODE_NETWORK, POD_NETWORK
 
 LARGEST = 65507
-UDP_TIMEOUT_SECONDS = 1.5
+UDP_TIMEOUT_SECONDS = 3
 
 
 @pytest.fixture(scope="module")
