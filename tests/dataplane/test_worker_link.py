@@ -7,6 +7,7 @@ import errno
 import os
 import signal
 import socket
+import time
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +16,10 @@ import pytest
 import uvloop
 
 from tests.support.kernel_state import descriptors
+from userspace_proxy.dataplane import worker_link
+from userspace_proxy.dataplane.channel import encode_frame
 from userspace_proxy.dataplane.control_sockets import ControlSockets
+from userspace_proxy.dataplane.messages import Counters, ReadCounters
 from userspace_proxy.dataplane.succession import HandBack, HandedBack
 from userspace_proxy.dataplane.worker_link import WorkerLink
 from userspace_proxy.errors import WorkerError
@@ -75,5 +79,36 @@ def test_a_worker_for_which_there_are_no_descriptors_leaves_nothing(
         assert descriptors(os.getpid()) == before
         control_sockets.remove()
         assert not control_sockets.folder.exists()
+
+    uvloop.run(scenario())
+
+
+def stand_still() -> None:
+    """The whole loop, for longer than a worker may take."""
+    time.sleep(0.5)
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_worker_that_answers_while_the_agent_stands_still_is_not_to_blame(
+    answers: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_link, "_ANSWER_SECONDS", 0.2)
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        with theirs:
+            link = WorkerLink(loop, ours, pid=0, control_file=tmp_path / "none")
+            question = asyncio.create_task(link.request(ReadCounters))
+            await asyncio.sleep(0)
+            if answers:
+                theirs.sendall(encode_frame(msgspec.msgpack.encode(Counters(1, {}, None))))
+            stand_still()
+            if answers:
+                assert await question == Counters(1, {}, None)
+            else:
+                with pytest.raises(WorkerError, match="did not answer"):
+                    await question
+            link.leave()
 
     uvloop.run(scenario())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.agent import command_line, userspace_proxy
+from tests.support.agent import userspace_proxy
 from tests.support.clients import udp_client, who_answers, who_greets
 from tests.support.kernel_state import (
     installed_rules,
@@ -110,7 +110,7 @@ def test_nothing_is_left(node: ServiceNode) -> None:
         assert udp_conntrack_entries(node.node, elsewhere[0]) != []  # another's
     assert node.rules() == rules
     assert added(node.rules(family="IPv6")) == rules_v6
-    assert [command_line(pid) for pid in node.node.pids()] == []
+    wait_until(lambda: node.node.pids() == [])
     assert sockets_of(node.node) == listening
     assert files_of_the_system() == files
     for variant in ("nft", "legacy"):

@@ -72,7 +72,7 @@ def delete_chains(node: ServiceNode, tool: str, table: str, *chains: str) -> Non
         *(f"-X {chain}" for chain in chains),
         "COMMIT",
     ]
-    node.node.run(f"{tool}-restore", "--noflush", stdin="\n".join(lines) + "\n")
+    node.node.run(f"{tool}-restore", "-w", "--noflush", stdin="\n".join(lines) + "\n")
 
 
 def installed(node: ServiceNode) -> dict[str, list[str]]:

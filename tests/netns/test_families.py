@@ -105,11 +105,12 @@ def test_a_restart_adopts_everything_and_rewrites_no_rule(node: ServiceNode) -> 
 def test_chains_that_a_stranger_deletes_come_back(node: ServiceNode) -> None:
     """In both families and tables, and soon."""
     rules = both(node)
-    for tool in ("iptables-nft", "ip6tables-nft"):
-        for table in ("nat", "filter"):
-            node.node.run(tool, "-t", table, "-F")
-            node.node.run(tool, "-t", table, "-X")
-    assert not [rule for rule in both(node) if "KUBE-" in rule]
+    with node.agent.standing_still():
+        for tool in ("iptables-nft", "ip6tables-nft"):
+            for table in ("nat", "filter"):
+                node.node.run(tool, "-t", table, "-F")
+                node.node.run(tool, "-t", table, "-X")
+        assert not [rule for rule in both(node) if "KUBE-" in rule]
     wait_until(lambda: both(node) == rules)
     expect_everything(node)
     assert node.agent.lines_with("changed by somebody")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.agent import kill
 from tests.support.clients import connect, received_to_the_end, udp_client, who_answers, who_greets
 from tests.support.service_node import ServedService, ServiceNode
 from tests.support.waiting import wait_until
@@ -58,8 +58,7 @@ def test_killed(node: ServiceNode, tmp_path: Path, step: str, kills_workers: boo
         wait_until(lambda: not node.agent.is_running)
         assert node.agent.exit_status == -signal.SIGKILL
         if kills_workers:
-            for pid in node.agent.worker_pids:
-                os.kill(pid, signal.SIGKILL)
+            kill(*node.agent.worker_pids)
             wait_until(lambda: not node.agent.worker_pids)
         else:
             expect_service(node, kept)

@@ -23,7 +23,7 @@ from tests.support.clients import (
     who_greets,
 )
 from tests.support.exposed_service import ExposedService
-from tests.support.kernel_state import descriptors, rule_handles
+from tests.support.kernel_state import descriptors, descriptors_at_rest, rule_handles
 from tests.support.other_version import other_version
 from tests.support.service_node import ServedService, ServiceNode
 from tests.support.waiting import wait_until
@@ -102,19 +102,19 @@ def test_without_an_agent_everything_goes_on_and_the_next_one_adopts_it(
         expect_service(node, service)
         conversations.expect_to_end_well()
     assert (node.rules(), rule_handles(node.node), port_of_each(node, service)) == (rules, handles, ports)
-    assert len(node.agent.worker_pids) == len(serving) + 1  # and one spare
+    wait_until(lambda: len(node.agent.worker_pids) == len(serving) + 1)  # and one spare
 
 
 def test_restarts_leave_nothing_open(node: ServiceNode) -> None:
     node.serve("greet", "name")
     workers = serving_workers(node)
-    held = [descriptors(pid) for pid in [node.agent.pid, *workers]]
+    held = descriptors_at_rest(node.agent.pid, *workers)
     for leave in (kill_the_agent, stop_the_agent, kill_the_agent):
         leave(node)
         node.agent.start()
     wait_until(lambda: [descriptors(pid) for pid in [node.agent.pid, *workers]] == held)
-    assert len(node.agent.worker_pids) == 3
-    assert len(list(node.state_folder.iterdir())) == 3
+    wait_until(lambda: len(node.agent.worker_pids) == 3)
+    wait_until(lambda: len(list(node.state_folder.iterdir())) == 3)
 
 
 def serving_workers(node: ServiceNode) -> list[int]:
@@ -219,6 +219,7 @@ def test_an_agent_that_cannot_start_leaves_everything_as_it_is(
     node: ServiceNode, wrong: tuple[str, ...]
 ) -> None:
     service = node.serve("greet", "name", "digest")
+    wait_until(lambda: len(node.agent.worker_pids) == 3)  # the spare is there too
     rules, workers = node.rules(), node.agent.worker_pids
     with Conversations(node, service) as conversations:
         completed = userspace_proxy(node.node, "run", *node.agent.flags, *wrong)
@@ -247,10 +248,11 @@ def test_cleanup_ends_orphans_at_once(node: ServiceNode) -> None:
     with connect(node.client, service["digest"]) as client:
         client.sendall(b"?")
         kill_the_agent(node)
+        wait_until(lambda: len(node.agent.worker_pids) == 2)  # the spare ends by itself
         completed = userspace_proxy(node.node, "cleanup")
         assert completed.returncode == 0, completed.stderr
         assert "ended workers without an agent: 2" in completed.stdout
-        assert node.node.pids() == []
+        wait_until(lambda: node.node.pids() == [])
         with pytest.raises(ConnectionResetError):
             ask(client)
     assert not node.state_folder.exists()

@@ -82,8 +82,9 @@ def test_it_is_undone_at_once(served: tuple[ServiceNode, str], deed: str) -> Non
     service = node.serve("greet", "name")
     rules = node.rules()
     with SteadyTraffic(node.client, service["greet"]) as traffic:
-        for arguments in DEEDS[deed]:
-            node.node.run(tool, *arguments)
+        with node.agent.standing_still():  # lest it repairs what is not done yet
+            for arguments in DEEDS[deed]:
+                node.node.run(tool, "-w", *arguments)
         expect_repaired(node, traffic, rules)
     expect_everybody(node.client, service["greet"], service["name"], EVERYBODY)
 
@@ -96,12 +97,11 @@ def test_what_comes_before_ours_is_overtaken_and_stays(served: tuple[ServiceNode
     rules = node.rules()
     others = f"-A {chain} {' '.join(rule)}"
     with SteadyTraffic(node.client, service["greet"]) as traffic:
-        node.node.run(tool, "-t", table, "-I", chain, *rule)
-        assert node.rules() != rules
+        node.node.run(tool, "-w", "-t", table, "-I", chain, *rule)
         wait_until(lambda: is_behind_ours(node.rules(), chain, others), BEFORE_VERIFICATION_SECONDS)
         traffic.expect_served_since(time.monotonic())
     expect_everybody(node.node, service["greet"], service["name"], EVERYBODY)
-    node.node.run(tool, "-t", table, "-D", chain, *rule)
+    node.node.run(tool, "-w", "-t", table, "-D", chain, *rule)
     assert node.rules() == rules
 
 
@@ -118,11 +118,11 @@ def test_who_is_dropped_before_the_guard_is_for_others_to_decide(served: tuple[S
     rules = node.rules()
     banned = ("INPUT", "-s", "198.51.100.7/32", "-j", "DROP")
     with SteadyTraffic(node.client, service["greet"]) as traffic:
-        node.node.run(tool, "-I", *banned)
+        node.node.run(tool, "-w", "-I", *banned)
         with_ban = node.rules()
-        node.node.run(tool, "-t", "nat", "-D", "PREROUTING", "1")
+        node.node.run(tool, "-w", "-t", "nat", "-D", "PREROUTING", "1")
         expect_repaired(node, traffic, with_ban)
-    node.node.run(tool, "-D", *banned)
+    node.node.run(tool, "-w", "-D", *banned)
     assert node.rules() == rules
 
 
@@ -132,18 +132,19 @@ def test_jumps_that_were_moved_behind_others_rules_are_first_again(served: tuple
     node, tool = served
     service = node.serve("greet")
     mine = ("PREROUTING", "-s", "198.51.100.7/32", "-j", "ACCEPT")
-    node.node.run(tool, "-t", "nat", "-A", *mine)
+    node.node.run(tool, "-w", "-t", "nat", "-A", *mine)
     wait_until(lambda: "KUBE-NODEPORT" in last_of(node.rules(), "PREROUTING"), BEFORE_VERIFICATION_SECONDS)
     rules = node.rules()
     first = next(rule for rule in rules if rule.startswith("-A PREROUTING"))
     moved = f"*nat\n-D {first.removeprefix('-A ')}\n{first}\nCOMMIT\n"
     with SteadyTraffic(node.client, service["greet"]) as traffic:
-        node.node.run(f"{tool}-restore", "--noflush", stdin=moved)
-        assert node.rules() != rules
+        with node.agent.standing_still():
+            node.node.run(f"{tool}-restore", "-w", "--noflush", stdin=moved)
+            assert node.rules() != rules
         seconds = BEFORE_VERIFICATION_SECONDS if tool == TOOLS["nft"] else VERIFIED_SECONDS
         expect_repaired(node, traffic, rules, seconds)
         traffic.expect_nobody_noticed()
-    node.node.run(tool, "-t", "nat", "-D", *mine)
+    node.node.run(tool, "-w", "-t", "nat", "-D", *mine)
 
 
 def last_of(rules: list[str], chain: str) -> str:

@@ -6,7 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.support.waiting import wait_until
@@ -82,21 +83,36 @@ class Agent:
         assert self._process is not None
         self._process.send_signal(number)
 
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """It does nothing meanwhile; its workers do."""
+        self.signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.signal(signal.SIGCONT)
+
     def kill_everything(self) -> None:
         """`kill -9` of the agent and all its workers, at one moment."""
         assert self._process is not None
         pids = [self.pid, *self.worker_pids]
-        for pid in pids:
-            os.kill(pid, signal.SIGKILL)
+        kill(*pids)
         self._process.wait(STOP_SECONDS)
         wait_until(lambda: not set(pids) & set(self._node.pids()), STOP_SECONDS)
+
+
+def kill(*pids: int) -> None:
+    """`kill -9`; some may be gone by then, as a worker that has neither agent nor work ends by itself."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def command_line(pid: int) -> str:
     """What a process was started as; "" once it is gone."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return ""
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 
 from userspace_proxy.demo.namespaces import Namespace
 
 _BUILTIN_COUNTERS = re.compile(r"^(:\S+ (?:ACCEPT|DROP)) \[\d+:\d+\]$")
 _COUNTERS = re.compile(r"^\[(\d+):(\d+)\] (.*)$")
+_LOOKS = 20
+_BETWEEN_LOOKS_SECONDS = 0.1
 _HANDLE = re.compile(r"# handle (\d+)$")
 
 
@@ -52,6 +55,15 @@ def sockets_of(where: Namespace) -> list[str]:
 def descriptors(pid: int) -> int:
     """How many descriptors a process has open."""
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def descriptors_at_rest(*pids: int) -> list[int]:
+    """Of each process the least of several looks: one alone may meet some that are open for a moment."""
+    looks = []
+    for _ in range(_LOOKS):
+        looks.append([descriptors(pid) for pid in pids])
+        time.sleep(_BETWEEN_LOOKS_SECONDS)
+    return [min(counts) for counts in zip(*looks, strict=True)]
 
 
 def threads(pid: int) -> int:
