@@ -62,6 +62,7 @@ def test_nothing_said_is_an_agent_in_a_cluster_with_a_worker_for_each_core() -> 
             udp_seconds=0,
             udp_stream_seconds=0,
         ),
+        logging_format="text",
         verbosity=0,
     )
 
@@ -115,6 +116,7 @@ def test_everything_said_is_taken(tmp_path: Path) -> None:
         conntrack_tcp_be_liberal="true",
         conntrack_udp_timeout="10s",
         conntrack_udp_timeout_stream="20s",
+        logging_format="json",
         verbosity="4",
         master="https://192.0.2.10:6443",
         max_connections="100",
@@ -154,6 +156,7 @@ def test_everything_said_is_taken(tmp_path: Path) -> None:
         kube_api_burst=100,
         oom_score_adj=0,
         conntrack=ConntrackSettings(0, 0, 0, 120, True, 10, 20),
+        logging_format="json",
         verbosity=4,
     )
 

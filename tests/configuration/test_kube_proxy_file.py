@@ -49,7 +49,7 @@ def test_every_field_is_taken() -> None:
         udpIdleTimeout: 10s
         detectLocalMode: BridgeInterface
         detectLocal: {bridgeInterface: cni0}
-        logging: {verbosity: 4}
+        logging: {format: json, verbosity: 4}
         userspaceProxy:
           workers: 3
           tcpTwReuse: false
@@ -72,6 +72,7 @@ def test_every_field_is_taken() -> None:
         "udp_timeout": "10s",
         "detect_local_mode": "BridgeInterface",
         "pod_bridge_interface": "cni0",
+        "logging_format": "json",
         "verbosity": "4",
         "workers": "3",
         "tcp_tw_reuse": "false",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import resource
 import select
@@ -213,6 +214,23 @@ def test_orphans_serve_and_a_like_agent_adopts_them(protocol: Protocol, tmp_path
                 assert await ask(old) == "here"
                 counters = await carried(second.pool)
                 assert counters[config.key].opened == 2
+
+    in_a_loop(scenario, tmp_path)
+
+
+def test_an_adopted_worker_logs_to_who_adopted_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(directory: Path) -> None:
+        with echo_server(Protocol.TCP, "here") as (endpoint, _):
+            async with Agent(directory) as first:
+                await first.serve(Protocol.TCP, endpoint)
+                [pid] = first.pool.pids
+            async with Agent(directory) as second:
+                assert second.pool.pids == (pid,)
+                with caplog.at_level(logging.INFO):
+                    await second.pool.drain()
+            [record] = [record for record in caplog.records if "Worker drains" in record.getMessage()]
+            assert f"pid={pid} connections=0" in record.getMessage()
+            assert record.levelno == logging.INFO
 
     in_a_loop(scenario, tmp_path)
 

@@ -42,6 +42,7 @@ from userspace_proxy.dataplane.messages import WorkerLimits
 from userspace_proxy.dataplane.orphans import find_orphans, sort_out
 from userspace_proxy.dataplane.worker_pool import WorkerPool
 from userspace_proxy.errors import StartupError
+from userspace_proxy.logs.log import Log
 from userspace_proxy.netlink.listening_ports import listening_ports
 from userspace_proxy.netlink.node_network import (
     NetworkChanges,
@@ -62,17 +63,19 @@ _SETTLE_SECONDS: Final = 0.1
 """Interfaces are made in several steps; one look after the last of them is enough."""
 
 
-async def run_agent(configuration: Configuration) -> None:
+async def run_agent(configuration: Configuration, log: Log) -> None:
     """Serve until SIGTERM or SIGINT, or until another agent asks to take over.
 
     Rules stay behind for the next run, and workers for as long as they were told; everything else is closed.
     An agent that runs already is asked to make room once this one is as ready as it can be: whatever may keep
-    it from starting should have done so by then. Raises `StartupError` or `SourceError` if it cannot begin,
-    `AgentRunningError` if another one serves and does not make room.
+    it from starting should have done so by then. `log` is started here; workers' logs look like it. Raises
+    `StartupError` or `SourceError` if it cannot begin, `AgentRunningError` if another one serves and does not
+    make room.
     """
     require_privileges("userspace-proxy run")
     adjust_oom_score(configuration.oom_score_adj)
     give_up_capabilities(configuration.iptables_backend)
+    log.start()
     max_descriptors = raise_descriptor_limit()
     if configuration.tcp_tw_reuse:
         reuse_ports_in_time_wait()
@@ -128,6 +131,8 @@ async def run_agent(configuration: Configuration) -> None:
             build=build,
             orphan_seconds=configuration.orphan_seconds,
             drain_seconds=configuration.drain_seconds,
+            log_format=log.log_format,
+            verbosity=log.verbosity,
         )
         stack.push_async_callback(workers.close)
         await workers.warm()

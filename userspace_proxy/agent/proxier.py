@@ -50,9 +50,13 @@ from userspace_proxy.core.service_port import (
 from userspace_proxy.dataplane.listening_sockets import ListeningSockets
 from userspace_proxy.dataplane.messages import ListenerConfig, ServicePortConfig
 from userspace_proxy.iptables.portal_rules import AdoptedPorts, Destination, Portal, Refusal
+from userspace_proxy.logs.formats import at_verbosity
 from userspace_proxy.observability.problem_ledger import ProblemLedger
 
 logger = logging.getLogger(__name__)
+
+AT_EACH_CHANGE: Final = at_verbosity(2)
+AT_EACH_OBJECT: Final = at_verbosity(4)
 
 _REFUSALS: Final = {Outcome.SERVE: None, Outcome.REFUSE: Refusal.REJECT, Outcome.DROP: Refusal.DROP}
 
@@ -125,6 +129,8 @@ class Proxier:
         node = self._state.node_facts
         for event in events:
             for key, problems in self._state.apply(event, self._origin_of).items():
+                name = f"{key.namespace}/{key.name}"
+                logger.log(AT_EACH_OBJECT, "Object changed: kind=%s name=%s", key.kind.value, name)
                 self.ledger.report(str(key), problems)
         if self._state.node_facts != node:
             self._node_changed()
@@ -185,6 +191,13 @@ class Proxier:
             # Those with a listener end when no rule leads to it any more.
             ended = [name.key for name in change.removed if name not in self._sockets.by_service_port]
             await self._workers.configure([config for config in configs if config.listeners], ended)
+            logger.log(
+                AT_EACH_CHANGE,
+                "Change served: service_ports=%d removed=%d listeners_opened=%d",
+                len(configs),
+                len(change.removed),
+                len(opened),
+            )
         self._reports.name_conflicts(change.conflicts_changed)
         is_first, own_addresses = not self._is_serving, self._state.own_addresses
         is_for_rules = change.portals_changed or opened or self._has_idle_listener(change) or is_first

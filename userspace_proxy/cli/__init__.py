@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 import click
@@ -30,5 +31,6 @@ def main() -> None:
     try:
         commands(prog_name="userspace-proxy")
     except UserspaceProxyError as error:
+        logging.shutdown()  # what led to it was logged, and comes before
         click.echo(f"userspace-proxy: {error}", err=True)
         sys.exit(error.exit_code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import Any
 
@@ -46,5 +47,6 @@ def main() -> None:
     try:
         kube_proxy(prog_name="kube-proxy")
     except UserspaceProxyError as error:
+        logging.shutdown()  # what led to it was logged, and comes before
         click.echo(f"kube-proxy: {error}", err=True)
         sys.exit(error.exit_code)

@@ -34,12 +34,12 @@ def run_as(given: dict[str, Any]) -> None:
     import uvloop
 
     from userspace_proxy.agent.agent import run_agent
-    from userspace_proxy.observability.logs import configure_logging
+    from userspace_proxy.logs.log import configure_logging
 
-    configure_logging(loaded.configuration.verbosity)
+    log = configure_logging(loaded.configuration.verbosity, loaded.configuration.logging_format)
     for note in loaded.notes:
         logging.getLogger(__name__).info("%s", note)
-    uvloop.run(run_agent(loaded.configuration))
+    uvloop.run(run_agent(loaded.configuration, log))
 
 
 def _write(loaded: Loaded, path: Path) -> None:

@@ -7,6 +7,7 @@ import sys
 import click
 
 from userspace_proxy.cli.run import run
+from userspace_proxy.cli.table_options import load
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -25,11 +26,12 @@ def supervise(command: tuple[str, ...]) -> None:
         raise click.UsageError(
             f"only `run` can be supervised, not `{verb}`: userspace-proxy supervise -- run"
         )
-    with run.make_context(f"{click.get_current_context().command_path} -- run", flags):
-        pass  # a wrong flag, and --help, are answered here
+    # A wrong flag, and --help, are answered here.
+    with run.make_context(f"{click.get_current_context().command_path} -- run", flags) as context:
+        configuration = load(context.params).configuration
 
     from userspace_proxy.agent.supervisor import supervise
-    from userspace_proxy.observability.logs import configure_logging
+    from userspace_proxy.logs.log import configure_logging
 
-    configure_logging(0)
+    configure_logging(log_format=configuration.logging_format).start()
     sys.exit(supervise([sys.executable, "-m", "userspace_proxy", *command]))

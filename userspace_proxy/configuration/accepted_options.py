@@ -59,7 +59,6 @@ _LOG: Final = {
     "--log-json-split-stream": "",
     "--log-text-info-buffer-size": "logging.options.text",
     "--log-text-split-stream": "",
-    "--logging-format": "logging.format",
     "--logtostderr": "",
     "--one-output": "",
     "--skip-headers": "",

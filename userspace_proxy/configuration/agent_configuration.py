@@ -70,6 +70,7 @@ class Configuration:
     kube_api_burst: int
     oom_score_adj: int
     conntrack: ConntrackSettings
+    logging_format: str
     verbosity: int
 
     def bind_address_of(self, family: IPFamily) -> str | None:
@@ -134,6 +135,7 @@ def configuration_of(
             values["conntrack_udp_timeout"],
             values["conntrack_udp_timeout_stream"],
         ),
+        logging_format=values["logging_format"],
         verbosity=values["verbosity"],
     )
 

@@ -48,6 +48,7 @@ from userspace_proxy.core.service_annotations import (
     read_removed_endpoints,
 )
 
+LOGGING_FORMATS: Final = ("text", "json")
 IPTABLES_BACKENDS: Final = ("auto", "nft", "legacy", "python-iptables")
 DEFAULT_STATE_DIRECTORY: Final = "/run/userspace-proxy"
 VARIABLE_PREFIX: Final = "USERSPACE_PROXY_"
@@ -573,12 +574,23 @@ _OURS: Final = (
 
 _LOGGING: Final = (
     Option(
+        "logging_format",
+        "logging.format",
+        Kind.STRING,
+        "text",
+        one_of(*LOGGING_FORMATS),
+        "How log lines look: text, or json, an object a line.",
+        metavar="FORMAT",
+        in_kube_proxy="the same, with other keys",
+        precedence=Precedence.FLAG,
+    ),
+    Option(
         "verbosity",
         "logging.verbosity",
         Kind.INTEGER,
         "0",
         integer(0, 100),
-        "Log verbosity; from 4 on the agent's debug lines too.",
+        "What is logged: from 2 on each change that is served, from 4 on each object that has changed.",
         flag="--v",
         metavar="N",
         in_kube_proxy="the same numbers, of other lines",

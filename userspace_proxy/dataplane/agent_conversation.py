@@ -7,15 +7,17 @@ import logging
 import os
 import socket
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
 from userspace_proxy.dataplane.channel import Channel
 from userspace_proxy.dataplane.descriptor_reserve import DescriptorReserve
-from userspace_proxy.dataplane.messages import AgentMessage, WorkerMessage
+from userspace_proxy.dataplane.messages import AgentMessage, Logged, WorkerMessage
 
 logger = logging.getLogger(__name__)
+
+_MAX_WAITING: Final = 256
 
 
 class Obey(Protocol):
@@ -46,6 +48,13 @@ class AgentConversation:
 
     def answer(self, message: WorkerMessage, descriptors: list[int] | None = None) -> None:
         self._channel.send(self._encoder.encode(message), descriptors or ())
+
+    def tell(self, message: Logged) -> bool:
+        """Say what nobody has asked for; False if too much of it waits already."""
+        if self._channel.waiting >= _MAX_WAITING:
+            return False
+        self._channel.send(self._encoder.encode(message))
+        return True
 
     def close(self) -> None:
         self._channel.close()

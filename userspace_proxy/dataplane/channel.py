@@ -62,6 +62,11 @@ class Channel:
         sock.setblocking(False)
         loop.add_reader(sock.fileno(), self._read)
 
+    @property
+    def waiting(self) -> int:
+        """How many frames the socket has not taken yet."""
+        return len(self._outgoing)
+
     def send(self, payload: bytes, descriptors: Sequence[int] = ()) -> None:
         """Send one frame; the descriptors stay open here until the frame is answered. Nothing once closed."""
         if self._closed:

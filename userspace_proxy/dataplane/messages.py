@@ -128,12 +128,28 @@ class Inherit(_Message, frozen=True, tag="inherit"):
     clients: tuple[AffineClient, ...]
 
 
+class Logged(_Message, frozen=True, tag="logged"):
+    """Something that a worker logs, for an agent that has adopted it; nobody asked, so `sequence` is 0.
+
+    `level`, `template` and `arguments` are those of Python's logging, `created` is when (seconds since the
+    epoch), `trace` a traceback or "".
+    """
+
+    sequence: int
+    created: float
+    level: int
+    template: str
+    arguments: tuple[int | float | str, ...]
+    trace: str = ""
+
+
 class Start(_Message, frozen=True, tag="start"):
     """An agent's first message of this version: what holds for the worker from now on.
 
     `seed` says where in the balancing the random start lies, for a worker that has not started yet.
     `orphan_seconds` is how long it serves without an agent (0: it ends with its agent), `build` and
-    `pool_size` are what it introduces itself with to the next one.
+    `pool_size` are what it introduces itself with to the next one. `log_format` and `verbosity` are the
+    agent's log's.
     """
 
     sequence: int
@@ -142,6 +158,8 @@ class Start(_Message, frozen=True, tag="start"):
     orphan_seconds: float
     build: str
     pool_size: int
+    log_format: str = "text"
+    verbosity: int = 0
 
 
 class Counters(_Message, frozen=True, tag="counters"):
@@ -157,4 +175,4 @@ class Counters(_Message, frozen=True, tag="counters"):
 AgentMessage: TypeAlias = (
     Start | Configure | Inherit | Keep | ReadCounters | Hello | HandBack | GiveUp | Drain | End
 )
-WorkerMessage: TypeAlias = Acknowledged | Counters | Introduction | HandedBack | GaveUp
+WorkerMessage: TypeAlias = Acknowledged | Counters | Logged | Introduction | HandedBack | GaveUp

@@ -21,9 +21,10 @@ import msgspec
 from userspace_proxy.core.traffic_counters import ServicePortCounters
 from userspace_proxy.dataplane.channel import Channel
 from userspace_proxy.dataplane.control_sockets import ControlSockets
-from userspace_proxy.dataplane.messages import AgentMessage, Counters, ReadCounters, WorkerMessage
+from userspace_proxy.dataplane.messages import AgentMessage, Counters, Logged, ReadCounters, WorkerMessage
 from userspace_proxy.dataplane.peer_credentials import peer_of
 from userspace_proxy.dataplane.succession import End
+from userspace_proxy.dataplane.worker_log import log_again
 from userspace_proxy.errors import WorkerError
 
 logger = logging.getLogger(__name__)
@@ -248,6 +249,8 @@ class WorkerLink:
     def _receive(self, payload: bytes, descriptors: list[int]) -> None:
         try:
             message: WorkerMessage = self._decoder.decode(payload)
+            if isinstance(message, Logged):
+                log_again(message, logger)
             question = self._questions.get(message.sequence)
             if question is not None and not question.done():
                 question.set_result((message, descriptors))

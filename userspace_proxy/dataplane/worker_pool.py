@@ -53,7 +53,8 @@ class WorkerPool:
 
     `listener_of` gives the listening socket of a key that a configuration names; the pool duplicates it to a
     worker and never closes it. `random` seeds each worker's balancing. Workers are `build`, serve on for
-    `orphan_seconds` without an agent (0: not at all), and take `drain_seconds` at most to drain.
+    `orphan_seconds` without an agent (0: not at all), and take `drain_seconds` at most to drain. Their logs
+    look as `log_format` and `verbosity` say.
     """
 
     def __init__(
@@ -68,6 +69,8 @@ class WorkerPool:
         build: str,
         orphan_seconds: float,
         drain_seconds: float,
+        log_format: str = "text",
+        verbosity: int = 0,
     ) -> None:
         self.replaced = 0
         self._loop = loop
@@ -76,7 +79,13 @@ class WorkerPool:
         self._orphan_seconds = orphan_seconds
         self._drain_seconds = drain_seconds
         self._terms = partial(
-            Start, limits=limits, orphan_seconds=orphan_seconds, build=build, pool_size=size
+            Start,
+            limits=limits,
+            orphan_seconds=orphan_seconds,
+            build=build,
+            pool_size=size,
+            log_format=log_format,
+            verbosity=verbosity,
         )
         self._warming: deque[asyncio.Task[WorkerLink]] = deque()
         self._seats = [WorkerSeat(loop, number, listener_of) for number in range(size)]

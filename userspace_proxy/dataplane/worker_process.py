@@ -50,6 +50,8 @@ from userspace_proxy.dataplane.succession import (
 )
 from userspace_proxy.dataplane.worker import Worker
 from userspace_proxy.dataplane.worker_holdings import WorkerHoldings
+from userspace_proxy.dataplane.worker_log import WorkerLog
+from userspace_proxy.logs.log import Log
 
 logger = logging.getLogger(__name__)
 
@@ -77,12 +79,14 @@ class WorkerProcess:
         *,
         started_by: int,
         pid_namespace: int,
+        log: WorkerLog | None = None,
     ) -> None:
         self.ended: asyncio.Future[None] = loop.create_future()
         self._loop = loop
         self._control = control
         self._admitted = {0, started_by}
         self._pid_namespace = pid_namespace
+        self._log = log
         self._reserve = DescriptorReserve()
         self._holdings = WorkerHoldings()
         self._worker: Worker | None = None
@@ -93,7 +97,7 @@ class WorkerProcess:
         self._given: list[Socket] = []
         self._visitors: set[AgentConversation] = set()
         self._agent: AgentConversation | None = None
-        self._agent = self._converse(agent)
+        self._agent = self._starter = self._converse(agent)
         control.setblocking(False)
         loop.add_reader(control.fileno(), self._admit)
 
@@ -138,6 +142,8 @@ class WorkerProcess:
         self._visitors.discard(conversation)
         if conversation is self._agent:
             self._agent = None
+            if self._log is not None:
+                self._log.tell = None
             if not self.ended.done():
                 self._orphaned()
 
@@ -174,7 +180,7 @@ class WorkerProcess:
             case End():
                 self._end()
             case Start():
-                self._start_as(message)
+                self._start_as(asker, message)
                 asker.answer(Acknowledged(message.sequence))
             case Configure():
                 self._configure(message, descriptors)
@@ -194,6 +200,8 @@ class WorkerProcess:
 
     def _welcome(self, asker: AgentConversation) -> None:
         before, self._agent = self._agent, asker
+        if self._log is not None and before is not asker:
+            self._log.tell = None  # until it says, by `Start`, that it understands
         if before is not None and before is not asker:
             before.close()
         if self._timer is not None and not self._is_draining:
@@ -203,8 +211,11 @@ class WorkerProcess:
         build, pool_size = ("", 0) if self._start is None else (self._start.build, self._start.pool_size)
         return Introduction(sequence, build, pool_size, self._pid_namespace, self._is_draining)
 
-    def _start_as(self, message: Start) -> None:
+    def _start_as(self, asker: AgentConversation, message: Start) -> None:
         self._start = message
+        if self._log is not None:
+            self._log.shape(message.log_format, message.verbosity)
+            self._log.tell = None if asker is self._starter else asker.tell
         if self._worker is None:
             self._worker = Worker(self._loop, limits=message.limits, random=random.Random(message.seed))
         else:
@@ -289,13 +300,16 @@ def _socket(descriptor: int) -> socket.socket:
     return socket.socket(fileno=descriptor)
 
 
-async def _run(channel: int, control: socket.socket, started_by: int, pid_namespace: int) -> None:
+async def _run(
+    channel: int, control: socket.socket, started_by: int, pid_namespace: int, log: WorkerLog
+) -> None:
     process = WorkerProcess(
         asyncio.get_running_loop(),
         _socket(channel),
         control,
         started_by=started_by,
         pid_namespace=pid_namespace,
+        log=log,
     )
     try:
         await process.ended
@@ -316,15 +330,18 @@ def _settle_garbage_collection() -> None:
 
 def main() -> None:
     channel, control = (int(text) for text in sys.argv[1:])
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    own = Log()
+    log = WorkerLog(own)
+    logging.basicConfig(handlers=[log], level=logging.INFO)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     started_by = os.getuid()
     pid_namespace = Path("/proc/self/ns/pid").stat().st_ino  # what is ours in /proc is root's in a moment
     drop_privileges()
+    own.start()  # a thread, which is to have no privileges either
     listening = _socket(control)
     listening.listen(_MAX_VISITORS)  # only now: whoever connects sees who listened
     _settle_garbage_collection()
-    uvloop.run(_run(channel, listening, started_by, pid_namespace))
+    uvloop.run(_run(channel, listening, started_by, pid_namespace, log))
 
 
 if __name__ == "__main__":
