@@ -10,6 +10,7 @@ import pytest
 from tests.support.loopback import open_descriptors, wait_until
 from tests.support.udp import (
     Client,
+    EchoingPod,
     Pod,
     Proxy,
     exchange,
@@ -53,6 +54,18 @@ def test_many_datagrams_at_once_arrive_in_order() -> None:
             client.send(datagram)
         assert [pod.echo() for _ in sent] == sent
         assert [client.receive() for _ in sent] == sent
+
+
+def test_clients_whose_datagrams_are_read_at_once_are_told_apart() -> None:
+    with EchoingPod() as pod, Proxy([pod]) as proxy, open_clients(proxy, 10) as clients:
+        for _ in range(2):
+            with proxy.busy_elsewhere():
+                for number, client in enumerate(clients):
+                    client.send(bytes(number))
+            for number, client in enumerate(clients):
+                assert client.receive() == bytes(number)
+        assert proxy.counters.opened == 10
+        assert proxy.counters.bytes_in == 2 * sum(range(10))
 
 
 def test_an_answer_comes_from_the_address_that_was_sent_to() -> None:

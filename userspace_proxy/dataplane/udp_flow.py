@@ -24,7 +24,7 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from userspace_proxy.core.admission import Room
 from userspace_proxy.core.endpoint import Endpoint
@@ -35,15 +35,12 @@ from userspace_proxy.core.udp_flows import Flow, UdpFlows, WorkerFlows
 from userspace_proxy.core.udp_silence import REPEAT_SECONDS, Answers, Silence, UdpSilence
 from userspace_proxy.dataplane.limit_reports import LimitReports
 from userspace_proxy.dataplane.poller import FAILED, READABLE, Poller, Socket
+from userspace_proxy.dataplane.received_datagrams import BURST, Address, ReceivedDatagrams
 
 MAX_KEPT_DATAGRAM: Final = 2048
 """Bytes of the longest datagram that is kept to be sent again: an Ethernet frame's worth with room to spare.
 With every flow unanswered that is 2 KiB a flow; a longer one is the client's to repeat."""
 
-BURST: Final = 32
-"""Datagrams read for one event. Sockets are watched level-triggered: epoll tells of the rest again."""
-
-_MAX_DATAGRAM: Final = 65536  # more than any: 65,507 bytes over IPv4, 65,527 over IPv6
 _SWEEP_SECONDS: Final = 0.25
 _SWEEP_LIMIT: Final = 512  # flows closed in one go
 
@@ -53,17 +50,17 @@ _IPV6_RECVERR: Final = 25
 
 _UNREACHABLE: Final = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH})
 
-Address: TypeAlias = Any  # (host, port), or for IPv6 (host, port, flowinfo, scope_id)
-FlowKey: TypeAlias = tuple[Address, bytes]
+FlowKey: TypeAlias = bytes
+"""The client's socket address and the local address that it sends to, as they are in a record."""
 Control: TypeAlias = tuple[int, int, bytes]
 
 
 class FlowCap:
-    """What the UDP flows of a worker share: how many may be, the sweep of idle ones, a receive buffer."""
+    """What the UDP flows of a worker share: how many may be, the sweep of idle ones, room to receive."""
 
     def __init__(self, max_flows: int, loop: asyncio.AbstractEventLoop, room: Room) -> None:
         self.flows: WorkerFlows[UdpFlow] = WorkerFlows(max_flows, room)
-        self.buffer = memoryview(bytearray(_MAX_DATAGRAM))
+        self.received = ReceivedDatagrams()
         self._loop = loop
         self._sweep_timer: asyncio.TimerHandle | None = None
 
@@ -89,7 +86,8 @@ class FlowShare:
 
     def __init__(self, cap: FlowCap, reports: LimitReports) -> None:
         self.flows: UdpFlows[UdpFlow] = UdpFlows(cap.flows)
-        self.buffer = cap.buffer
+        self.received = cap.received
+        self.buffer = cap.received.buffers[0]
         self.exhausted = 0
         self._cap = cap
         self._reports = reports
@@ -163,21 +161,28 @@ class UdpFlow(Flow):
     endpoint: Endpoint
     traffic: EndpointCounters
 
-    def __init__(self, listener: ListenerFlows, key: FlowKey, reply_control: tuple[Control]) -> None:
+    def __init__(
+        self, listener: ListenerFlows, key: FlowKey, client: Address, reply_control: tuple[Control]
+    ) -> None:
         super().__init__()
         self.endpoint_gone = False
         self._asked_at = 0.0  # when the client sent the first that is unanswered; 0: all are answered
         self._listener = listener
         self._key = key
-        self._client = key[0]
+        self._client = client
         self._reply_control = reply_control
         self._kept: bytes | None = None
         self._tried: set[Endpoint] | None = None
 
     @property
     def key(self) -> FlowKey:
-        """The client's address, and the local address that it sends to."""
+        """Whose it is."""
         return self._key
+
+    @property
+    def client(self) -> Address:
+        """The client's address."""
+        return self._client
 
     @property
     def reply_control(self) -> tuple[Control]:

@@ -20,8 +20,9 @@ from userspace_proxy.core.service_port import Port, TrafficPolicy
 from userspace_proxy.core.traffic_counters import ServicePortCounters
 from userspace_proxy.dataplane.packet_info import IP_PKTINFO, receive_packet_info
 from userspace_proxy.dataplane.poller import READABLE, Poller, Socket
+from userspace_proxy.dataplane.received_datagrams import LAYOUTS, RECORD_SIZE, pack_address, unpack_address
 from userspace_proxy.dataplane.succession import HeldFlow
-from userspace_proxy.dataplane.udp_flow import BURST, Control, FlowKey, FlowShare, ListenerFlows, UdpFlow
+from userspace_proxy.dataplane.udp_flow import Control, FlowKey, FlowShare, ListenerFlows, UdpFlow
 
 _DRAIN_SECONDS: Final = 5.0
 """How long answers are waited for while nothing new is taken: as a resolver waits; resolv.conf(5)."""
@@ -49,15 +50,10 @@ class UdpListener:
             poller, loop, balancer, policy, counters, flow_share, sock.family, sock.sendmsg
         )
         self._sock = sock
-        self._recvmsg_into = sock.recvmsg_into
-        self._buffers = [flow_share.buffer]
+        self._fd = sock.fileno()
+        self._received = flow_share.received
+        self._layout = LAYOUTS[sock.family]
         receive_packet_info(sock)
-        if sock.family == socket.AF_INET6:
-            self._control_space = socket.CMSG_SPACE(20)  # struct in6_pktinfo: the address, then ifindex
-            self._local_address = slice(0, 16)
-        else:
-            self._control_space = socket.CMSG_SPACE(12)  # struct in_pktinfo: ifindex, ipi_spec_dst, ipi_addr
-            self._local_address = slice(4, 8)
         self._usable: frozenset[Endpoint] = frozenset()
         self._is_reading = False
         self.read()
@@ -111,7 +107,8 @@ class UdpListener:
             held = HeldFlow(
                 service_port,
                 port,
-                *flow.key,
+                flow.client,
+                flow.key[self._layout.client[1] :],
                 flow.reply_control[0],
                 (flow.endpoint.address, flow.endpoint.port),
                 flow.answered,
@@ -122,8 +119,8 @@ class UdpListener:
 
     def adopt(self, held: HeldFlow, sock: Socket) -> None:
         """Go on with a flow that another process has handed over; `sock` is ours to close."""
-        key = (held.client, held.local_address)
-        flow = UdpFlow(self._flows, key, (held.reply_control,))
+        key = pack_address(held.client) + held.local_address
+        flow = UdpFlow(self._flows, key, held.client, (held.reply_control,))
         address, port = held.endpoint
         last_used = self._flows.loop.time() - held.idle_seconds
         flow.resume(sock, Endpoint(address, Port(port)), is_answered=held.is_answered, last_used=last_used)
@@ -140,26 +137,29 @@ class UdpListener:
             flow.close()
 
     def _receive(self, _events: int) -> None:
-        recvmsg_into, buffers, control_space = self._recvmsg_into, self._buffers, self._control_space
-        buffer, flows, local_address = buffers[0], self._flows.by_key, self._local_address
+        received = self._received
+        count = received.receive(self._fd)
+        records, lengths, buffers = received.records, received.lengths, received.buffers
+        (client_from, client_to), (local_from, local_to) = self._layout.client, self._layout.local_address
+        flows = self._flows.by_key
         now = self._flows.loop.time()
-        for _ in range(BURST):
-            try:
-                size, control, _flags, client = recvmsg_into(buffers, control_space)
-            except OSError:
-                break  # nothing is left (EAGAIN); any other error is reported once and gone with that
-            key = (client, control[0][2][local_address])
-            flow = flows.get(key)
-            if flow is None:
-                flow = self._open_flow(key, control[0][2], now)
-                if flow is None:
-                    continue
-            flow.forward(buffer[:size], now)
-            flow.traffic.bytes_in += size
+        record = 0
+        for number in range(count):
+            key = records[record + client_from : record + client_to]
+            key += records[record + local_from : record + local_to]
+            flow = flows.get(key) or self._open_flow(key, record, now)
+            if flow is not None:
+                size = lengths[number]
+                flow.forward(buffers[number][:size], now)
+                flow.traffic.bytes_in += size
+            record += RECORD_SIZE
 
-    def _open_flow(self, key: FlowKey, pktinfo: bytes, now: float) -> UdpFlow | None:
+    def _open_flow(self, key: FlowKey, record: int, now: float) -> UdpFlow | None:
         """None, and counted, if no endpoint can be had."""
-        flow = UdpFlow(self._flows, key, _reply_control(pktinfo))
+        client = unpack_address(key[: self._layout.client[1]])
+        begin, end = self._layout.packet_info
+        pktinfo = self._received.records[record + begin : record + end]
+        flow = UdpFlow(self._flows, key, client, _reply_control(pktinfo))
         if not flow.connect(now):
             return None
         self._flows.by_key[key] = flow
