@@ -9,10 +9,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from userspace_proxy.core.ejection import FAILURES_TO_EJECT, FIRST_SECONDS, Ejections, most_left_out
 from userspace_proxy.core.endpoint import Endpoint
-from userspace_proxy.core.load_balancer import ClientAffinity, LoadBalancer, RoundRobin
+from userspace_proxy.core.load_balancer import ClientAffinity, LoadBalancer
+from userspace_proxy.core.pickers.round_robin import RoundRobin
 from userspace_proxy.core.service_port import Port, TrafficPolicy
 
 CLUSTER, LOCAL = TrafficPolicy.CLUSTER, TrafficPolicy.LOCAL
+CLIENT = "10.2.0.1"
 TIMEOUT = 100.0
 
 
@@ -27,9 +29,7 @@ def balancer(*usable: Endpoint, affinity: float | None = None, seed: int = 1) ->
     return made
 
 
-def picks(
-    made: LoadBalancer, count: int, client: str = "10.2.0.1", now: float = 0.0
-) -> list[Endpoint | None]:
+def picks(made: LoadBalancer, count: int, client: str = CLIENT, now: float = 0.0) -> list[Endpoint | None]:
     return [made.next_endpoint(CLUSTER, client, now) for _ in range(count)]
 
 
@@ -51,7 +51,7 @@ def test_the_order_of_the_endpoints_in_the_configuration_does_not_matter() -> No
 def test_nothing_usable_gives_none() -> None:
     empty = balancer()
     assert picks(empty, 2) == [None, None]
-    assert empty.next_endpoint(LOCAL, "10.2.0.1", 0) is None
+    assert empty.next_endpoint(LOCAL, CLIENT, 0) is None
 
 
 def test_nothing_usable_gives_a_client_with_affinity_none_too() -> None:
@@ -63,7 +63,7 @@ def test_each_class_of_traffic_has_its_own_endpoints() -> None:
     one, two = endpoints(2)
     made = balancer(one, two)
     made.set_endpoints(LOCAL, (two,))
-    assert {made.next_endpoint(LOCAL, "10.2.0.1", 0) for _ in range(5)} == {two}
+    assert {made.next_endpoint(LOCAL, CLIENT, 0) for _ in range(5)} == {two}
     assert set(picks(made, 2)) == {one, two}
 
 
@@ -77,14 +77,14 @@ def test_the_turn_survives_a_change(before: set[int], after: set[int], served: i
     """Those that stay are served in the order in which they would have been; new ones follow them."""
     old = [endpoint for number in before for endpoint in endpoints(1, first=number)]
     new = [endpoint for number in after for endpoint in endpoints(1, first=number)]
-    changed, unchanged = RoundRobin(Random(7), Ejections()), RoundRobin(Random(7), Ejections())
+    changed, unchanged = (RoundRobin(Random(7), Ejections(), lambda _endpoint: 0) for _ in range(2))
     for turn in (changed, unchanged):
         turn.update(old)
         for _ in range(served):
-            turn.pick((), 0)
+            turn.pick(CLIENT, (), 0)
     changed.update(random.sample(new, len(new)))
-    expected = [endpoint for _ in old if (endpoint := unchanged.pick((), 0)) in new]
-    order = [changed.pick((), 0) for _ in new]
+    expected = [endpoint for _ in old if (endpoint := unchanged.pick(CLIENT, (), 0)) in new]
+    order = [changed.pick(CLIENT, (), 0) for _ in new]
     assert order[: len(expected)] == expected
     assert set(order) == set(new)
 
@@ -94,9 +94,9 @@ def test_a_failed_endpoints_share_is_spread_over_all_others() -> None:
     made = balancer(*everyone)
     served = Counter[Endpoint | None]()
     for _ in range(90):
-        endpoint = made.next_endpoint(CLUSTER, "10.2.0.1", 0)
+        endpoint = made.next_endpoint(CLUSTER, CLIENT, 0)
         if endpoint == dead:
-            endpoint = made.another_endpoint(CLUSTER, "10.2.0.1", 0, [dead])
+            endpoint = made.another_endpoint(CLUSTER, CLIENT, 0, [dead])
         served[endpoint] += 1
     assert sorted(served.values()) == [45, 45]
 
@@ -104,8 +104,8 @@ def test_a_failed_endpoints_share_is_spread_over_all_others() -> None:
 def test_another_endpoint_is_none_once_all_were_tried() -> None:
     one, two = endpoints(2)
     made = balancer(one, two)
-    assert made.another_endpoint(CLUSTER, "10.2.0.1", 0, [one]) == two
-    assert made.another_endpoint(CLUSTER, "10.2.0.1", 0, [one, two]) is None
+    assert made.another_endpoint(CLUSTER, CLIENT, 0, [one]) == two
+    assert made.another_endpoint(CLUSTER, CLIENT, 0, [one, two]) is None
 
 
 def test_affinity_holds_and_is_refreshed_by_every_connection() -> None:
@@ -153,7 +153,7 @@ def test_affinity_is_shared_by_the_classes_of_traffic_where_they_may_use_the_end
     made = balancer(two, affinity=TIMEOUT)
     made.set_endpoints(LOCAL, (one, two, three))
     assert picks(made, 1) == [two]
-    assert [made.next_endpoint(LOCAL, "10.2.0.1", 1) for _ in range(4)] == [two] * 4
+    assert [made.next_endpoint(LOCAL, CLIENT, 1) for _ in range(4)] == [two] * 4
 
 
 def test_a_failure_releases_the_client_and_its_other_connections_follow() -> None:
@@ -161,8 +161,8 @@ def test_a_failure_releases_the_client_and_its_other_connections_follow() -> Non
     (dead,) = picks(made, 1)
     assert dead is not None
     for _ in range(3):  # three connections of one client, all to the endpoint that died
-        made.failed("10.2.0.1", dead, 0)
-        chosen = made.another_endpoint(CLUSTER, "10.2.0.1", 1, [dead])
+        made.failed(CLIENT, dead, 0)
+        chosen = made.another_endpoint(CLUSTER, CLIENT, 1, [dead])
         assert chosen not in (None, dead)
         assert picks(made, 1, now=1) == [chosen]
 
@@ -171,7 +171,7 @@ def test_releasing_an_endpoint_that_the_client_has_not_changes_nothing() -> None
     made = balancer(*endpoints(3), affinity=TIMEOUT)
     (first,) = picks(made, 1)
     (other, *_) = (endpoint for endpoint in endpoints(3) if endpoint != first)
-    made.failed("10.2.0.1", other, 0)
+    made.failed(CLIENT, other, 0)
     made.failed("10.2.0.99", other, 0)
     assert picks(made, 1) == [first]
 
@@ -180,14 +180,14 @@ def test_settling_binds_the_client_to_the_winner() -> None:
     made = balancer(*endpoints(3), affinity=TIMEOUT)
     picks(made, 1)
     for winner in endpoints(3):
-        made.settle("10.2.0.1", winner, 1)
+        made.settle(CLIENT, winner, 1)
         assert picks(made, 1, now=2) == [winner]
 
 
 def test_without_affinity_releasing_and_settling_do_nothing() -> None:
     made = balancer(*endpoints(2))
-    made.failed("10.2.0.1", endpoints(1)[0], 0)
-    made.settle("10.2.0.1", endpoints(1)[0], 0)
+    made.failed(CLIENT, endpoints(1)[0], 0)
+    made.settle(CLIENT, endpoints(1)[0], 0)
     assert len(set(picks(made, 2))) == 2
 
 
@@ -428,12 +428,12 @@ def test_who_is_bound_to_what_can_be_told_to_another_balancer() -> None:
     usable = endpoints(3)
     assert balancer(*usable).affine_clients(0.0) == []
     before, after = balancer(*usable, affinity=TIMEOUT), balancer(*usable, affinity=TIMEOUT, seed=2)
-    [first], [second] = picks(before, 1, "10.2.0.1", 1.0), picks(before, 1, "10.2.0.2", 2.0)
+    [first], [second] = picks(before, 1, CLIENT, 1.0), picks(before, 1, "10.2.0.2", 2.0)
     bound = before.affine_clients(5.0)
-    assert bound == [("10.2.0.1", first, 4.0), ("10.2.0.2", second, 3.0)]
+    assert bound == [(CLIENT, first, 4.0), ("10.2.0.2", second, 3.0)]
     for client, endpoint, silent_seconds in bound:
         after.settle(client, endpoint, 5.0 - silent_seconds)
-    assert picks(after, 3, "10.2.0.1", 6.0) + picks(after, 3, "10.2.0.2", 6.0) == [first] * 3 + [second] * 3
+    assert picks(after, 3, CLIENT, 6.0) + picks(after, 3, "10.2.0.2", 6.0) == [first] * 3 + [second] * 3
 
 
 def test_a_class_without_traffic_is_forgotten_and_with_it_what_only_it_leaves_out() -> None:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from userspace_proxy.core.admission import UNLIMITED
+from userspace_proxy.core.balancing import Balancing
 from userspace_proxy.core.service_annotations import ServiceSettings, read_settings
 
 DEFAULT = ServiceSettings(drain_removed_seconds=7)
@@ -52,8 +54,9 @@ def test_what_cannot_be_used_is_named_with_what_can_and_the_default_holds(text: 
 )
 @pytest.mark.parametrize(("text", "limit"), [("1", 1), ("999999999", 999999999), ("none", UNLIMITED)])
 def test_limits(name: str, text: str, limit: int) -> None:
+    expected: dict[str, Any] = {name: limit}
     read, complaints = settings({f"userspace-proxy.io/{name.replace('_', '-')}": text})
-    assert (read, complaints) == (replace(DEFAULT, **{name: limit}), [])
+    assert (read, complaints) == (replace(DEFAULT, **expected), [])
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "1.5", "007", "1e3", "1000000000", "None", " 1", "\u0661"])
@@ -81,7 +84,7 @@ def test_a_misspelled_annotation_is_named() -> None:
         [
             "metadata.annotations['userspace-proxy.io/remove-endpoints']: is no annotation of ours; "
             "these are removed-endpoints, max-connections, max-connections-per-client, max-udp-flows, "
-            "max-udp-flows-per-client, workers"
+            "max-udp-flows-per-client, balancing, proxy-protocol, workers"
         ],
     )
 
@@ -92,5 +95,31 @@ def test_annotations_of_others_are_theirs() -> None:
 
 def test_what_is_named_fits_into_a_line() -> None:
     _, [complaint] = settings({"userspace-proxy.io/" + "x" * 1000 + "\n": "y"})
-    assert len(complaint) < 250
+    assert len(complaint) < 300
     assert complaint.isprintable()
+
+
+@pytest.mark.parametrize("balancing", Balancing)
+def test_balancing(balancing: Balancing) -> None:
+    read = settings({"userspace-proxy.io/balancing": balancing.value})
+    assert read == (replace(DEFAULT, balancing=balancing), [])
+
+
+def test_an_unknown_balancing_is_named_and_the_default_holds() -> None:
+    read, [complaint] = settings({"userspace-proxy.io/balancing": "maglev"})
+    assert read == DEFAULT
+    assert complaint.endswith(
+        "is not one of round-robin, random, least-connections, source-hash; the default is used"
+    )
+
+
+@pytest.mark.parametrize(("text", "is_sent"), [("v2", True), ("none", False)])
+def test_proxy_protocol(text: str, is_sent: bool) -> None:
+    read = settings({"userspace-proxy.io/proxy-protocol": text})
+    assert read == (replace(DEFAULT, sends_proxy_protocol=is_sent), [])
+
+
+def test_an_unknown_version_of_the_proxy_protocol_is_named() -> None:
+    read, [complaint] = settings({"userspace-proxy.io/proxy-protocol": "v1"})
+    assert read == DEFAULT
+    assert complaint.endswith("'v1' is not v2 or none; the default is used")

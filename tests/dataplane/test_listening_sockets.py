@@ -19,7 +19,8 @@ from userspace_proxy.core.service_port import (
     ServicePortName,
     TrafficPolicy,
 )
-from userspace_proxy.dataplane.listening_sockets import ListenerError, ListeningSockets
+from userspace_proxy.dataplane import listening_sockets
+from userspace_proxy.dataplane.listening_sockets import ListenerError, ListeningSockets, open_listener
 from userspace_proxy.dataplane.messages import ListenerKey
 
 LOOPBACK = {IPFamily.IPV4: "127.0.0.1", IPFamily.IPV6: "::1"}
@@ -71,13 +72,12 @@ def test_a_full_range_is_known_to_be_full(monkeypatch: pytest.MonkeyPatch) -> No
     """However many ask, a stranger's port is tried once until it is looked at again."""
     sockets = open_sockets(12020, 12023)
     tried: list[int] = []
-    bind = sockets._bind
 
-    def counted(family: IPFamily, protocol: Protocol, port: ProxyPort) -> socket.socket:
+    def counted(family: IPFamily, protocol: Protocol, address: str, port: int) -> socket.socket:
         tried.append(port)
-        return bind(family, protocol, port)
+        return open_listener(family, protocol, address, port)
 
-    monkeypatch.setattr(sockets, "_bind", counted)
+    monkeypatch.setattr(listening_sockets, "open_listener", counted)
     with ExitStack() as strangers:
         for port in (12020, 12021, 12022):
             strangers.enter_context(socket.create_server(("127.0.0.1", port)))

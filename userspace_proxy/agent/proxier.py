@@ -269,6 +269,8 @@ class Proxier:
             idle_endpoints=tuple((endpoint.address, int(endpoint.port)) for endpoint in planned.idle),
             workers=settings.workers if is_tcp else 1,
             pod_cidrs=self._pod_cidrs if name.family is IPFamily.IPV6 else (),
+            balancing=settings.balancing.value,
+            sends_proxy_protocol=settings.sends_proxy_protocol and is_tcp,
         )
 
     def _hand_over_portals(self) -> None:

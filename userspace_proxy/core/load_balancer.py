@@ -1,7 +1,8 @@
 """Whose turn it is: one `LoadBalancer` for each Service port, shared by its listeners.
 
 Theory of operation. A listener carries one class of traffic (a `TrafficPolicy`), and each class has the
-endpoints that it may use. `RoundRobin` keeps the turn of one class. `ClientAffinity` remembers which endpoint
+endpoints that it may use. A `Picker` chooses for one class, in turn unless
+the Service wants it otherwise. `ClientAffinity` remembers which endpoint
 a client had; it belongs to the Service port, so a client that comes through another frontend, or on another
 class of traffic, finds the same endpoint if that class may use it.
 
@@ -14,20 +15,21 @@ there are suspects.
 An endpoint that keeps failing is left out for a while, in turn and by affinity (`ejection`). As a last resort
 it is tried still, where every other one was tried: no connection fails while one endpoint lives.
 
-Time (seconds of any monotonic clock) and chance are arguments. Other ways to pick (least connections, Maglev)
-would be further classes beside `RoundRobin` with its three methods.
+Time (seconds of any monotonic clock), chance, and what endpoints have to do already are arguments.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Iterator
-from itertools import islice
+from collections.abc import Callable, Collection, Iterable
 from random import Random
 from typing import Final, TypeAlias
 
-from userspace_proxy.core.ejection import Ejections, most_left_out
+from userspace_proxy.core.balancing import Balancing
+from userspace_proxy.core.ejection import Ejections
 from userspace_proxy.core.endpoint import Endpoint
+from userspace_proxy.core.pickers import PICKERS
+from userspace_proxy.core.pickers.picker import Load, Picker
 from userspace_proxy.core.service_port import TrafficPolicy
 
 MAX_AFFINE_CLIENTS: Final = 100_000
@@ -35,76 +37,6 @@ MAX_AFFINE_CLIENTS: Final = 100_000
 
 EjectionChanged: TypeAlias = Callable[[Endpoint, float | None], None]
 """Told which endpoint is left out from now on, and for how many seconds; None: it is used again."""
-
-
-class RoundRobin:
-    """Endpoints strictly in turn. The order is shuffled, so that nodes do not all start with the same one.
-
-    Those that `ejections` names are left out, as far as that goes; who `left_out` has is the answer.
-    """
-
-    __slots__ = ("_ejections", "_next", "_order", "_random", "_usable", "left_out")
-
-    def __init__(self, random: Random, ejections: Ejections) -> None:
-        self.left_out: frozenset[Endpoint] = frozenset()
-        self._ejections = ejections
-        self._random = random
-        self._order: list[Endpoint] = []
-        self._next = 0
-        self._usable: frozenset[Endpoint] = frozenset()
-
-    def __iter__(self) -> Iterator[Endpoint]:
-        return iter(self._usable)
-
-    def update(self, endpoints: Iterable[Endpoint]) -> None:
-        """Replace the endpoints. Those that stay keep their order and turn; new ones come after them."""
-        waiting = self._order[self._next :] + self._order[: self._next]
-        usable = frozenset(endpoints)
-        new = sorted(usable - self._usable)  # a set's order is chance that is not ours
-        self._random.shuffle(new)
-        self._order = [endpoint for endpoint in waiting if endpoint in usable] + new
-        self._next = 0
-        self._usable = usable
-        self.leave_out()
-
-    def leave_out(self) -> None:
-        """Follow a change of the ejections."""
-        ejected = (endpoint for endpoint in self._ejections.ejected if endpoint in self._usable)
-        self.left_out = frozenset(islice(ejected, most_left_out(len(self._order))))
-
-    def has_other(self, endpoint: Endpoint) -> bool:
-        """Whether there is one to go to instead of `endpoint`."""
-        return len(self._usable) > (endpoint in self._usable)
-
-    def pick(self, tried: Collection[Endpoint], now: float) -> Endpoint | None:
-        """The endpoint whose turn it is, and the turn moves on. Those in `tried` lose theirs to the next.
-
-        Those that are left out lose it too, except to a probe, or if nobody else is left.
-        """
-        order = self._order
-        left_out = self.left_out
-        turn = self._next
-        last_resort = None
-        for _ in order:
-            endpoint = order[turn]
-            turn = turn + 1 if turn + 1 < len(order) else 0
-            if endpoint in tried:
-                continue
-            if left_out and endpoint in left_out and not self._ejections.probe(endpoint, now):
-                last_resort = last_resort or (endpoint, turn)
-                continue
-            self._next = turn
-            return endpoint
-        if last_resort is None:
-            return None
-        endpoint, self._next = last_resort
-        return endpoint
-
-    def takes(self, endpoint: Endpoint, now: float) -> bool:
-        """Whether a client that is bound to `endpoint` may go there."""
-        if endpoint not in self._usable:
-            return False
-        return endpoint not in self.left_out or self._ejections.probe(endpoint, now)
 
 
 class _Affine:
@@ -175,21 +107,45 @@ class ClientAffinity:
 class LoadBalancer:
     """Picks endpoints for the connections and flows of one Service port."""
 
-    __slots__ = ("_affinity", "_ejection_changed", "_max_affine_clients", "_random", "_turns", "ejections")
+    __slots__ = (
+        "_affinity",
+        "_balancing",
+        "_ejection_changed",
+        "_load",
+        "_max_affine_clients",
+        "_random",
+        "_turns",
+        "ejections",
+    )
 
     def __init__(
         self,
         random: Random,
         ejection_changed: EjectionChanged = lambda _endpoint, _seconds: None,
         *,
+        load: Load = lambda _endpoint: 0,
         max_affine_clients: int = MAX_AFFINE_CLIENTS,
     ) -> None:
         self.ejections = Ejections()
         self._ejection_changed = ejection_changed
+        self._load = load
         self._random = random
         self._max_affine_clients = max_affine_clients
-        self._turns: dict[TrafficPolicy, RoundRobin] = {}
+        self._balancing = Balancing.ROUND_ROBIN
+        self._turns: dict[TrafficPolicy, Picker] = {}
         self._affinity: ClientAffinity | None = None
+
+    def set_balancing(self, balancing: Balancing) -> None:
+        """Choose endpoints in this way from now on."""
+        if balancing == self._balancing:
+            return
+        self._balancing = balancing
+        for policy, before in self._turns.items():
+            self._turns[policy] = self._picker()
+            self._turns[policy].update(before)
+
+    def _picker(self) -> Picker:
+        return PICKERS[self._balancing](self._random, self.ejections, self._load)
 
     def set_affinity(self, timeout_seconds: float | None) -> None:
         """Switch ClientIP affinity on, to another timeout, or (None) off, which forgets every client."""
@@ -204,7 +160,7 @@ class LoadBalancer:
         """Replace what this class of traffic may use."""
         turn = self._turns.get(policy)
         if turn is None:
-            turn = self._turns[policy] = RoundRobin(self._random, self.ejections)
+            turn = self._turns[policy] = self._picker()
         before = self.left_out
         turn.update(endpoints)
         self._forget_unusable(before)
@@ -257,10 +213,10 @@ class LoadBalancer:
             return None
         affinity = self._affinity
         if affinity is None:
-            return turn.pick(tried, now)
+            return turn.pick(client, tried, now)
         endpoint = affinity.endpoint_of(client, now)
         if endpoint is None or endpoint in tried or not turn.takes(endpoint, now):
-            endpoint = turn.pick(tried, now)
+            endpoint = turn.pick(client, tried, now)
         if endpoint is not None:
             affinity.remember(client, endpoint, now)
         return endpoint

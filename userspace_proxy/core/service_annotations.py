@@ -13,12 +13,14 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from userspace_proxy.core.admission import UNLIMITED
+from userspace_proxy.core.balancing import Balancing
 from userspace_proxy.core.decoding import describe
 from userspace_proxy.core.durations import parse_duration
 
 PREFIX: Final = "userspace-proxy.io/"
 REMOVED_ENDPOINTS: Final = "keep, reset, or drain= and a duration of at most 24h such as drain=30s"
 LIMIT: Final = "a number from 1 to 999999999, or none"
+BALANCING: Final = ", ".join(balancing.value for balancing in Balancing)
 WORKERS: Final = "workers"
 MAX_WORKERS: Final = 256
 _MAX_DRAIN_SECONDS: Final = 86400
@@ -31,7 +33,8 @@ class ServiceSettings:
 
     `drain_removed_seconds` is how long established connections to an endpoint that was removed may go on;
     None: as long as they last. `max_*` limit each of its ports, in all and for each client; None: what the
-    worker's room allows. `workers` are to share each of its TCP ports.
+    worker's room allows. `workers` are to share each of its TCP ports, and each chooses endpoints by
+    `balancing` for itself. With `sends_proxy_protocol` the endpoints of TCP ports are told of the client.
     """
 
     drain_removed_seconds: float | None = None
@@ -40,6 +43,8 @@ class ServiceSettings:
     max_udp_flows: int | None = None
     max_udp_flows_per_client: int | None = None
     workers: int = 1
+    balancing: Balancing = Balancing.ROUND_ROBIN
+    sends_proxy_protocol: bool = False
 
 
 DEFAULT_SETTINGS: Final = ServiceSettings()
@@ -76,6 +81,13 @@ def read_workers(text: str) -> int:
     return int(text)
 
 
+def read_proxy_protocol(text: str) -> bool:
+    """`ServiceSettings.sends_proxy_protocol`. Raises `ValueError`."""
+    if text not in ("v2", "none"):
+        raise ValueError(text)
+    return text == "v2"
+
+
 @dataclass(frozen=True, slots=True)
 class _Annotation:
     setting: str
@@ -89,8 +101,13 @@ _ANNOTATIONS: Final = {
     "max-connections-per-client": _Annotation("max_connections_per_client", read_limit, LIMIT),
     "max-udp-flows": _Annotation("max_udp_flows", read_limit, LIMIT),
     "max-udp-flows-per-client": _Annotation("max_udp_flows_per_client", read_limit, LIMIT),
+    "balancing": _Annotation("balancing", Balancing, f"one of {BALANCING}"),
+    "proxy-protocol": _Annotation("sends_proxy_protocol", read_proxy_protocol, "v2 or none"),
     WORKERS: _Annotation("workers", read_workers, f"a number from 1 to {MAX_WORKERS}"),
 }
+
+NAMES: Final = tuple(_ANNOTATIONS)
+"""Without the prefix."""
 
 
 def read_settings(

@@ -80,6 +80,11 @@ class ServicePortCounters(msgspec.Struct, array_like=True):
             counters = self.endpoints[key] = EndpointCounters()
         return counters
 
+    def active_at(self, address: str, port: int) -> int:
+        """How many connections or flows one endpoint has."""
+        counters = self.endpoints.get((address, port))
+        return 0 if counters is None else counters.active
+
     def connected(self, seconds: float) -> None:
         """An endpoint has answered so long after the client came."""
         self.connects[bisect_left(CONNECT_BOUNDS_SECONDS, seconds)] += 1

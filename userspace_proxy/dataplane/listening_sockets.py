@@ -79,7 +79,8 @@ class ListeningSockets:
         start = self._random.randrange(len(self._claims.port_range))
         for port in islice(self._claims.candidates(protocol, preferred, start), _TRIES):
             try:
-                sock = self._bind(name.service_port.family, protocol, port)
+                family = name.service_port.family
+                sock = open_listener(family, protocol, self._bind_addresses[family], port)
             except OSError as error:
                 if error.errno in (errno.EADDRINUSE, errno.EACCES):
                     self._claims.pass_over(protocol, port)
@@ -187,23 +188,25 @@ class ListeningSockets:
             self._claims.claim(protocol, port)
         return port
 
-    def _bind(self, family: IPFamily, protocol: Protocol, port: ProxyPort) -> socket.socket:
-        kind = socket.SOCK_STREAM if protocol is Protocol.TCP else socket.SOCK_DGRAM
-        sock = socket.socket(_DOMAINS[family], kind | socket.SOCK_NONBLOCK)
-        try:
-            if family is IPFamily.IPV6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            if protocol is Protocol.TCP:
-                # Connections of an earlier run in TIME_WAIT must not keep us from our own port.
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited by what is accepted
-            else:
-                receive_packet_info(sock)  # now: a datagram that is queued before has none
-            sock.bind((self._bind_addresses[family], port))
-            if protocol is Protocol.TCP:
-                sock.listen(_BACKLOG)
-        except BaseException:
-            with suppress(OSError):
-                sock.close()
-            raise
-        return sock
+
+def open_listener(family: IPFamily, protocol: Protocol, address: str, port: int) -> socket.socket:
+    """A socket for `Worker.configure`: bound, non-blocking, listening if it is TCP's. Raises `OSError`."""
+    kind = socket.SOCK_STREAM if protocol is Protocol.TCP else socket.SOCK_DGRAM
+    sock = socket.socket(_DOMAINS[family], kind | socket.SOCK_NONBLOCK)
+    try:
+        if family is IPFamily.IPV6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if protocol is Protocol.TCP:
+            # Connections of an earlier run in TIME_WAIT must not keep us from our own port.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited by what is accepted
+        else:
+            receive_packet_info(sock)  # now: a datagram that is queued before has none
+        sock.bind((address, port))
+        if protocol is Protocol.TCP:
+            sock.listen(_BACKLOG)
+    except BaseException:
+        with suppress(OSError):
+            sock.close()
+        raise
+    return sock

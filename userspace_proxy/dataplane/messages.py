@@ -14,6 +14,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
+from userspace_proxy.core.balancing import Balancing
 from userspace_proxy.core.traffic_counters import ServicePortCounters
 from userspace_proxy.dataplane.succession import (
     Acknowledged,
@@ -61,7 +62,8 @@ class ServicePortConfig(msgspec.Struct, frozen=True, array_like=True):
     `max_per_client` those of one client; None: no limit, and the worker's own. In IPv6 a client is a /64,
     within `pod_cidrs` an address. TCP connections to an endpoint that is neither a listener's nor one of
     `idle_endpoints` end after `drain_removed_seconds`; None: they go on. So many `workers` serve it, and each
-    has turns and affinity for itself.
+    has turns (by `balancing`) and affinity for itself. With `sends_proxy_protocol` TCP endpoints are told of
+    the client first (`core.proxy_protocol`).
     """
 
     key: str
@@ -78,6 +80,8 @@ class ServicePortConfig(msgspec.Struct, frozen=True, array_like=True):
     idle_endpoints: tuple[tuple[str, int], ...] = ()
     workers: int = 1
     pod_cidrs: tuple[str, ...] = ()
+    balancing: str = Balancing.ROUND_ROBIN.value
+    sends_proxy_protocol: bool = False
 
 
 class WorkerLimits(msgspec.Struct, frozen=True, array_like=True):

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Final
 
+from userspace_proxy.core import proxy_protocol
 from userspace_proxy.core.admission import Admission, client_of
 from userspace_proxy.core.connect_attempts import MAX_ATTEMPTS_BESIDE, ConnectAttempts, Decision, Verdict
 from userspace_proxy.core.endpoint import Endpoint
@@ -27,7 +28,7 @@ from userspace_proxy.core.service_port import TrafficPolicy
 from userspace_proxy.core.traffic_counters import ServicePortCounters
 from userspace_proxy.dataplane.limit_reports import LimitReports
 from userspace_proxy.dataplane.poller import FAILED, HUNG_UP, WRITABLE, Poller, Socket
-from userspace_proxy.dataplane.tcp_options import arm_reset
+from userspace_proxy.dataplane.tcp_options import arm_reset, frontend_of
 from userspace_proxy.dataplane.tcp_relay import TcpRelays
 
 logger = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ _STREAM: Final = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 class TcpRoute:
     """Which connections of a listener are taken, where they go, and who counts them.
 
-    `family` is the endpoints'.
+    `family` is the endpoints'. With `sends_proxy_protocol` these are told of the client first.
     """
 
     admission: Admission
@@ -53,6 +54,7 @@ class TcpRoute:
     family: socket.AddressFamily
     counters: ServicePortCounters
     reports: LimitReports
+    sends_proxy_protocol: bool = False
 
 
 class TcpConnects:
@@ -207,6 +209,9 @@ class _TcpConnect:
         self._carry_out(self.schedule.failed(attempt.endpoint, self._connects.now()))
 
     def attempt_succeeded(self, attempt: _Attempt, events: int) -> None:
+        if self.route.sends_proxy_protocol and not self._tell_of_client(attempt.sock):
+            self.attempt_failed(attempt)
+            return
         connects = self._connects
         self._attempts.remove(attempt)
         self._give_back_beside()
@@ -233,6 +238,18 @@ class _TcpConnect:
                 self._give_back_beside()
                 self._connects.poller.retire(attempt.sock)
                 self._carry_out(self.schedule.left(attempt.endpoint, self._connects.now()))
+
+    def _tell_of_client(self, endpoint: Socket) -> bool:
+        """Whether there was somebody to tell; the header has room in an empty socket."""
+        try:
+            client = self._client.getpeername()[:2]
+        except OSError:  # it has left, as the relay will see
+            return True
+        try:
+            endpoint.send(proxy_protocol.header(client, frontend_of(self._client)))
+        except OSError:
+            return False
+        return True
 
     def abandon(self) -> None:
         """Close the attempts and reset the client."""

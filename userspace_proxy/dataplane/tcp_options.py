@@ -13,12 +13,32 @@ _TCP_INFO: Final = struct.Struct("=2xBB52xI")
 """Of struct tcp_info: tcpi_retransmits, tcpi_probes, and tcpi_last_ack_recv in milliseconds; linux/tcp.h."""
 _TCP_INFO_OF_LISTENER: Final = struct.Struct("=24xI")
 """tcpi_unacked, which of a listener says how many have not been accepted; tcp_get_info in the kernel."""
+_SO_ORIGINAL_DST: Final = 80
+"""SO_ORIGINAL_DST and IP6T_SO_ORIGINAL_DST; linux/netfilter_ipv4.h, linux/netfilter_ipv6/ip6_tables.h."""
+_SOCKADDR_IN: Final = struct.Struct("!2xH4s8x")
+_SOCKADDR_IN6: Final = struct.Struct("!2xH4x16s4x")
 _LINGER_ZERO: Final = struct.pack("ii", 1, 0)
 
 
 def arm_reset(sock: Socket) -> None:
     """Let the close of `sock` be a reset, not an orderly end; SO_LINGER in socket(7)."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
+
+
+def frontend_of(client: Socket) -> tuple[str, int]:
+    """The address and port that `client`, an accepted socket, sent to before a rule redirected it."""
+    is_ipv6 = client.family == socket.AF_INET6
+    try:
+        if is_ipv6:
+            found = client.getsockopt(socket.IPPROTO_IPV6, _SO_ORIGINAL_DST, _SOCKADDR_IN6.size)
+            port, address = _SOCKADDR_IN6.unpack(found)
+        else:
+            found = client.getsockopt(socket.IPPROTO_IP, _SO_ORIGINAL_DST, _SOCKADDR_IN.size)
+            port, address = _SOCKADDR_IN.unpack(found)
+    except OSError:  # ENOENT: nobody redirected it
+        host, port = client.getsockname()[:2]
+        return str(host), int(port)
+    return socket.inet_ntop(client.family, address), port
 
 
 def keep_alive(sock: Socket, keepalive: Keepalive | None) -> None:

@@ -12,7 +12,7 @@ import logging
 import resource
 import socket
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from random import Random
 from typing import Final
@@ -24,6 +24,7 @@ from userspace_proxy.core.admission import (
     Admission,
     Room,
 )
+from userspace_proxy.core.balancing import Balancing
 from userspace_proxy.core.endpoint import Endpoint
 from userspace_proxy.core.load_balancer import LoadBalancer
 from userspace_proxy.core.service_port import IPFamily, Port, Protocol, TrafficPolicy
@@ -98,7 +99,11 @@ class _ServicePort:
         self.given_clients = 0
         self.listed: frozenset[EndpointKey] = frozenset()
         self.counters = ServicePortCounters()
-        self.balancer = LoadBalancer(random, ejection_reports.of(label, self.counters))
+        self.balancer = LoadBalancer(
+            random,
+            ejection_reports.of(label, self.counters),
+            load=lambda endpoint: self.counters.active_at(endpoint.address, endpoint.port),
+        )
         self.reports = LimitReports(label, self.counters)
         self.flows = FlowShare(flow_cap, self.reports)
         self.listeners: dict[ListenerKey, _Listener] = {}
@@ -328,6 +333,7 @@ class Worker:
                 self._ejection_reports,
             )
             self._service_ports[config.key] = service_port
+        service_port.balancer.set_balancing(Balancing(config.balancing))
         service_port.balancer.set_affinity(config.affinity_timeout_seconds)
         self._limit(service_port, config)
         wanted = {ListenerKey(config.protocol, listener.proxy_port) for listener in config.listeners}
@@ -389,6 +395,7 @@ class Worker:
         listener = service_port.listeners[key].socket
         if isinstance(listener, TcpListener):
             listener.burst = BURST if config.workers == 1 else SHARED_BURST
+            listener.route = replace(listener.route, sends_proxy_protocol=config.sends_proxy_protocol)
         else:
             listener.update(config.udp_unanswered_seconds, config.udp_answered_seconds)
             listener.endpoints_changed(endpoints)
