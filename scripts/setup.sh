@@ -1,7 +1,7 @@
 #!/bin/sh
-# Prepare this folder for `make demo`, `make test` or `make bench`: Python in .venv, and system packages that are missing.
+# Prepare this folder for a make target: Python in .venv, and system packages that are missing.
 #
-#   scripts/setup.sh demo|test|bench
+#   scripts/setup.sh demo|test|bench|develop
 #
 # For Debian 12 and Ubuntu 24.04 or newer; elsewhere it names what is missing. Needs no input unless sudo asks.
 set -eu
@@ -14,8 +14,8 @@ die() { say "set-up: $*"; exit 1; }
 has() { command -v "$1" >/dev/null 2>&1; }
 
 case "${1:-}" in
-demo | test | bench) purpose=$1 ;;
-*) say "usage: scripts/setup.sh demo|test|bench"; exit 2 ;;
+demo | test | bench | develop) purpose=$1 ;;
+*) say "usage: scripts/setup.sh demo|test|bench|develop"; exit 2 ;;
 esac
 
 install_packages() {
@@ -69,7 +69,7 @@ need iptables iptables
 need curl curl
 need dig bind9-dnsutils
 [ "$purpose" = demo ] || need conntrack conntrack
-if [ "$purpose" = bench ]; then
+if [ "$purpose" = bench ] || [ "$purpose" = develop ]; then
     need nginx nginx-light
     [ -e /usr/lib/nginx/modules/ngx_stream_module.so ] || missing="$missing libnginx-mod-stream"
     need haproxy haproxy
@@ -114,6 +114,7 @@ case $purpose in
 demo) say "set-up: installing the package into .venv" && set -- --editable . ;;
 test) say "set-up: installing tox into .venv" && set -- "tox>=4.23" ;;
 bench) say "set-up: installing the package and what draws into .venv" && set -- --editable '.[bench]' ;;
+develop) say "set-up: installing the package and the tools into .venv" && set -- --editable '.[bench,lint,test]' "tox>=4.23" "pre-commit>=4" build ;;
 esac
 .venv/bin/python -m pip install --quiet --use-pep517 "$@" </dev/null || die "pip failed. See its message above."
 printf '%s\n' "$wanted" >"$stamp"

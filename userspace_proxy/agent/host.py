@@ -16,7 +16,7 @@ RESERVED_DESCRIPTORS: Final = 512
 
 logger = logging.getLogger(__name__)
 
-_KEPT_CAPABILITIES: Final = frozenset(Capability) - {Capability.SYS_MODULE}
+KEPT_CAPABILITIES: Final = frozenset(Capability) - {Capability.SYS_MODULE}
 _LEGACY_TABLES: Final = Path("/proc/net/ip_tables_names")
 _OOM_SCORE_ADJ: Final = Path("/proc/self/oom_score_adj")
 _TCP_TW_REUSE: Final = Path("/proc/sys/net/ipv4/tcp_tw_reuse")
@@ -43,7 +43,7 @@ def give_up_capabilities(iptables_backend: str) -> None:
     To load the module of the legacy tables takes a capability that is as good as all of them, so it is kept
     only where the configuration asks for these tables and the kernel has none yet.
     """
-    kept = set(_KEPT_CAPABILITIES)
+    kept = set(KEPT_CAPABILITIES)
     if iptables_backend in ("legacy", "python-iptables") and not _LEGACY_TABLES.exists():
         kept.add(Capability.SYS_MODULE)
     keep_capabilities(kept)
