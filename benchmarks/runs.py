@@ -10,8 +10,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from benchmarks.generators import compile_load
 from benchmarks.peer import Peer
@@ -20,6 +19,7 @@ from benchmarks.samples import Samples
 from benchmarks.tables import number
 from benchmarks.testbed import Testbed, share_cores
 from benchmarks.works import Metric, Work
+from userspace_proxy.demo.closing import Closing
 from userspace_proxy.errors import StartupError, UserspaceProxyError
 
 FOLDER: Final = Path("/run/benchmarks")
@@ -69,7 +69,7 @@ class Progress:
         self.say(f"  {what} {'  '.join(shown)}")
 
 
-class PeerSet:
+class PeerSet(Closing):
     """Peers that stand ready, each on a testbed of its own; `close` ends all of them."""
 
     def __init__(self) -> None:
@@ -80,14 +80,6 @@ class PeerSet:
         self._open = ExitStack()
         FOLDER.mkdir(exist_ok=True)
         compile_load(self.load)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Kill everything and delete the namespaces and files."""

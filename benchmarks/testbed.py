@@ -18,10 +18,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from benchmarks.generators import Exchanges, MeasurementError, Transfer, read_exchanges, read_transfer
+from userspace_proxy.demo.closing import Closing
 from userspace_proxy.demo.namespaces import Namespace
 from userspace_proxy.demo.node_network import POD_NETWORK, NodeNetwork
 from userspace_proxy.errors import StartupError
@@ -88,7 +88,7 @@ def share_cores() -> Cores:
     return Cores(str(cores[0]), ",".join(map(str, cores[1:] or cores)))
 
 
-class Testbed:
+class Testbed(Closing):
     """Namespaces and servers; `close` ends all of it.
 
     `folder` is for its files, `load` the compiled load.c.
@@ -101,22 +101,11 @@ class Testbed:
         self.cores = cores
         folder.mkdir(parents=True)
         self.network = NodeNetwork(prefix=f"{name}-")
-        try:
+        with self.closed_on_failure():
             self.client = self.network.add_pod("client")
             self.endpoint = self.network.add_pod("endpoint")
             self._settle()
             self._start_endpoint_servers()
-        except BaseException:
-            self.close()
-            raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     @property
     def node(self) -> Namespace:

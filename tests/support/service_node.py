@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import msgspec
 
@@ -20,6 +18,7 @@ from tests.support.cluster_objects import ClusterObjects, ManifestDirectory
 from tests.support.kernel_state import installed_rules
 from tests.support.waiting import wait_until
 from userspace_proxy.core.objects import SliceEndpoint
+from userspace_proxy.demo.closing import Closing
 from userspace_proxy.demo.namespaces import Namespace
 from userspace_proxy.demo.node_network import NodeNetwork, PodWiring
 from userspace_proxy.demo.pods import start_server
@@ -61,7 +60,7 @@ DEFAULT_BACKEND = os.environ.get("USERSPACE_PROXY_TEST_BACKEND", "")
 """The `--iptables-backend` of agents for which a test does not choose one: to try the whole suite with it."""
 
 
-class ServiceNode:
+class ServiceNode(Closing):
     """A node that serves what `objects` hold: those of `cluster`, or a directory of manifests in `folder`.
 
     `flags` go to the agent. `endpoints` pods run all servers. `state_folder` is where the workers are found.
@@ -86,7 +85,7 @@ class ServiceNode:
         self._variant = "legacy" if {"legacy", "python-iptables"} & {*flags} else "nft"
         self.objects = ManifestDirectory(folder / "manifests") if cluster is None else cluster
         self._numbers = iter(range(10, 255))
-        try:
+        with self.closed_on_failure():
             self.client = self.network.add_pod("client")
             self.endpoints = [self.network.add_pod(f"web-{number + 1}") for number in range(endpoints)]
             with ThreadPoolExecutor(max(1, endpoints)) as threads:
@@ -99,17 +98,6 @@ class ServiceNode:
                 *self.objects.flags,
                 *flags,
             )
-        except BaseException:
-            self.close()
-            raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         self.network.close()

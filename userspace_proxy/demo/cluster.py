@@ -10,9 +10,9 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
+from userspace_proxy.demo.closing import Closing
 from userspace_proxy.demo.namespaces import Namespace
 from userspace_proxy.demo.node_network import NodeNetwork
 from userspace_proxy.demo.pods import start_server
@@ -30,7 +30,7 @@ _AGENT_STOP_SECONDS: Final = 10.0
 _USERSPACE_PROXY: Final = (sys.executable, "-m", "userspace_proxy")
 
 
-class Cluster:
+class Cluster(Closing):
     """Namespaces, servers and the agent; `close` ends all of it. Everything it writes lies in `/run`."""
 
     def __init__(self, manifests: Path) -> None:
@@ -41,22 +41,11 @@ class Cluster:
         self._agent: subprocess.Popen[str] | None = None
         self._servers: dict[str, subprocess.Popen[str]] = {}
         self.network = NodeNetwork()
-        try:
+        with self.closed_on_failure():
             for name in ENDPOINTS:
                 self.network.add_pod(name)
                 self.start_endpoint(name)
             self.client = self.network.add_pod("client")
-        except BaseException:
-            self.close()
-            raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     @property
     def node(self) -> Namespace:

@@ -13,9 +13,9 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Final, Self, TypeVar
+from typing import IO, Any, Final, TypeVar
 
+from userspace_proxy.demo.closing import Closing
 from userspace_proxy.demo.isolation import set_network_namespace
 
 Result = TypeVar("Result")
@@ -24,7 +24,7 @@ COMMAND_SECONDS: Final = 30.0
 _KILL_SECONDS: Final = 5.0
 
 
-class Namespace:
+class Namespace(Closing):
     """A network namespace with loopback up. `address` and `address_v6` are its own ("" where it has none).
 
     `close` kills every process inside and deletes the namespace; as a context manager it closes itself.
@@ -37,14 +37,6 @@ class Namespace:
         self._processes: list[subprocess.Popen[str]] = []
         run("ip", "netns", "add", name)
         self.ip("link set lo up")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"Namespace({self.name!r}, {self.address!r})"

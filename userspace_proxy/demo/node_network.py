@@ -13,9 +13,9 @@ import itertools
 from contextlib import ExitStack
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
+from userspace_proxy.demo.closing import Closing
 from userspace_proxy.demo.namespaces import Namespace
 
 NODE_NETWORK: Final = IPv4Network("192.0.2.0/24")
@@ -35,7 +35,7 @@ class PodWiring(Enum):
     UNNUMBERED = "unnumbered"
 
 
-class NodeNetwork:
+class NodeNetwork(Closing):
     """A node, its pods, and a host outside; `close` takes all of them down.
 
     `prefix` begins the namespaces' names. With `ipv6` everything has an IPv6 address too.
@@ -56,21 +56,10 @@ class NodeNetwork:
         self._prefix = prefix
         self._pod_hosts = itertools.count(2)
         self._open = ExitStack()
-        try:
+        with self.closed_on_failure():
             self.outside = self._namespace("outside", NODE_NETWORK[1], NODE_NETWORK_V6[1])
             self.node = self._namespace("node", NODE_NETWORK[10], NODE_NETWORK_V6[10])
             self._wire_node(second_node_address)
-        except BaseException:
-            self._open.close()
-            raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Kill everything inside and delete the namespaces."""
