@@ -62,7 +62,7 @@ def test_the_arguments_and_the_config_map_that_kubeadm_writes(
 ) -> None:
     result = call(f"--config={folder}/config.conf", "--hostname-override=Node-1")
     assert (result.exit_code, result.output) == (0, "")
-    loaded = load(ran[0])
+    loaded = load(ran[0]).loaded
     assert loaded.notes == ()
     assert loaded.configuration.node_name == "node-1"
     assert loaded.configuration.kubeconfig == folder / "kubeconfig.conf"

@@ -17,7 +17,7 @@ from userspace_proxy.errors import UsageError
 
 def loaded(*flags: str) -> Loaded:
     with run.make_context("run", ["--hostname-override=node-1", *flags]) as context:
-        return load(context.params)
+        return load(context.params).loaded
 
 
 def read(*flags: str) -> Configuration:

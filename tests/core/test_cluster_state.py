@@ -22,6 +22,7 @@ from userspace_proxy.core.objects import (
     ObjectMeta,
     Upserted,
 )
+from userspace_proxy.core.service_annotations import ServiceSettings
 from userspace_proxy.core.service_port import IPFamily, ServiceName
 
 WEB, DNS = ServiceName("default", "web"), ServiceName("default", "dns")
@@ -277,3 +278,62 @@ def test_whatever_happens_is_folded_and_says_what_is_wrong(happened: list[Event]
         state.slices_of(name)
     for family in IPFamily:
         state.node_addresses(family)
+
+
+ANNOTATIONS = st.dictionaries(
+    st.sampled_from(
+        [
+            "userspace-proxy.io/workers",
+            "userspace-proxy.io/max-connections",
+            "userspace-proxy.io/removed-endpoints",
+            "userspace-proxy.io/typo",
+            "somebody-elses",
+        ]
+    ),
+    st.sampled_from(["2", "none", "reset", "?"]),
+)
+SETTINGS = st.builds(
+    ServiceSettings,
+    drain_removed_seconds=st.sampled_from([None, 0.0, 5.0]),
+    max_connections=st.sampled_from([None, 10]),
+    max_udp_flows=st.sampled_from([None, 10]),
+)
+
+
+@given(
+    ANNOTATIONS,
+    st.sampled_from([None, "10.96.0.10", ["10.96.0.10", "fd00::a"]]),
+    st.sampled_from([[], ["80"], ["a:80", "b:53/UDP", "c:54/UDP"]]),
+    st.sampled_from([None, "ClientIP"]),
+    SETTINGS,
+    SETTINGS,
+)
+def test_other_settings_are_as_if_they_had_always_been(
+    annotations: dict[str, str],
+    at: str | list[str] | None,
+    ports: list[str],
+    affinity: str | None,
+    before: ServiceSettings,
+    after: ServiceSettings,
+) -> None:
+    item = service("web", at=at, ports=ports, affinity=affinity, annotations=annotations)
+    state, fresh = (
+        ClusterState("node-1", default_settings=before),
+        ClusterState("node-1", default_settings=after),
+    )
+    found_before = state.apply(Upserted(item), origin_of)
+    found_after = fresh.apply(Upserted(item), origin_of)
+    ports_before = state.service_ports(WEB)
+    state.take_dirty()
+    changed = state.settle_again(after, origin_of)
+    assert state.service_ports(WEB) == fresh.service_ports(WEB)
+    assert {**found_before, **changed} == found_after
+    has_changed = (ports_before, found_before) != (state.service_ports(WEB), found_after)
+    assert state.take_dirty() == ({WEB} if has_changed else set())
+    assert bool(changed) is has_changed
+
+
+def test_all_is_planned_again_if_somebody_wants_it() -> None:
+    state = state_after(service("web"), service("dns", at="10.96.0.11"), endpoint_slice("web"))
+    state.plan_all_again()
+    assert state.take_dirty() == {WEB, DNS}

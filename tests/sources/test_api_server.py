@@ -546,3 +546,86 @@ def test_outside_a_cluster_there_is_no_in_cluster_configuration(monkeypatch: pyt
         SourceError, match=r"cannot use the in-cluster configuration .*: Service host/port is not"
     ):
         run(ApiServerSource(None, "node-1").run(RecordingSink()))
+
+
+def test_a_kubeconfig_that_names_another_server_is_followed_there(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scene() -> None:
+        async with FakeApiServer() as before, FakeApiServer() as after:
+            before.apply(service("a"))
+            after.apply(service("b"))
+            kubeconfig = write_kubeconfig(tmp_path / "kubeconfig", before.url)
+            source = ApiServerSource(kubeconfig, "node-1", sleep=briefly)
+            async with running(source) as sink:
+                await sink.until(lambda: sink.names() == ["default/a"])
+                await wait_for_watches(before)
+                write_kubeconfig(kubeconfig, after.url)
+                await source.renew()
+                await sink.until(lambda: sink.names() == ["default/b"])
+
+    run(scene())
+
+
+def test_a_broken_kubeconfig_leaves_all_as_it_is(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with FakeApiServer() as server:
+            kubeconfig = write_kubeconfig(tmp_path / "kubeconfig", server.url)
+            source = ApiServerSource(kubeconfig, "node-1", sleep=briefly)
+            async with running(source) as sink:
+                await wait_for_watches(server)
+                kubeconfig.write_text("just text")
+                with pytest.raises(SourceError, match="it holds no configuration"):
+                    await source.renew()
+                server.apply(service("a"))
+                await sink.until(lambda: sink.names() == ["default/a"])
+
+    run(scene())
+
+
+def test_a_new_token_in_the_kubeconfig_leaves_watches_alone(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with FakeApiServer() as server:
+            server.tokens = {"old", "new"}
+            kubeconfig = write_kubeconfig(tmp_path / "kubeconfig", server.url, token="old")
+            source = ApiServerSource(kubeconfig, "node-1", sleep=briefly)
+            async with running(source) as sink:
+                await wait_for_watches(server)
+                write_kubeconfig(kubeconfig, server.url, token="new")
+                await source.renew()
+                server.apply(service("a"))
+                await sink.until(lambda: sink.names() == ["default/a"])
+                assert sink.listings(Kind.SERVICE) == 1
+
+    run(scene())
+
+
+def test_the_server_may_be_said_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+
+    async def scene() -> None:
+        async with FakeApiServer() as server:
+            server.apply(service("a"))
+            elsewhere = write_kubeconfig(tmp_path / "kubeconfig", "http://127.0.0.1:1")
+            for kubeconfig in (elsewhere, None):
+                source = ApiServerSource(kubeconfig, "node-1", master=server.url, sleep=briefly)
+                async with running(source) as sink:
+                    await sink.until(lambda: sink.names() == ["default/a"])
+
+    run(scene())
+
+
+def test_requests_are_made_at_their_rate(tmp_path: Path) -> None:
+    """A list and a watch of each of three kinds are six requests, of which two may be made at once."""
+
+    async def scene() -> None:
+        async with FakeApiServer() as server:
+            kubeconfig = write_kubeconfig(tmp_path / "kubeconfig", server.url)
+            clock = asyncio.get_running_loop().time
+            began = clock()
+            async with running(ApiServerSource(kubeconfig, "node-1", qps=4.0, burst=2)) as sink:
+                await sink.until(lambda: all(sink.listings(kind) for kind in Kind))
+                await wait_for_watches(server)
+                assert clock() - began >= (6 - 2) / 4.0
+
+    run(scene())

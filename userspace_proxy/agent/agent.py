@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from typing import Final, NoReturn, TypeVar
 
+from userspace_proxy.agent.configuration_watch import watch_configuration
 from userspace_proxy.agent.conntrack_room import watch_conntrack_room
 from userspace_proxy.agent.conntrack_sysctls import set_conntrack_sysctls
 from userspace_proxy.agent.fitted_captures import (
@@ -32,6 +33,7 @@ from userspace_proxy.agent.shared_ports import SharedPorts
 from userspace_proxy.agent.single_instance import Request, SingleInstance
 from userspace_proxy.agent.supervision import run_together
 from userspace_proxy.configuration.agent_configuration import Configuration
+from userspace_proxy.configuration.loading import LiveConfiguration
 from userspace_proxy.core.cluster_state import ClusterState
 from userspace_proxy.core.port_claims import ProxyPortClaims
 from userspace_proxy.core.service_port import EVERY_LOCAL_ADDRESS
@@ -63,7 +65,7 @@ _SETTLE_SECONDS: Final = 0.1
 """Interfaces are made in several steps; one look after the last of them is enough."""
 
 
-async def run_agent(configuration: Configuration, log: Log) -> None:
+async def run_agent(live: LiveConfiguration, log: Log) -> None:
     """Serve until SIGTERM or SIGINT, or until another agent asks to take over.
 
     Rules stay behind for the next run, and workers for as long as they were told; everything else is closed.
@@ -72,6 +74,7 @@ async def run_agent(configuration: Configuration, log: Log) -> None:
     `StartupError` or `SourceError` if it cannot begin, `AgentRunningError` if another one serves and does not
     make room.
     """
+    configuration = live.configuration
     require_privileges("userspace-proxy run")
     adjust_oom_score(configuration.oom_score_adj)
     give_up_capabilities(configuration.iptables_backend)
@@ -202,6 +205,14 @@ async def run_agent(configuration: Configuration, log: Log) -> None:
             udp_timeout_seconds=configuration.udp_timeout_seconds,
             max_descriptors=max_descriptors,
         )
+
+        async def reconfigure(fresh: Configuration) -> None:
+            log.shape(log.log_format, fresh.verbosity)
+            captures.follow(fresh, state.node_facts)
+            proxier.follow(fresh.service_settings, fresh.detect_local.cluster_cidrs)
+            refit_health_checks()
+            await asyncio.to_thread(set_conntrack_sysctls, fresh.conntrack)
+
         if inheritance.adopted or inheritance.outgoing:
             logger.info(
                 "Workers of an earlier agent found: adopted, workers=%d; to be replaced, workers=%d",
@@ -227,7 +238,8 @@ async def run_agent(configuration: Configuration, log: Log) -> None:
                 "health checks": health_checks.run(),
                 "conntrack room": watch_conntrack_room(),
                 "node network": _follow_network(changes, network_changed),
-                "resync": _resync(configuration.config_sync_seconds, state, proxier),
+                "resync": _resync(live, state, proxier),
+                "configuration": watch_configuration(live, reconfigure, source.renew),
             }
         )
         if to_drain.is_set():
@@ -271,10 +283,10 @@ def _source_of(configuration: Configuration) -> Source:
     )
 
 
-async def _resync(period_seconds: float, state: ClusterState, proxier: Proxier) -> NoReturn:
+async def _resync(live: LiveConfiguration, state: ClusterState, proxier: Proxier) -> NoReturn:
     """Now and then take nothing for granted that was made of what is known."""
     while True:
-        await asyncio.sleep(period_seconds)
+        await asyncio.sleep(live.configuration.config_sync_seconds)
         state.plan_all_again()
         proxier.observe(())
 

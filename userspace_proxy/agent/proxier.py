@@ -38,6 +38,7 @@ from userspace_proxy.core.proxy_plan import (
     PlannedServicePort,
     ProxyPlan,
 )
+from userspace_proxy.core.service_annotations import ServiceSettings
 from userspace_proxy.core.service_port import (
     Frontend,
     IPFamily,
@@ -134,6 +135,13 @@ class Proxier:
                 self.ledger.report(str(key), problems)
         if self._state.node_facts != node:
             self._node_changed()
+        self._changed.set()
+
+    def follow(self, settings: ServiceSettings, cluster_cidrs: tuple[str, ...]) -> None:
+        """From now on Services have `settings`, unless their annotations differ, and pods `cluster_cidrs`."""
+        self._state.cluster_cidrs = cluster_cidrs
+        for key, problems in self._state.settle_again(settings, self._origin_of).items():
+            self.ledger.report(str(key), problems)
         self._changed.set()
 
     def report(self, scope: str, problems: Sequence[Problem]) -> None:

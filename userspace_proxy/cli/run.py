@@ -26,9 +26,9 @@ def run(**given: Any) -> None:
 
 def run_as(given: dict[str, Any]) -> None:
     """Run, or write the configuration, as the arguments by the table say."""
-    loaded = load(given)
+    live = load(given)
     if given["write_config_to"]:
-        _write(loaded, Path(given["write_config_to"]))
+        _write(live.loaded, Path(given["write_config_to"]))
         return
     # Imported here: `--help` and a wrong flag need not wait for a second of imports.
     import uvloop
@@ -36,10 +36,10 @@ def run_as(given: dict[str, Any]) -> None:
     from userspace_proxy.agent.agent import run_agent
     from userspace_proxy.logs.log import configure_logging
 
-    log = configure_logging(loaded.configuration.verbosity, loaded.configuration.logging_format)
-    for note in loaded.notes:
+    log = configure_logging(live.configuration.verbosity, live.configuration.logging_format)
+    for note in live.loaded.notes:
         logging.getLogger(__name__).info("%s", note)
-    uvloop.run(run_agent(loaded.configuration, log))
+    uvloop.run(run_agent(live, log))
 
 
 def _write(loaded: Loaded, path: Path) -> None:

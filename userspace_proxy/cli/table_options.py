@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from userspace_proxy.configuration.accepted_options import ACCEPTED_FLAGS, BOOLEAN_FLAGS
-from userspace_proxy.configuration.loading import Loaded, load_configuration
+from userspace_proxy.configuration.loading import LiveConfiguration
 from userspace_proxy.configuration.options import OPTIONS, VARIABLE_PREFIX, Kind, Option
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -86,7 +86,7 @@ def _decorators(option: Option) -> list[Callable[[_F], _F]]:
     ]
 
 
-def load(given: Mapping[str, Any]) -> Loaded:
+def load(given: Mapping[str, Any]) -> LiveConfiguration:
     """The configuration that a command's arguments ask for. Raises `UsageError`."""
     flags = {}
     for name in OPTIONS:
@@ -101,4 +101,4 @@ def load(given: Mapping[str, Any]) -> Loaded:
         flag: why for flag, why in ACCEPTED_FLAGS.items() if given.get(_accepted(flag)) not in (None, ())
     }
     file = given["config"]
-    return load_configuration(flags, file=Path(file) if file else None, ignored=ignored)
+    return LiveConfiguration(flags, file=Path(file) if file else None, ignored=ignored)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from userspace_proxy.configuration.accepted_options import Why
 from userspace_proxy.configuration.agent_configuration import Configuration, configuration_of
+from userspace_proxy.configuration.changes import Change, follow
 from userspace_proxy.configuration.kube_proxy_file import ConfigurationFile, read_file, write_file
 from userspace_proxy.configuration.precedence import Words, weigh
+from userspace_proxy.configuration.watched_files import WatchedFiles
 from userspace_proxy.core.object_names import is_dns_subdomain
 from userspace_proxy.errors import UsageError
 
@@ -22,15 +25,67 @@ _MAX_FILE_BYTES: Final = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A configuration, the texts it was made of (by option), and what was said to no effect, as `notes`."""
+    """A configuration, the words that it was made of, and what was said to no effect, as `notes`."""
 
     configuration: Configuration
-    texts: Mapping[str, str]
+    words: Words
     notes: tuple[str, ...] = ()
 
     def written(self) -> str:
         """The effective configuration as a file."""
-        return write_file(self.texts)
+        return write_file(self.words.texts())
+
+
+class LiveConfiguration:
+    """The configuration in force, and the files that may change it while the agent runs.
+
+    `flags` are texts by option, `ignored` flags without effect that were given. Raises `UsageError` that
+    names everything wrong. Its methods block.
+    """
+
+    def __init__(
+        self,
+        flags: Mapping[str, str],
+        *,
+        environment: Mapping[str, str] | None = None,
+        file: Path | None = None,
+        ignored: Mapping[str, Why] | None = None,
+        wait: Callable[[threading.Event, float], bool] = threading.Event.wait,
+    ) -> None:
+        self._flags = flags
+        self._environment = environment
+        self._ignored = ignored
+        self.file = file
+        files = WatchedFiles([file] if file is not None else [], wait)
+        self.loaded = self._load()
+        kubeconfig = self.configuration.kubeconfig
+        if kubeconfig is not None:
+            files.add(kubeconfig)
+        self._files = files
+
+    @property
+    def configuration(self) -> Configuration:
+        return self.loaded.configuration
+
+    def next_change(self, ended: threading.Event) -> set[Path]:
+        """Block until the file or the kubeconfig has changed, and say which; none once it is `ended`."""
+        return self._files.next_change(ended)
+
+    def reload(self) -> Change:
+        """Read the file again, and put in force what can be. Raises `UsageError`; then all stays as it is."""
+        fresh = self._load()
+        change = follow(self.loaded.words, fresh.words)
+        running = self.configuration
+        configuration = configuration_of(
+            change.words, [], host_name=running.node_name, default_workers=running.workers
+        )
+        self.loaded = Loaded(configuration, change.words, fresh.notes)
+        return change
+
+    def _load(self) -> Loaded:
+        return load_configuration(
+            self._flags, environment=self._environment, file=self.file, ignored=self._ignored
+        )
 
 
 def default_workers() -> int:
@@ -61,7 +116,7 @@ def load_configuration(
     if problems:
         raise UsageError("; ".join(dict.fromkeys(problems)))
     fields = content.ignored if content is not None else {}
-    return Loaded(configuration, words.texts(), tuple(_notes(words, {**(ignored or {}), **fields})))
+    return Loaded(configuration, words, tuple(_notes(words, {**(ignored or {}), **fields})))
 
 
 def _read(path: Path) -> ConfigurationFile:

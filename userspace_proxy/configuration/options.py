@@ -499,6 +499,7 @@ _OURS: Final = (
         reasoned(read_removed_endpoints, REMOVED_ENDPOINTS),
         "What becomes of connections to endpoints that were removed: keep, reset, or drain=30s.",
         metavar="POLICY",
+        takes=Takes.AT_ONCE,
     ),
     _ours(
         "tcp_peer_timeout",
@@ -541,6 +542,7 @@ _OURS: Final = (
         flag="--max-connections-per-service",
         metavar="N",
         shown_default="what is free, shared fairly",
+        takes=Takes.AT_ONCE,
     ),
     _ours(
         "max_connections_per_client",
@@ -550,6 +552,7 @@ _OURS: Final = (
         "Those of one client: an IPv4 address, a /64 of IPv6, a pod; or none.",
         metavar="N",
         shown_default="a quarter of what a worker has room for",
+        takes=Takes.AT_ONCE,
     ),
     _ours(
         "max_udp_flows",
@@ -560,6 +563,7 @@ _OURS: Final = (
         flag="--max-udp-flows-per-service",
         metavar="N",
         shown_default="what is free, shared fairly",
+        takes=Takes.AT_ONCE,
     ),
     _ours(
         "max_udp_flows_per_client",
@@ -569,6 +573,7 @@ _OURS: Final = (
         "Those of one client: an IPv4 address, a /64 of IPv6, a pod; or none.",
         metavar="N",
         shown_default="a quarter of what a worker has room for",
+        takes=Takes.AT_ONCE,
     ),
 )
 

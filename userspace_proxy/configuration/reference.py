@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from userspace_proxy.configuration.accepted_options import PAIRS
-from userspace_proxy.configuration.options import OPTIONS, Option
+from userspace_proxy.configuration.options import OPTIONS, Option, Takes
 
 BEGIN: Final = "<!-- made by scripts/write_configuration_reference.py: {} -->"
 END: Final = "<!-- end -->"
@@ -27,6 +27,9 @@ def tables() -> dict[str, str]:
         "ours": _table(
             ("Flag", "Field", "Default", "What it does"),
             ((*_said(option), option.help) for option in options if option.is_ours),
+        ),
+        "reloaded": "".join(
+            f"- `{option.field}`\n" for option in options if option.field and option.takes is Takes.AT_ONCE
         ),
         "accepted": _table(
             ("Flag", "Field", "What it is"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias, assert_never
 
 from userspace_proxy.core.endpoint import CheckedSlice, read_endpoint_slice
@@ -29,8 +29,13 @@ from userspace_proxy.core.objects import (
 )
 from userspace_proxy.core.port_claims import PortRange
 from userspace_proxy.core.problem import Problem
-from userspace_proxy.core.service_annotations import DEFAULT_SETTINGS, ServiceSettings
-from userspace_proxy.core.service_checks import read_service
+from userspace_proxy.core.service_annotations import (
+    DEFAULT_SETTINGS,
+    PREFIX,
+    ServiceSettings,
+    is_of_ours,
+)
+from userspace_proxy.core.service_checks import read_service, settle_again
 from userspace_proxy.core.service_port import IPFamily, ServiceName, ServicePort
 
 _ZONE_LABEL = "topology.kubernetes.io/zone"
@@ -58,10 +63,14 @@ Findings: TypeAlias = dict[ObjectId, tuple[Problem, ...]]
 
 @dataclass(slots=True)
 class _Entry:
-    """What came of an object. The object itself is not kept: it is several times as large."""
+    """What came of an object. The object itself is not kept: it is several times as large.
+
+    `annotations` are those of ours, of a Service.
+    """
 
     checked: tuple[ServicePort, ...] | CheckedSlice | None
     problems: tuple[Problem, ...]
+    annotations: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +177,22 @@ class ClusterState:
         dirty, self._dirty = self._dirty, set()
         return dirty
 
+    def settle_again(self, settings: ServiceSettings, origin_of: OriginOf) -> Findings:
+        """From now on Services whose annotations do not say otherwise have `settings`."""
+        self.default_settings = settings
+        changed: Findings = {}
+        for key, entry in self._entries.items():
+            if isinstance(entry.checked, tuple) and entry.checked:
+                ports, problems = settle_again(
+                    entry.checked, dict(entry.annotations), settings, origin_of(key)
+                )
+                others = tuple(found for found in entry.problems if not is_of_ours(found.field))
+                if (ports, others + problems) != (entry.checked, entry.problems):
+                    self._entries[key] = replace(entry, checked=ports, problems=others + problems)
+                    self._dirty.add(ServiceName(key.namespace, key.name))
+                    changed[key] = others + problems
+        return changed
+
     def plan_all_again(self) -> None:
         """Have `take_dirty` name every Service."""
         self._dirty.update(
@@ -203,7 +228,11 @@ class ClusterState:
         entry: _Entry
         match item:
             case Service():
-                entry = _Entry(*read_service(item, origin_of(key), self.default_settings))
+                stated = (item.metadata.annotations or {}).items()
+                entry = _Entry(
+                    *read_service(item, origin_of(key), self.default_settings),
+                    tuple(pair for pair in stated if pair[0].startswith(PREFIX)),
+                )
             case EndpointSlice():
                 entry = _Entry(*read_endpoint_slice(item, origin_of(key)))
             case Node():

@@ -23,6 +23,7 @@ LIMIT: Final = "a number from 1 to 999999999, or none"
 BALANCING: Final = ", ".join(balancing.value for balancing in Balancing)
 WORKERS: Final = "workers"
 MAX_WORKERS: Final = 256
+_FIELD_OF_OURS: Final = f"metadata.annotations['{PREFIX}"
 _MAX_DRAIN_SECONDS: Final = 86400
 _NUMBER: Final = re.compile(r"[1-9]\d{0,8}", re.ASCII)
 
@@ -130,6 +131,11 @@ def read_settings(
         except ValueError:
             complain(field_of(key), f"{describe(text)} is not {annotation.allowed}; the default is used")
     return settings
+
+
+def is_of_ours(field: str) -> bool:
+    """Whether a problem's field is one of our annotations."""
+    return field.startswith(_FIELD_OF_OURS)
 
 
 def field_of(key: str) -> str:

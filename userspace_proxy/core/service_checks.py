@@ -6,7 +6,7 @@ Source: https://kubernetes.io/docs/reference/networking/virtual-ips/ and the cor
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
@@ -101,9 +101,8 @@ def read_service(
     source_ranges = _read_source_ranges(service, complaints)
     health_check_node_port = _read_health_check_node_port(service, external, complaints)
     ports = tuple(_read_ports(service, complaints))
-    settings = read_settings(meta.annotations or {}, defaults, complaints.add)
-    if settings.workers > 1:
-        settings = _check_spreading(settings, affinity, ports, complaints)
+    udp = [number for _, protocol, number, _ in ports if protocol is Protocol.UDP]
+    settings = _read_settings(meta.annotations or {}, defaults, affinity, udp, complaints)
     service_ports = tuple(
         ServicePort(
             name=ServicePortName(name, port_name, protocol, family_of(address)),
@@ -126,8 +125,30 @@ def read_service(
     return service_ports, tuple(complaints.problems)
 
 
+def settle_again(
+    ports: tuple[ServicePort, ...], annotations: Mapping[str, str], defaults: ServiceSettings, origin: str
+) -> tuple[tuple[ServicePort, ...], tuple[Problem, ...]]:
+    """A Service's ports (one at least) with other `defaults`, and what is wrong with its `annotations`."""
+    name, affinity = ports[0].name.service, ports[0].affinity_timeout_seconds
+    complaints = Complaints(origin, "Service", name.namespace, name.name)
+    udp = dict.fromkeys(port.port for port in ports if port.name.protocol is Protocol.UDP)
+    settings = _read_settings(annotations, defaults, affinity, list(udp), complaints)
+    return tuple(replace(port, settings=settings) for port in ports), tuple(complaints.problems)
+
+
+def _read_settings(
+    annotations: Mapping[str, str],
+    defaults: ServiceSettings,
+    affinity: int | None,
+    udp: Sequence[Port],
+    complaints: Complaints,
+) -> ServiceSettings:
+    settings = read_settings(annotations, defaults, complaints.add)
+    return _check_spreading(settings, affinity, udp, complaints) if settings.workers > 1 else settings
+
+
 def _check_spreading(
-    settings: ServiceSettings, affinity: int | None, ports: Sequence[ReadPort], complaints: Complaints
+    settings: ServiceSettings, affinity: int | None, udp: Sequence[Port], complaints: Complaints
 ) -> ServiceSettings:
     where = field_of(f"{PREFIX}{WORKERS}")
     limits = {settings.max_connections, settings.max_connections_per_client} - {None, UNLIMITED}
@@ -138,8 +159,9 @@ def _check_spreading(
         if needs_one:
             complaints.add(where, f"{reason}; one is used")
             return replace(settings, workers=1)
-    if udp := [str(number) for _, protocol, number, _ in ports if protocol is Protocol.UDP]:
-        complaints.add(where, f"UDP has one worker, which knows all flows; so have ports {', '.join(udp)}")
+    if udp:
+        numbers = ", ".join(map(str, udp))
+        complaints.add(where, f"UDP has one worker, which knows all flows; so have ports {numbers}")
     return settings
 
 

@@ -33,5 +33,8 @@ class Source(Protocol):
     async def check(self) -> None:
         """Raise `SourceError` if it cannot be used as given, before anything is given up for it."""
 
+    async def renew(self) -> None:
+        """Read again how to get at the objects. Raises `SourceError`; then all stays as it was."""
+
     async def run(self, sink: Sink) -> None:
         """Feed `sink` for ever. Raises `SourceError` if it cannot be used as given; never for bad data."""

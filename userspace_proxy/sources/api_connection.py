@@ -23,7 +23,7 @@ from kubernetes_asyncio.config import ConfigException, load_incluster_config, lo
 
 from userspace_proxy.core.request_rate import RequestRate
 from userspace_proxy.errors import SourceError
-from userspace_proxy.sources.contact import RequestFailedError
+from userspace_proxy.sources.contact import GONE, RequestFailedError
 from userspace_proxy.sources.yaml_documents import YAMLDocumentError, parse_documents
 
 CONNECT_SECONDS = 10.0
@@ -65,6 +65,9 @@ class Connection:
         self._tls_files = _tls_files(configuration)
         self._client = _open_client(configuration)
         self._requests: Counter[ApiClient] = Counter()
+        self._transports: set[asyncio.Transport] = set()
+        self._watched: set[str] = set()
+        self._unlisted: set[str] = set()
         self._renewing = asyncio.Lock()
 
     @classmethod
@@ -85,6 +88,11 @@ class Connection:
 
         Waits for its turn by the rate; the later pages of a list are no requests of their own.
         """
+        if "watch" in query:
+            self._watched.add(path)
+            if path in self._unlisted:
+                self._unlisted.remove(path)
+                raise RequestFailedError("another server is followed now", GONE)
         if self._rate is not None and "continue" not in query:
             await asyncio.sleep(self._rate.take(asyncio.get_running_loop().time()))
         async with AsyncExitStack() as stack:
@@ -105,7 +113,11 @@ class Connection:
                 stack.callback(response.close)
             if response.status != 200:
                 raise await _refusal(response)
-            _keep_alive(response)
+            transport = _transport_of(response)
+            if transport is not None:
+                _keep_alive(transport)
+                self._transports.add(transport)
+                stack.callback(self._transports.discard, transport)
             yield await stack.enter_async_context(aclosing(_chunks(response)))
 
     @asynccontextmanager
@@ -121,24 +133,43 @@ class Connection:
                 if client is not self._client:
                     await client.close()
 
+    async def renew(self) -> None:
+        """Read the configuration again, because its file has changed. Raises `SourceError`; all stays then.
+
+        If it names another server, watches on the one before end, and all is listed there first: a version of
+        the one means nothing to the other.
+        """
+        async with self._renewing:
+            before = self._client
+            host = before.configuration.host
+            await self._replace()
+            if self._client is not before and self._client.configuration.host != host:
+                self._unlisted = set(self._watched)
+                for transport in tuple(self._transports):
+                    transport.abort()  # to close the session alone would leave its readers waiting
+
     async def _renew(self, refused: Configuration) -> None:
         """Read the credentials again: tokens and certificates are given for a time, or changed in place."""
         async with self._renewing:
             if self._client.configuration is not refused:
                 return
             try:
-                fresh = await _load_configuration(self._server)
-                tls_files = _tls_files(fresh)
-                if tls_files == self._tls_files:
-                    # The session and the watches on it can stay.
-                    self._client.configuration = fresh
-                    return
-                client = _open_client(fresh)
+                await self._replace()
             except SourceError as error:
                 raise RequestFailedError(str(error), UNAUTHORIZED) from error
-            outdated, self._client, self._tls_files = self._client, client, tls_files
-            if outdated not in self._requests:
-                await outdated.close()
+
+    async def _replace(self) -> None:
+        """Go on by the configuration as it is now, with the present session if that can be."""
+        fresh = await _load_configuration(self._server)
+        tls_files = _tls_files(fresh)
+        if (fresh.host, tls_files) == (self._client.configuration.host, self._tls_files):
+            # The session and the watches on it can stay.
+            self._client.configuration = fresh
+            return
+        client = _open_client(fresh)
+        outdated, self._client, self._tls_files = self._client, client, tls_files
+        if outdated not in self._requests:
+            await outdated.close()
 
 
 async def _load_configuration(server: ApiServer) -> Configuration:
@@ -265,10 +296,14 @@ async def _refusal(response: aiohttp.ClientResponse) -> RequestFailedError:
     return RequestFailedError(reason, response.status, seconds)
 
 
-def _keep_alive(response: aiohttp.ClientResponse) -> None:
+def _transport_of(response: aiohttp.ClientResponse) -> asyncio.Transport | None:
+    """None if the answer is complete, and its connection given back."""
+    return response.connection.transport if response.connection else None
+
+
+def _keep_alive(transport: asyncio.Transport) -> None:
     """Have the kernel find out within a minute that the other machine is gone."""
-    transport = response.connection.transport if response.connection else None
-    connected = transport.get_extra_info("socket") if transport else None
+    connected = transport.get_extra_info("socket")
     if connected is not None:
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30)

@@ -39,6 +39,7 @@ class ApiServerSource:
         silence_seconds: float = SILENCE_SECONDS,
     ) -> None:
         self._server = ApiServer(kubeconfig, master)
+        self._connection: Connection | None = None
         self._qps = qps
         self._burst = burst
         self._node_name = node_name
@@ -55,6 +56,11 @@ class ApiServerSource:
         async with Connection.open(self._server):
             pass
 
+    async def renew(self) -> None:
+        """Read the kubeconfig again. Raises `SourceError`; then all stays as it was."""
+        if self._connection is not None:
+            await self._connection.renew()
+
     async def run(self, sink: Sink) -> None:
         """Feed `sink` for ever, each kind by itself. A server that is down is waited for.
 
@@ -63,6 +69,7 @@ class ApiServerSource:
         contact = Contact(own_service(os.environ) if self._server.is_of_the_pod else None)
         rate = RequestRate(self._qps, self._burst, asyncio.get_running_loop().time())
         async with Connection.open(self._server, rate) as connection, asyncio.TaskGroup() as group:
+            self._connection = connection
             for watched in (
                 Watched(Kind.SERVICE, "/api/v1/services", _NOT_ANOTHER_PROXYS),
                 Watched(Kind.ENDPOINT_SLICE, "/apis/discovery.k8s.io/v1/endpointslices", _NOT_ANOTHER_PROXYS),

@@ -46,6 +46,9 @@ class ManifestsSource:
         """Raise `SourceError` if the directory cannot be read."""
         await asyncio.to_thread(_Directory(self._directory).look)
 
+    async def renew(self) -> None:
+        """There is nothing but the directory."""
+
     async def run(self, sink: Sink) -> None:
         """Feed `sink` for ever: all kinds at the start, and again whenever a file changes.
 
