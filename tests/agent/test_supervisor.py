@@ -26,9 +26,9 @@ raise SystemExit(supervise(["sleep", "60"]))
 SUPERVISE = """
 import sys
 from userspace_proxy.agent.supervisor import supervise
-from userspace_proxy.observability.logs import configure_logging
+from userspace_proxy.logs.log import configure_logging
 
-configure_logging(0)
+configure_logging().start()
 raise SystemExit(supervise(sys.argv[1:]))
 """
 
