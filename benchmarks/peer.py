@@ -16,6 +16,8 @@ class Peer(ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     carries_udp: ClassVar[bool] = True
+    is_for_udp_alone: ClassVar[bool] = False
+    """Whether it takes part in works over UDP only, because over TCP it is as another peer."""
     programs: ClassVar[dict[str, str]] = {}
     """The programs that it needs, each with the Debian package that has it."""
 
@@ -40,6 +42,10 @@ class Peer(ABC):
     def processes(self) -> list[int]:
         """Every process that it consists of; none for the kernel's own."""
         return [] if self.process is None else family(self.process.pid)
+
+    def takes_part(self, *, needs_udp: bool) -> bool:
+        """Whether it does works that are over UDP, or over TCP."""
+        return self.carries_udp if needs_udp else not self.is_for_udp_alone
 
     def ports(self) -> list[ServicePort]:
         """The Service's ports that it can carry."""

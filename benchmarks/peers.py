@@ -53,6 +53,8 @@ class Nginx(Peer):
     name = "nginx"
     title = "nginx stream"
     programs: ClassVar = {"nginx": "nginx-light libnginx-mod-stream"}
+    dns_options: ClassVar = "proxy_responses 1; proxy_timeout 10s;"
+    """A query's session ends with its answer, as one would configure it."""
 
     def launch(self) -> None:
         if not (_STREAM_MODULE.exists() or "--with-stream " in self._build_options()):
@@ -71,10 +73,8 @@ class Nginx(Peer):
         for port in self.ports():
             listen = f"{port.proxy_port} udp" if port.protocol == "UDP" else f"{port.proxy_port} backlog=4096"
             options = ""
-            if port.protocol == "UDP":  # DNS ends with its answer, as one would configure it
-                options = (
-                    "proxy_responses 1; proxy_timeout 10s;" if port.name == "dns" else "proxy_timeout 30s;"
-                )
+            if port.protocol == "UDP":
+                options = self.dns_options if port.name == "dns" else "proxy_timeout 30s;"
             lines.append(
                 f"  server {{ listen {listen}; {options} proxy_pass {endpoint}:{port.endpoint_port}; }}"
             )
@@ -85,6 +85,18 @@ class Nginx(Peer):
     @staticmethod
     def _build_options() -> str:
         return subprocess.run(["nginx", "-V"], capture_output=True, text=True, timeout=10).stderr + " "
+
+
+class NginxByDefault(Nginx):
+    """The same where nobody says how many answers a query has: its session, and the descriptor, stay until
+    the timeout. That is 10 s here; by default it is ten minutes, and nginx would stand still after the first
+    8,500 queries.
+    """
+
+    name = "nginx-default"
+    title = "nginx stream by default"
+    is_for_udp_alone = True
+    dns_options = "proxy_timeout 10s;"
 
 
 class HAProxy(Peer):
@@ -141,7 +153,7 @@ class AsyncioStreams(Peer):
 
 
 PEERS: Final[dict[str, type[Peer]]] = {
-    peer.name: peer for peer in (Ours, Kernel, KubeProxy, Nginx, HAProxy, AsyncioStreams)
+    peer.name: peer for peer in (Ours, Kernel, KubeProxy, Nginx, NginxByDefault, HAProxy, AsyncioStreams)
 }
 
 

@@ -24,6 +24,7 @@ _COLOURS: Final = {
     "ours": "#1f77b4",
     "kernel": "#9aa0a6",
     "nginx": "#2ca02c",
+    "nginx-default": "#98df8a",
     "haproxy": "#9467bd",
     "asyncio": "#ff9f40",
     "kube-proxy": "#d62728",

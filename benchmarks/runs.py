@@ -105,7 +105,7 @@ def alternate(
     samples, failures = Samples(), []
     for work in works:
         progress.say(work.title)
-        able = {name: peer for name, peer in peers.items() if peer.carries_udp or not work.needs_udp}
+        able = {name: peer for name, peer in peers.items() if peer.takes_part(needs_udp=work.needs_udp)}
         for round_number in range(rounds):
             # Each round begins with another peer, so that none is always behind the same one.
             names = list(able)

@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
         seconds=results.seconds,
         is_quick=is_quick,
         max_descriptors=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
-        peers=tuple(peers),
+        peers=tuple(name for name in peers if not PEERS[name].is_for_udp_alone),
     )
     for name in names:
         if name in STUDIES:

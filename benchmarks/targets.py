@@ -70,7 +70,7 @@ TARGETS: Final = (
     Target("udp-flows", "rate", ("kernel",), True, 0.75),
     Target("udp-fresh", "rate", ("kernel",), True, 0.6),
     Target("udp-fresh", "rate", ("kube-proxy",), True, 2.0),
-    Target("udp-fresh", "rate", ("nginx",), True, 5.0),
+    Target("udp-fresh", "rate", ("nginx-default",), True, 5.0),
 )
 
 
