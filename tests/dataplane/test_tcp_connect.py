@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import resource
 import socket
+import struct
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import pytest
@@ -134,6 +135,69 @@ def test_what_a_client_sends_and_its_half_close_wait_for_the_endpoint() -> None:
             proxy.call(proxy.balancer.set_endpoints, TrafficPolicy.CLUSTER, [alive])
             assert receive_all(client) == digest(data)
             proxy.wait_until_idle()
+
+
+def say_packets(sock: socket.socket) -> None:
+    """Answer the first byte with how many packets had come by then; tcpi_segs_in in linux/tcp.h."""
+    sock.recv(1)
+    (packets,) = struct.unpack_from("I", sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 144), 140)
+    sock.sendall(str(packets).encode())
+
+
+@contextmanager
+def client_that_has_spoken(proxy: TcpProxy) -> Iterator[socket.socket]:
+    """It has sent a byte before the worker, whose loop we use for that, has a look at it."""
+
+    def speak() -> socket.socket:
+        client = proxy.connect()
+        client.sendall(b"?")
+        return client
+
+    with proxy.call(speak) as client:
+        yield client
+
+
+def test_what_a_client_has_said_completes_the_handshake_with_the_endpoint() -> None:
+    with (
+        server(say_packets) as endpoint,
+        tcp_proxy(endpoint) as proxy,
+        client_that_has_spoken(proxy) as client,
+    ):
+        assert receive_all(client) == b"2", "no packet but SYN and request"
+
+
+def fastest_of_ten(work: Callable[[], object]) -> float:
+    """Seconds. What a busy machine does to one it does not do to all."""
+
+    def timed() -> float:
+        began = time.monotonic()
+        work()
+        return time.monotonic() - began
+
+    return min(timed() for _ in range(10))
+
+
+def test_an_endpoint_that_speaks_first_hears_of_its_client_at_once() -> None:
+    with server(say_port) as endpoint, tcp_proxy(endpoint) as proxy:
+        assert fastest_of_ten(lambda: ask(proxy)) < 0.15, "without our acknowledgement it would take 0.2 s"
+
+
+def answer_in_two_pieces(sock: socket.socket) -> None:
+    """With Nagle's algorithm on, so that the second waits until the first has been acknowledged."""
+    sock.recv(1)
+    sock.sendall(b"one ")
+    sock.sendall(b"two")
+    sock.recv(1)
+
+
+def test_the_first_answer_of_an_endpoint_is_acknowledged_at_once() -> None:
+    with server(answer_in_two_pieces) as endpoint, tcp_proxy(endpoint) as proxy:
+
+        def ask_for_both() -> None:
+            with client_that_has_spoken(proxy) as client:
+                assert (client.recv(4), client.recv(3)) == (b"one ", b"two")
+
+        assert fastest_of_ten(ask_for_both) < 0.03, "a delayed acknowledgement takes 0.04 s"
 
 
 def test_a_client_that_resets_while_it_waits_leaves_nothing_behind() -> None:

@@ -30,7 +30,7 @@ from tests.support.loopback import (
     tcp_proxy,
     wait_until,
 )
-from userspace_proxy.dataplane import tcp_relay
+from userspace_proxy.dataplane import tcp_half_relay
 from userspace_proxy.dataplane.splice import PIPE_BYTES, PipePool
 
 MEGABYTE = 1_000_000
@@ -44,7 +44,7 @@ def some_bytes(seed: int, size: int) -> bytes:
 def pipes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> PipePool:
     """The ways that bulk can take."""
     if request.param == "in small shares":
-        monkeypatch.setattr(tcp_relay, "SHARE_BYTES", tcp_relay.BUFFER_BYTES)
+        monkeypatch.setattr(tcp_half_relay, "SHARE_BYTES", tcp_half_relay.BUFFER_BYTES)
     return PipePool(max_lent=0 if request.param == "copied" else 128)
 
 
@@ -439,7 +439,7 @@ def test_what_has_ended_leaves_nothing_for_the_garbage_collector() -> None:
                 with proxy.connect() as client:
                     receive_all(client)
             proxy.wait_until_idle()
-            return sum(1 for thing in proxy.call(gc.get_objects) if type(thing).__name__ == "_HalfRelay")
+            return sum(1 for thing in proxy.call(gc.get_objects) if type(thing).__name__ == "HalfRelay")
 
         gc.collect()
         gc.disable()

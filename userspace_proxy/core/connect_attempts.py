@@ -46,6 +46,8 @@ class Verdict(Enum):
     GIVE_UP = "give up"
 
 
+_WAIT: Final = Verdict.WAIT
+_GIVE_UP: Final = Verdict.GIVE_UP
 Decision: TypeAlias = Endpoint | Verdict
 
 
@@ -84,8 +86,8 @@ class ConnectAttempts:
 
     def begin(self, now: float) -> Decision:
         """A client has come."""
-        endpoint = self._balancer.next_endpoint(self._policy, self._client, now)
-        return Verdict.GIVE_UP if endpoint is None else self._try(endpoint, now)
+        endpoint = self._untried(now)
+        return _GIVE_UP if endpoint is None else self._try(endpoint, now)
 
     def failed(self, endpoint: Endpoint, now: float) -> Decision:
         """A pending attempt was refused, or cannot succeed for another reason."""
@@ -112,11 +114,11 @@ class ConnectAttempts:
         if another is not None:
             return self._try(another, now)
         if self._pending:
-            return Verdict.WAIT
+            return _WAIT
         if self._waits == len(WAITS_SECONDS):
-            return Verdict.GIVE_UP
+            return _GIVE_UP
         self._wait_from(now)
-        return Verdict.WAIT
+        return _WAIT
 
     def closed(self, endpoint: Endpoint) -> None:
         """A pending attempt had to make room for a new one. Which is the oldest only its owner knows."""
@@ -132,9 +134,9 @@ class ConnectAttempts:
     def waited(self, now: float) -> Decision:
         """Time has passed."""
         if now >= self._gives_up_at:
-            return Verdict.GIVE_UP
+            return _GIVE_UP
         if now < self.due_at:
-            return Verdict.WAIT
+            return _WAIT
         if self._waits < len(WAITS_SECONDS):
             self._waits += 1
         self._silent |= frozenset(self._pending)
@@ -144,9 +146,9 @@ class ConnectAttempts:
         if another is not None:
             return self._try(another, now)
         if not self._pending:
-            return Verdict.GIVE_UP  # every endpoint has left the Service
+            return _GIVE_UP  # every endpoint has left the Service
         self._wait_from(now)
-        return Verdict.WAIT
+        return _WAIT
 
     def succeeded(self, endpoint: Endpoint, now: float) -> None:
         """A pending attempt was answered; the others are over."""
@@ -178,5 +180,6 @@ class ConnectAttempts:
         return another
 
     def _wait_from(self, now: float) -> None:
-        wait = WAITS_SECONDS[min(self._waits, len(WAITS_SECONDS) - 1)]
-        self.due_at = min(now + wait, self._gives_up_at)
+        waits = self._waits
+        due_at = now + (WAITS_SECONDS[waits] if waits < len(WAITS_SECONDS) else WAITS_SECONDS[-1])
+        self.due_at = due_at if due_at < self._gives_up_at else self._gives_up_at

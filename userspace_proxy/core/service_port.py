@@ -35,6 +35,8 @@ class TrafficPolicy(Enum):
     CLUSTER = "Cluster"
     LOCAL = "Local"
 
+    __hash__ = object.__hash__  # a key on the way of every connection; Enum's own is a call into Python
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class ServiceName:

@@ -36,7 +36,8 @@ PEER_CLOSED: Final = select.EPOLLRDHUP
 HUNG_UP: Final = select.EPOLLHUP
 FAILED: Final = select.EPOLLERR
 URGENT: Final = select.EPOLLPRI
-EDGE_BOTH: Final = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLET
+EDGE_IN: Final = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLET
+EDGE_BOTH: Final = EDGE_IN | select.EPOLLOUT
 
 _BATCH: Final = 256
 _FEW: Final = 2

@@ -27,8 +27,8 @@ from userspace_proxy.core.load_balancer import LoadBalancer
 from userspace_proxy.core.service_port import TrafficPolicy
 from userspace_proxy.core.traffic_counters import ServicePortCounters
 from userspace_proxy.dataplane.limit_reports import LimitReports
-from userspace_proxy.dataplane.poller import FAILED, HUNG_UP, WRITABLE, Poller, Socket
-from userspace_proxy.dataplane.tcp_options import arm_reset, frontend_of
+from userspace_proxy.dataplane.poller import EDGE_IN, FAILED, HUNG_UP, WRITABLE, Poller, Socket
+from userspace_proxy.dataplane.tcp_options import arm_reset, defer_acknowledgement, frontend_of
 from userspace_proxy.dataplane.tcp_relay import TcpRelays
 
 logger = logging.getLogger(__name__)
@@ -38,6 +38,8 @@ TICK_SECONDS: Final = 0.025
 
 _SHORT_SECONDS: Final = 0.25
 _SAY_AGAIN_SECONDS: Final = 30.0
+_WAIT: Final = Verdict.WAIT
+_GIVE_UP: Final = Verdict.GIVE_UP
 _STREAM: Final = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 
 
@@ -84,16 +86,17 @@ class TcpConnects:
             client.close()
             route.reports.refused(counted_as, refusal, route.admission.admitted, self.now())
             return
-        connect = _TcpConnect(self, client, client_address, counted_as, route)
+        now = self.now()
+        connect = _TcpConnect(self, client, client_address, counted_as, route, now)
         self._pending.add(connect)
         if self._timer is None:
             self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
-        connect.begin()
+        connect.begin(now)
 
     @property
     def is_short_of_descriptors(self) -> bool:
         """Descriptors ran out a moment ago. Clients who are in already need them more than new ones do."""
-        return self.now() < self._short_until
+        return self._short_until > 0.0 and self.now() < self._short_until
 
     def descriptors_ran_out(self) -> None:
         """Let no more clients in for a moment."""
@@ -161,28 +164,37 @@ class _TcpConnect:
         "_client_events",
         "_connects",
         "_counted_as",
+        "_watched_from",
         "route",
         "schedule",
     )
 
     def __init__(
-        self, connects: TcpConnects, client: Socket, client_address: str, counted_as: str, route: TcpRoute
+        self,
+        connects: TcpConnects,
+        client: Socket,
+        client_address: str,
+        counted_as: str,
+        route: TcpRoute,
+        now: float,
     ) -> None:
         self._connects = connects
         self._client = client
         self._counted_as = counted_as
         self._client_events: int | None = None
+        self._watched_from = now + TICK_SECONDS
         self.route = route
         self._attempts: list[_Attempt] = []
         self._came_at = monotonic()  # the loop's clock has milliseconds, as of when its turn began
-        self.schedule = ConnectAttempts(route.balancer, route.policy, client_address, connects.now())
+        self.schedule = ConnectAttempts(route.balancer, route.policy, client_address, now)
 
-    def begin(self) -> None:
-        self._carry_out(self.schedule.begin(self._connects.now()))
+    def begin(self, now: float) -> None:
+        self._carry_out(self.schedule.begin(now))
 
     def time_passed(self, now: float) -> None:
         if self._client_events is None:
-            self._watch_client()
+            if self._watched_from <= now:
+                self._watch_client()
         elif self.schedule.due_at <= now:
             self._carry_out(self.schedule.waited(now))
 
@@ -190,7 +202,7 @@ class _TcpConnect:
         """Notice from now on if the client goes. One whose endpoint answers at once need not be asked."""
         self._client_events = 0
         try:
-            self._connects.poller.register(self._client.fileno(), self.on_client_event)
+            self._connects.poller.register(self._client.fileno(), self.on_client_event, EDGE_IN)
         except OSError:  # ENOMEM, ENOSPC: no room for one more registration
             self.route.counters.failed += 1
             self.abandon()
@@ -213,9 +225,11 @@ class _TcpConnect:
             self.attempt_failed(attempt)
             return
         connects = self._connects
-        self._attempts.remove(attempt)
-        self._give_back_beside()
-        self._close_attempts()
+        attempts = self._attempts
+        attempts.remove(attempt)
+        if attempts:
+            self._give_back_beside()
+            self._close_attempts()
         connects.discard(self)
         self.schedule.succeeded(attempt.endpoint, connects.now())
         self.route.counters.connected(monotonic() - self._came_at)
@@ -262,7 +276,7 @@ class _TcpConnect:
     def _carry_out(self, decision: Decision) -> None:
         while isinstance(decision, Endpoint):
             decision = self._try(decision)
-        if decision is Verdict.GIVE_UP:
+        if decision is _GIVE_UP:
             self.route.counters.failed += 1
             self.abandon()
 
@@ -284,6 +298,7 @@ class _TcpConnect:
             return self._postpone(endpoint)
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            defer_acknowledgement(sock)
             error = sock.connect_ex((endpoint.address, endpoint.port))
             if error not in (0, errno.EINPROGRESS):  # ENETUNREACH …
                 sock.close()
@@ -299,12 +314,12 @@ class _TcpConnect:
             self._give_back_beside()
             return self._postpone(endpoint)
         attempts.append(attempt)
-        return Verdict.WAIT
+        return _WAIT
 
     def _postpone(self, endpoint: Endpoint) -> Verdict:
         self._connects.descriptors_ran_out()
         self.schedule.postponed(endpoint, self._connects.now())
-        return Verdict.WAIT
+        return _WAIT
 
     def _close_attempts(self) -> None:
         while self._attempts:
