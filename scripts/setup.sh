@@ -69,6 +69,10 @@ need iptables iptables
 need curl curl
 need dig bind9-dnsutils
 [ "$purpose" = demo ] || need conntrack conntrack
+if [ "$purpose" = test ] || [ "$purpose" = develop ]; then
+    need nft nftables
+    need openssl openssl
+fi
 if [ "$purpose" = bench ] || [ "$purpose" = develop ]; then
     need nginx nginx-light
     [ -e /usr/lib/nginx/modules/ngx_stream_module.so ] || missing="$missing libnginx-mod-stream"

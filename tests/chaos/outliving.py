@@ -109,7 +109,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, ServiceNode(Path(name)) as node:
         folder = Path(name)
         versions = cycle([("env", "-C", str(other_version(folder / "other"))), ()])
-        node.client.run("sysctl", "-qw", "net.ipv4.tcp_tw_reuse=1")
+        node.client.sysctl("net.ipv4.tcp_tw_reuse", "1")
         node.agent.start()
         service = node.serve("greet", "digest", "name")
         for kind in ("nothing", "kill and restart", "stop and restart", "take over", "upgrade"):

@@ -9,6 +9,7 @@ import pytest
 from tests.support.clients import connect, greeting
 from tests.support.service_node import ServiceNode
 
+TCP_TW_REUSE = Path("/proc/sys/net/ipv4/tcp_tw_reuse")
 PORTS = 100
 CONNECTIONS = 3 * PORTS
 
@@ -16,9 +17,9 @@ CONNECTIONS = 3 * PORTS
 @pytest.mark.parametrize("flags", [(), ("--no-tcp-tw-reuse",)], ids=["reused", "kept"])
 def test_a_port_is_free_again_after_a_second(tmp_path: Path, flags: tuple[str, ...]) -> None:
     with ServiceNode(tmp_path, *flags, endpoints=1) as node:
-        before = node.node.run("sysctl", "-n", "net.ipv4.tcp_tw_reuse").stdout
+        before = node.node.call(TCP_TW_REUSE.read_text)
         node.agent.start()
-        after = node.node.run("sysctl", "-n", "net.ipv4.tcp_tw_reuse").stdout
+        after = node.node.call(TCP_TW_REUSE.read_text)
         if flags:
             assert after == before
             return

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.agent import kill
 from tests.support.clients import ask, expect_refusal, sockets, udp_client, who_answers, who_greets
 from tests.support.service_node import ServedService, ServiceNode, read_proxy_port
 from tests.support.waiting import wait_until
@@ -139,5 +140,5 @@ def test_what_changed_while_nobody_looked_is_made_good(nft_node: ServiceNode) ->
 def test_workers_end_when_their_agent_is_killed(nft_node: ServiceNode) -> None:
     node = nft_node
     node.serve("greet")
-    node.node.run("kill", "-9", str(node.agent.pid))
+    kill(node.agent.pid)
     wait_until(lambda: node.node.pids() == [])

@@ -21,7 +21,7 @@ from userspace_proxy.demo.isolation import set_network_namespace
 Result = TypeVar("Result")
 
 COMMAND_SECONDS: Final = 30.0
-_KILL_SECONDS: Final = 5.0
+_KILL_SECONDS: Final = 20.0
 
 
 class Namespace(Closing):
