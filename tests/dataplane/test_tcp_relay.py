@@ -123,8 +123,8 @@ def test_a_connection_that_carries_no_bulk_now_holds_two_descriptors() -> None:
             sender.join()
             client.sendall(b"small again")
             assert client.recv(100) == b"small again"
-            wait_until(lambda: proxy.pipes.lent == 0)
-            assert open_descriptors() - 2 == in_between
+            wait_until(lambda: open_descriptors() - 2 == in_between)
+            assert proxy.pipes.lent == 0
 
 
 def test_a_connection_that_rests_after_bulk_keeps_no_pipe_from_others() -> None:

@@ -18,7 +18,7 @@ from userspace_proxy.demo.namespaces import Namespace
 REMOVED_ENDPOINTS = "userspace-proxy.io/removed-endpoints"
 PEER_TIMEOUT_SECONDS = 4.0
 SWEEP_SECONDS = PEER_TIMEOUT_SECONDS / 8
-SLACK_SECONDS = 6.0
+SLACK_SECONDS = 20.0
 """For a machine that has other things to do: the shortest times are exact, the longest are not."""
 
 
@@ -65,7 +65,7 @@ def is_usable(client: socket.socket) -> bool:
 
 def seconds_until_reset(client: socket.socket) -> float:
     began = time.monotonic()
-    client.settimeout(20)
+    client.settimeout(60)
     with pytest.raises(ConnectionResetError):
         client.recv(1)
     return time.monotonic() - began

@@ -4,6 +4,7 @@ import asyncio
 import http.client
 import json
 import logging
+import os
 import socket
 import threading
 import time
@@ -16,6 +17,7 @@ from typing import TypeAlias
 import pytest
 import uvloop
 
+from tests.support.kernel_state import descriptors_at_rest
 from tests.support.loopback import DEADLINE_SECONDS, open_descriptors, wait_until
 from userspace_proxy.core.proxy_plan import HealthCheck
 from userspace_proxy.core.service_port import Port, ServiceName
@@ -409,10 +411,10 @@ def test_a_slow_client_is_given_up_however_busy_it_looks(port: int) -> None:
 
 @pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.0\r\n\r\n"])
 def test_a_client_that_stays_is_sent_away(port: int, sent: bytes) -> None:
-    with serving(conversation_seconds=0.2) as node:
+    with serving(conversation_seconds=2.0) as node:
         node.serve((WEB, port, 1))
         wait_until(lambda: is_open(port))
-        before = open_descriptors()
+        [before] = descriptors_at_rest(os.getpid())
         with socket.create_connection((V4, port), timeout=DEADLINE_SECONDS) as idle:
             idle.sendall(sent)
             wait_until(lambda: open_descriptors() == before + 1)  # ours; theirs is gone
