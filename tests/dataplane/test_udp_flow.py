@@ -28,7 +28,8 @@ from userspace_proxy.core.service_port import Port
 from userspace_proxy.core.traffic_counters import EndpointCounters, ServicePortCounters
 from userspace_proxy.dataplane import udp_flow
 from userspace_proxy.dataplane.limit_reports import LimitReports
-from userspace_proxy.dataplane.udp_flow import MAX_KEPT_DATAGRAM, FlowShare
+from userspace_proxy.dataplane.udp_flow import MAX_KEPT_DATAGRAM
+from userspace_proxy.dataplane.udp_flow_cap import FlowShare
 from userspace_proxy.dataplane.udp_listener import UdpListener
 
 ICMP_HOST_UNREACH = 1

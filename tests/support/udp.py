@@ -22,7 +22,7 @@ from userspace_proxy.core.service_port import Port, TrafficPolicy
 from userspace_proxy.core.traffic_counters import ServicePortCounters
 from userspace_proxy.dataplane.limit_reports import LimitReports
 from userspace_proxy.dataplane.poller import Poller
-from userspace_proxy.dataplane.udp_flow import FlowCap, FlowShare
+from userspace_proxy.dataplane.udp_flow_cap import FlowCap, FlowShare
 from userspace_proxy.dataplane.udp_listener import UdpListener
 
 CLUSTER = TrafficPolicy.CLUSTER

@@ -1,4 +1,4 @@
-"""One client's conversation over UDP, and what limits how many of them there are.
+"""One client's conversation over UDP.
 
 A flow owns a socket that is connected to its endpoint, so that the kernel brings back what that endpoint
 sends, and nobody else, and its ICMP errors. Answers leave through the listener's socket, from the address the
@@ -13,7 +13,8 @@ then late answers still pass.
 A datagram that cannot be sent on at once (a full queue, no route back, a firewall) is dropped, as a router
 would.
 
-A flow and the cap on flows are in one file, though it is longer for it: each ends the other's work.
+It is a long file for one class: whichever way a flow leaves its endpoint, by an error, by silence, or because
+it is no longer listed, it goes on where the other ways do.
 """
 
 from __future__ import annotations
@@ -26,23 +27,18 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
-from userspace_proxy.core.admission import Room
 from userspace_proxy.core.endpoint import Endpoint
 from userspace_proxy.core.load_balancer import LoadBalancer
 from userspace_proxy.core.service_port import TrafficPolicy
 from userspace_proxy.core.traffic_counters import EndpointCounters, ServicePortCounters
-from userspace_proxy.core.udp_flows import Flow, UdpFlows, WorkerFlows
 from userspace_proxy.core.udp_silence import REPEAT_SECONDS, Answers, Silence, UdpSilence
-from userspace_proxy.dataplane.limit_reports import LimitReports
 from userspace_proxy.dataplane.poller import FAILED, READABLE, Poller, Socket
-from userspace_proxy.dataplane.received_datagrams import BURST, Address, ReceivedDatagrams
+from userspace_proxy.dataplane.received_datagrams import BURST, Address
+from userspace_proxy.dataplane.udp_flow_cap import CappedFlow, FlowShare
 
 MAX_KEPT_DATAGRAM: Final = 2048
 """Bytes of the longest datagram that is kept to be sent again: an Ethernet frame's worth with room to spare.
 With every flow unanswered that is 2 KiB a flow; a longer one is the client's to repeat."""
-
-_SWEEP_SECONDS: Final = 0.25
-_SWEEP_LIMIT: Final = 512  # flows closed in one go
 
 # linux/in.h and linux/in6.h; Python 3.11's socket module lacks them.
 _IP_RECVERR: Final = 11
@@ -53,67 +49,6 @@ _UNREACHABLE: Final = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.E
 FlowKey: TypeAlias = bytes
 """The client's socket address and the local address that it sends to, as they are in a record."""
 Control: TypeAlias = tuple[int, int, bytes]
-
-
-class FlowCap:
-    """What the UDP flows of a worker share: how many may be, the sweep of idle ones, room to receive."""
-
-    def __init__(self, max_flows: int, loop: asyncio.AbstractEventLoop, room: Room) -> None:
-        self.flows: WorkerFlows[UdpFlow] = WorkerFlows(max_flows, room)
-        self.received = ReceivedDatagrams()
-        self._loop = loop
-        self._sweep_timer: asyncio.TimerHandle | None = None
-
-    def sweep_soon(self) -> None:
-        """There is a flow that may become idle."""
-        if self._sweep_timer is None:
-            self._sweep_timer = self._loop.call_later(_SWEEP_SECONDS, self._sweep)
-
-    def _sweep(self) -> None:
-        expired = self.flows.expired(self._loop.time(), _SWEEP_LIMIT)
-        for flow in expired:
-            flow.close()
-        delay = 0.0 if len(expired) == _SWEEP_LIMIT else _SWEEP_SECONDS
-        self._sweep_timer = self._loop.call_later(delay, self._sweep) if len(self.flows) else None
-
-
-class FlowShare:
-    """The flows of one Service port.
-
-    `exhausted` counts how often the system had no descriptor or no local port left for a new one though no
-    limit was reached.
-    """
-
-    def __init__(self, cap: FlowCap, reports: LimitReports) -> None:
-        self.flows: UdpFlows[UdpFlow] = UdpFlows(cap.flows)
-        self.received = cap.received
-        self.buffer = cap.received.buffers[0]
-        self.exhausted = 0
-        self._cap = cap
-        self._reports = reports
-
-    def make_room(self, client: str, now: float) -> None:
-        """Evict a flow if there are as many as there may be."""
-        victim = self.flows.leaving_for(client)
-        if victim is not None:
-            victim.evict(now)
-
-    def evict_any(self, now: float, *, at_once: bool = False) -> bool:
-        """Evict a flow of the Service port that has most. False if there is no flow."""
-        self.exhausted += 1
-        victim = self._cap.flows.evictable()
-        if victim is None:
-            return False
-        victim.evict(now, at_once=at_once)
-        return True
-
-    def evicted(self, now: float) -> None:
-        """A flow of this Service port left for another one."""
-        self._reports.evicted(len(self.flows), now)
-
-    def add(self, flow: UdpFlow, client: str, idle_seconds: float, now: float) -> None:
-        self.flows.add(flow, client, idle_seconds, now)
-        self._cap.sweep_soon()
 
 
 @dataclass(slots=True)
@@ -136,7 +71,7 @@ class ListenerFlows:
     silence: UdpSilence = field(default_factory=UdpSilence)
 
 
-class UdpFlow(Flow):
+class UdpFlow(CappedFlow):
     """One client's conversation with one endpoint at a time, through a socket connected to it."""
 
     __slots__ = (

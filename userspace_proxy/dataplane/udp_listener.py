@@ -22,7 +22,8 @@ from userspace_proxy.dataplane.packet_info import IP_PKTINFO, receive_packet_inf
 from userspace_proxy.dataplane.poller import READABLE, Poller, Socket
 from userspace_proxy.dataplane.received_datagrams import LAYOUTS, RECORD_SIZE, pack_address, unpack_address
 from userspace_proxy.dataplane.succession import HeldFlow
-from userspace_proxy.dataplane.udp_flow import Control, FlowKey, FlowShare, ListenerFlows, UdpFlow
+from userspace_proxy.dataplane.udp_flow import Control, FlowKey, ListenerFlows, UdpFlow
+from userspace_proxy.dataplane.udp_flow_cap import FlowShare
 
 _DRAIN_SECONDS: Final = 5.0
 """How long answers are waited for while nothing new is taken: as a resolver waits; resolv.conf(5)."""

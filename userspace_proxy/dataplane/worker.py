@@ -47,7 +47,7 @@ from userspace_proxy.dataplane.succession import AffineClient
 from userspace_proxy.dataplane.tcp_connect import TcpConnects, TcpRoute
 from userspace_proxy.dataplane.tcp_listener import BURST, SHARED_BURST, TcpListener
 from userspace_proxy.dataplane.tcp_relay import TcpRelays
-from userspace_proxy.dataplane.udp_flow import FlowCap, FlowShare
+from userspace_proxy.dataplane.udp_flow_cap import FlowCap, FlowShare
 from userspace_proxy.dataplane.udp_listener import UdpListener
 from userspace_proxy.errors import WorkerError
 
