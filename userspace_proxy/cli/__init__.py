@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from userspace_proxy.cli.check import check
 from userspace_proxy.cli.cleanup import cleanup
 from userspace_proxy.cli.drain import drain
 from userspace_proxy.cli.run import run
@@ -21,6 +22,7 @@ def commands() -> None:
 
 
 commands.add_command(run)
+commands.add_command(check)
 commands.add_command(cleanup)
 commands.add_command(drain)
 commands.add_command(supervise)
