@@ -15,6 +15,13 @@ from userspace_proxy.errors import SourceError
 HEAD = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n"
 
 
+def replace(path: Path, text: str) -> None:
+    """Write a file so that nobody sees half of it."""
+    whole = path.with_suffix(".new")
+    whole.write_text(text)
+    whole.rename(path)
+
+
 class Scene:
     """A configuration file and a kubeconfig, the agent that follows them, and what it was told."""
 
@@ -33,8 +40,7 @@ class Scene:
         return ended.wait(0.01)
 
     def write(self, fields: str) -> None:
-        text = f"{HEAD}clientConnection: {{kubeconfig: {self.kubeconfig}}}\n{fields}"
-        self.file.write_text(text)
+        replace(self.file, f"{HEAD}clientConnection: {{kubeconfig: {self.kubeconfig}}}\n{fields}")
 
     async def _apply(self, configuration: Configuration) -> None:
         self.applied.append(configuration)
@@ -130,10 +136,10 @@ def test_a_kubeconfig_that_has_changed_is_read_again(
 
     async def act() -> None:
         scene.renewal = SourceError("cannot use it")
-        scene.kubeconfig.write_text("{broken")
+        replace(scene.kubeconfig, "{broken")
         await until(lambda: len(caplog.messages) == 1)
         scene.renewal = None
-        scene.kubeconfig.write_text("{good: again}")
+        replace(scene.kubeconfig, "{good: again}")
         await until(lambda: len(caplog.messages) == 2)
 
     scene.play(act)

@@ -85,6 +85,50 @@ def test_cleanup_means_cleanup(
     assert ran == []
 
 
+def test_init_only_sets_the_sysctls_and_nothing_else(
+    ran: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from userspace_proxy.agent import node_sysctls
+    from userspace_proxy.logs import log
+
+    class Silent:
+        def start(self) -> None: ...
+
+    initialized: list[Configuration] = []
+    monkeypatch.setattr(node_sysctls, "set_node_sysctls", initialized.append)
+    monkeypatch.setattr(log, "configure_logging", lambda *_: Silent())
+    assert call("--init-only", "--hostname-override=n", "--conntrack-min=7").exit_code == 0
+    assert [configuration.conntrack.min for configuration in initialized] == [7]
+    assert ran == []
+
+
+FLAGS_OF_KUBE_PROXY = """
+--bind-address --bind-address-hard-fail --cleanup --cluster-cidr --config --config-sync-period
+--conntrack-max-per-core --conntrack-min --conntrack-tcp-be-liberal --conntrack-tcp-timeout-close-wait
+--conntrack-tcp-timeout-established --conntrack-udp-timeout --conntrack-udp-timeout-stream --detect-local-mode
+--feature-gates --healthz-bind-address --healthz-port --help --hostname-override --init-only
+--iptables-localhost-nodeports --iptables-masquerade-bit --iptables-min-sync-period --iptables-sync-period
+--ipvs-exclude-cidrs --ipvs-min-sync-period --ipvs-scheduler --ipvs-strict-arp --ipvs-sync-period
+--ipvs-tcp-timeout --ipvs-tcpfin-timeout --ipvs-udp-timeout --kube-api-burst --kube-api-content-type
+--kube-api-qps --kubeconfig --log-flush-frequency --log-json-info-buffer-size --log-json-split-stream
+--log-text-info-buffer-size --log-text-split-stream --logging-format --masquerade-all --master
+--metrics-bind-address --metrics-port --nodeport-addresses --oom-score-adj --pod-bridge-interface
+--pod-interface-name-prefix --profiling --proxy-mode --proxy-port-range --show-hidden-metrics-for-version
+--udp-timeout --v --version --vmodule --write-config-to
+--nftables-masquerade-all --nftables-masquerade-bit --nftables-min-sync-period --nftables-sync-period
+--add-dir-header --alsologtostderr --log-backtrace-at --log-dir --log-file --log-file-max-size --logtostderr
+--one-output --skip-headers --skip-log-headers --stderrthreshold
+--boot-id-file --machine-id-file
+"""
+"""Of 1.25 and of later ones; the last of them are klog's and cAdvisor's, which are gone since."""
+
+
+@pytest.mark.parametrize("flag", FLAGS_OF_KUBE_PROXY.split())
+def test_every_flag_of_kube_proxy_is_known(flag: str) -> None:
+    known = {name for option in kube_proxy.params for name in option.opts} | {"--help"}
+    assert flag in known
+
+
 def test_no_cleanup_means_run(ran: list[dict[str, Any]]) -> None:
     assert call("--cleanup=false", "--hostname-override=n", "--v=2").exit_code == 0
     assert configuration_of(ran[0]).verbosity == 2

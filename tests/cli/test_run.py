@@ -99,7 +99,7 @@ def test_what_only_kube_proxy_has_is_accepted_and_said_to_be_ignored_once() -> N
     assert notes == (
         "Ignored, for modes in which the kernel makes the connections: --masquerade-all, --ipvs-scheduler, "
         "--ipvs-strict-arp, --nftables-sync-period",
-        "Ignored, for where and how kube-proxy logs: --logtostderr, --vmodule",
+        "Ignored, for where and how kube-proxy logs and names its machine: --logtostderr, --vmodule",
     )
 
 

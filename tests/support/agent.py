@@ -36,11 +36,12 @@ class Agent:
         *,
         prefix: Sequence[str] = (),
         program: Sequence[str] = USERSPACE_PROXY,
+        verbs: Sequence[str] = ("run",),
         until: str = "Serving:",
     ) -> None:
-        """Start it (as `program`) behind the command `prefix` and return once it has logged `until`."""
+        """Start `program` with `verbs` behind the command `prefix`; return once it has logged `until`."""
         with self._log_file.open("w") as log:
-            self._process = self._node.popen(*prefix, *program, "run", *self.flags, stdout=log, stderr=log)
+            self._process = self._node.popen(*prefix, *program, *verbs, *self.flags, stdout=log, stderr=log)
         process = self._process
         wait_until(lambda: until in self.log or process.poll() is not None, START_SECONDS)
         assert process.poll() is None, f"the agent ended with {process.returncode}:\n{self.log}"

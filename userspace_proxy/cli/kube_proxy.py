@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
 
@@ -13,33 +14,44 @@ from userspace_proxy.cli.table_options import GoFlagsCommand, load, table_option
 from userspace_proxy.configuration.values import read_boolean
 from userspace_proxy.errors import UsageError, UserspaceProxyError
 
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def _asked(flag: str, help: str) -> Callable[[_F], _F]:
+    """A flag that means something else than to run."""
+    return click.option(flag, is_flag=False, flag_value="true", metavar="[true|false]", help=help)
+
 
 @click.command(
     cls=GoFlagsCommand, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
 )
 @click.version_option(package_name="userspace-proxy", prog_name="userspace-proxy")
-@click.option(
-    "--cleanup",
-    is_flag=False,
-    flag_value="true",
-    metavar="[true|false]",
-    help="Take back what a run left, and end.",
-)
+@_asked("--cleanup", "Take back what a run left, and end.")
+@_asked("--init-only", "Set the node's sysctls, for an agent that may not, and end.")
 @table_options
-def kube_proxy(cleanup: str | None, **given: Any) -> None:
+def kube_proxy(cleanup: str | None, init_only: str | None, **given: Any) -> None:
     """Serve a cluster's Services on this node: `userspace-proxy run`, called as kube-proxy is."""
-    try:
-        is_to_clean_up = read_boolean(cleanup or "false")
-    except ValueError as error:
-        raise UsageError(f"--cleanup: {error}") from error
-    if not is_to_clean_up:
-        run_as(given)
-        return
-    from userspace_proxy.agent.cleanup import clean_up
+    if _is_true("--cleanup", cleanup):
+        from userspace_proxy.agent.cleanup import clean_up
 
-    state_directory = load(given).configuration.state_directory
-    for line in clean_up(force=False, state_directory=state_directory):
-        click.echo(line)
+        for line in clean_up(force=False, state_directory=load(given).configuration.state_directory):
+            click.echo(line)
+    elif _is_true("--init-only", init_only):
+        from userspace_proxy.agent.node_sysctls import set_node_sysctls
+        from userspace_proxy.logs.log import configure_logging
+
+        configuration = load(given).configuration
+        configure_logging(configuration.verbosity, configuration.logging_format).start()
+        set_node_sysctls(configuration)
+    else:
+        run_as(given)
+
+
+def _is_true(flag: str, text: str | None) -> bool:
+    try:
+        return read_boolean(text or "false")
+    except ValueError as error:
+        raise UsageError(f"{flag}: {error}") from error
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ class Why(Enum):
 
     OTHER_MODES = "for modes in which the kernel makes the connections"
     NO_SERVER = "for the HTTP servers of kube-proxy"
-    LOG = "for where and how kube-proxy logs"
+    LOG = "for where and how kube-proxy logs and names its machine"
     CLIENT = "for kube-proxy's own API client"
     WINDOWS = "for Windows"
 
@@ -50,6 +50,7 @@ _SERVERS: Final = {
 _LOG: Final = {
     "--add-dir-header": "",
     "--alsologtostderr": "",
+    "--boot-id-file": "",
     "--log-backtrace-at": "",
     "--log-dir": "",
     "--log-file": "",
@@ -60,6 +61,7 @@ _LOG: Final = {
     "--log-text-info-buffer-size": "logging.options.text",
     "--log-text-split-stream": "",
     "--logtostderr": "",
+    "--machine-id-file": "",
     "--one-output": "",
     "--skip-headers": "",
     "--skip-log-headers": "",
