@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -17,13 +18,18 @@ from tests.support.waiting import wait_until
 FIRST_OF_A_PID_NAMESPACE = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
 
 
+SUPERVISED_RUN = (*USERSPACE_PROXY, "supervise", "--", "run")
+
+
 class Container:
     """`supervise -- run` on a node."""
 
-    def __init__(self, node: ServiceNode, log_file: Path, *prefix: str) -> None:
+    def __init__(
+        self, node: ServiceNode, log_file: Path, *prefix: str, command: Sequence[str] = SUPERVISED_RUN
+    ) -> None:
         self.node = node
         self._log_file = log_file
-        command = (*prefix, *USERSPACE_PROXY, "supervise", "--", "run", *node.agent.flags)
+        command = (*prefix, *command, *node.agent.flags)
         with log_file.open("w") as log:
             self.process = node.node.popen(*command, stdout=log, stderr=log)
         self.wait_for(1, "Serving:")
@@ -67,6 +73,19 @@ def test_an_agent_that_dies_is_started_again_and_the_end_waits_for_the_workers(
         assert userspace_proxy(node.node, "cleanup").returncode == 0  # else they go on for a minute
         assert container.process.wait(STOP_SECONDS) == 0
     wait_until(lambda: node.node.pids() == [])
+
+
+def test_kube_proxy_as_the_first_process_supervises_itself(node: ServiceNode, tmp_path: Path) -> None:
+    """kubeadm's DaemonSet starts /usr/local/bin/kube-proxy, and nothing else."""
+    kube_proxy = (str(Path(sys.executable).parent / "kube-proxy"),)
+    container = Container(node, tmp_path / "container.log", *FIRST_OF_A_PID_NAMESPACE, command=kube_proxy)
+    service = node.serve("greet")
+    os.kill(container.pid_of("userspace_proxy run"), signal.SIGKILL)
+    who_greets(node.client, service["greet"], 3)
+    container.wait_for(2, "Serving:")
+    assert container.process.poll() is None
+    os.kill(container.process.pid, signal.SIGKILL)  # and with it the first of its pid namespace
+    container.process.wait()
 
 
 def test_a_replaced_container_hands_over_and_stays_until_it_is_told_to_end(

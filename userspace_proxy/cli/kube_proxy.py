@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
 from userspace_proxy.cli.run import run_as
+from userspace_proxy.cli.supervise import supervise_run
 from userspace_proxy.cli.table_options import GoFlagsCommand, load, table_options
 from userspace_proxy.configuration.values import read_boolean
 from userspace_proxy.errors import UsageError, UserspaceProxyError
 
+_FIRST_PROCESS: Final = 1
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
@@ -30,7 +33,10 @@ def _asked(flag: str, help: str) -> Callable[[_F], _F]:
 @_asked("--init-only", "Set the node's sysctls, for an agent that may not, and end.")
 @table_options
 def kube_proxy(cleanup: str | None, init_only: str | None, **given: Any) -> None:
-    """Serve a cluster's Services on this node: `userspace-proxy run`, called as kube-proxy is."""
+    """Serve a cluster's Services on this node: `userspace-proxy run`, called as kube-proxy is.
+
+    As the first process of a container it supervises that, since everything there ends with the first.
+    """
     if _is_true("--cleanup", cleanup):
         from userspace_proxy.agent.cleanup import clean_up
 
@@ -43,6 +49,8 @@ def kube_proxy(cleanup: str | None, init_only: str | None, **given: Any) -> None
         configuration = load(given).configuration
         configure_logging(configuration.verbosity, configuration.logging_format).start()
         set_node_sysctls(configuration)
+    elif os.getpid() == _FIRST_PROCESS and not given["write_config_to"]:
+        supervise_run(sys.argv[1:], load(given).configuration.logging_format)
     else:
         run_as(given)
 

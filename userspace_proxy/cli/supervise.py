@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from typing import NoReturn
 
 import click
 
@@ -29,9 +31,13 @@ def supervise(command: tuple[str, ...]) -> None:
     # A wrong flag, and --help, are answered here.
     with run.make_context(f"{click.get_current_context().command_path} -- run", flags) as context:
         configuration = load(context.params).configuration
+    supervise_run(flags, configuration.logging_format)
 
+
+def supervise_run(flags: Sequence[str], logging_format: str) -> NoReturn:
+    """Supervise `run` with these flags, which have been checked."""
     from userspace_proxy.agent.supervisor import supervise
     from userspace_proxy.logs.log import configure_logging
 
-    configure_logging(log_format=configuration.logging_format).start()
-    sys.exit(supervise([sys.executable, "-m", "userspace_proxy", *command]))
+    configure_logging(log_format=logging_format).start()
+    sys.exit(supervise([sys.executable, "-m", "userspace_proxy", "run", *flags]))
