@@ -2,8 +2,11 @@
 
 Clients in a pod connect at a steady rate, are greeted, and close first; others hold one connection each, over
 which they talk all the time. Meanwhile the agent is killed, stopped and replaced, by its own version and by
-another one. It prints how many connections failed, the longest that one took, and how many of the held ones
-were cut.
+another one; after each such step nothing is done for as long, to see what the machine itself costs.
+
+It prints how many connections failed, the largest gaps (the longest that connections took) while steps were
+taken and while nothing was done, how many of the held connections were cut, and the CPU time that a start
+takes: of the agent, its children, and the workers that it started.
 """
 
 from __future__ import annotations
@@ -14,9 +17,12 @@ import signal
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
+from statistics import median
+from typing import TypeAlias
 
 from tests.support.agent import Agent
 from tests.support.clients import Address, sockets
@@ -26,16 +32,30 @@ from tests.support.waiting import wait_until
 from userspace_proxy.demo import isolation
 
 CLIENTS = 25
+SETTLE_SECONDS = 0.5
+KINDS = ("kill and restart", "stop and restart", "take over", "upgrade")
+
+Span: TypeAlias = tuple[float, float]
 
 
 @dataclass
 class Load:
-    """What clients met. `longest` are the slowest connections: seconds, and when they began."""
+    """What clients met. Of each connection when it began, and when it had its answer; a monotonic clock."""
 
-    made: int = 0
+    connections: list[tuple[float, float]] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
-    longest: list[tuple[float, float]] = field(default_factory=list)
     cut: int = 0
+
+    def gaps(self, spans: list[Span]) -> list[float]:
+        """How long connections took that touch one of `spans`, the longest first; in seconds."""
+        return sorted(
+            (
+                ended - began
+                for began, ended in self.connections
+                if any(began < end and ended > start for start, end in spans)
+            ),
+            reverse=True,
+        )
 
 
 class Clients:
@@ -78,12 +98,11 @@ class Clients:
                         failure = "closed without a word"
                 except OSError as error:
                     failure = repr(error)
-            took = time.monotonic() - began
+            ended = time.monotonic()
             with self._lock:
-                self.load.made += 1
+                self.load.connections.append((began, ended))
                 if failure:
                     self.load.failures.append(failure)
-                self.load.longest = sorted([*self.load.longest, (took, began)], reverse=True)[:5]
             due = max(due + pause, time.monotonic())
             self._ended.wait(due - time.monotonic())
 
@@ -112,19 +131,25 @@ def main() -> None:
         node.client.sysctl("net.ipv4.tcp_tw_reuse", "1")
         node.agent.start()
         service = node.serve("greet", "digest", "name")
-        for kind in ("nothing", "kill and restart", "stop and restart", "take over", "upgrade"):
+        for kind in KINDS:
             clients = Clients(
                 node, service["greet"], service["digest"], rate=arguments.rate, held=arguments.held
             )
             clients.start()
             time.sleep(1)
-            began = time.monotonic()
+            steps, rests, cpu_seconds = [], [], []
             for _ in range(arguments.rounds):
+                workers = node.agent.worker_pids
+                began = time.monotonic()
                 step(node, folder, kind, next(versions) if kind == "upgrade" else ())
-                time.sleep(0.5)
-            seconds = time.monotonic() - began
+                time.sleep(SETTLE_SECONDS)
+                steps.append((began, time.monotonic()))
+                cpu_seconds.append(spent([node.agent.pid, *set(node.agent.worker_pids) - set(workers)]))
+                began = time.monotonic()
+                time.sleep(began - steps[-1][0])
+                rests.append((began, time.monotonic()))
             clients.stop()
-            report(kind, arguments.rounds, seconds, clients.load)
+            report(kind, steps, rests, cpu_seconds, clients.load)
 
 
 def step(node: ServiceNode, folder: Path, kind: str, prefix: tuple[str, ...]) -> None:
@@ -133,9 +158,7 @@ def step(node: ServiceNode, folder: Path, kind: str, prefix: tuple[str, ...]) ->
         wait_until(lambda: not node.agent.is_running)
     elif kind == "stop and restart":
         assert node.agent.stop() == 0
-    if kind == "nothing":
-        time.sleep(1)  # what the machine itself costs
-    elif "restart" in kind:
+    if "restart" in kind:
         node.agent.start()
     else:
         successor = Agent(node.node, folder / f"agent-{time.monotonic_ns()}.log", *node.agent.flags)
@@ -144,14 +167,32 @@ def step(node: ServiceNode, folder: Path, kind: str, prefix: tuple[str, ...]) ->
         node.agent = successor
 
 
-def report(kind: str, rounds: int, seconds: float, load: Load) -> None:
-    slowest = ", ".join(f"{took * 1e3:.0f}" for took, _ in load.longest)
+def spent(pids: list[int]) -> float:
+    """The CPU seconds of these processes and of the children that they have waited for."""
+    seconds = 0.0
+    for pid in pids:
+        with suppress(FileNotFoundError):
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            seconds += sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")  # proc_pid_stat(5)
+    return seconds
+
+
+def report(kind: str, steps: list[Span], rests: list[Span], cpu_seconds: list[float], load: Load) -> None:
+    seconds = rests[-1][1] - steps[0][0]
+    made = len(load.connections)
     print(
-        f"{kind} x {rounds} in {seconds:.0f} s: {load.made} connections ({load.made / seconds:.0f}/s), "
-        f"{len(load.failures)} failed, {load.cut} held ones cut; the slowest took {slowest} ms"
+        f"{kind} x {len(steps)} in {seconds:.0f} s: {made} connections ({made / seconds:.0f}/s), "
+        f"{len(load.failures)} failed, {load.cut} held ones cut\n"
+        f"  largest gaps: {shown(load.gaps(steps))} ms; with nothing done: {shown(load.gaps(rests))} ms\n"
+        f"  CPU time of a start: {median(cpu_seconds):.2f} s",
+        flush=True,
     )
     for failure in sorted(set(load.failures)):
         print(f"  {load.failures.count(failure)} x {failure}")
+
+
+def shown(gaps: list[float]) -> str:
+    return ", ".join(f"{seconds * 1e3:.0f}" for seconds in gaps[:3])
 
 
 if __name__ == "__main__":
