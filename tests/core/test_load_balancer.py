@@ -429,7 +429,8 @@ def test_who_is_bound_to_what_can_be_told_to_another_balancer() -> None:
     assert balancer(*usable).affine_clients(0.0) == []
     before, after = balancer(*usable, affinity=TIMEOUT), balancer(*usable, affinity=TIMEOUT, seed=2)
     [first], [second] = picks(before, 1, CLIENT, 1.0), picks(before, 1, "10.2.0.2", 2.0)
-    bound = before.affine_clients(5.0)
+    bound = before.affine_clients(5.0, 0, 1) + before.affine_clients(5.0, 1, 5)
+    assert bound == before.affine_clients(5.0)
     assert bound == [(CLIENT, first, 4.0), ("10.2.0.2", second, 3.0)]
     for client, endpoint, silent_seconds in bound:
         after.settle(client, endpoint, 5.0 - silent_seconds)

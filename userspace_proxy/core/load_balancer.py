@@ -85,9 +85,10 @@ class ClientAffinity:
             clients.popitem(last=False)
         self._forget_expired(now)
 
-    def clients(self, now: float) -> list[tuple[str, Endpoint, float]]:
+    def clients(self, now: float, start: int, stop: int | None) -> list[tuple[str, Endpoint, float]]:
         """Those that are remembered, the longest silent first: address, endpoint, seconds of silence."""
-        return [(client, entry.endpoint, now - entry.last_seen) for client, entry in self._clients.items()]
+        clients = islice(self._clients.items(), start, stop)
+        return [(client, entry.endpoint, now - entry.last_seen) for client, entry in clients]
 
     def forget(self, client: str, endpoint: Endpoint) -> None:
         """`client` no longer has `endpoint`; if it has another one by now, it keeps that."""
@@ -238,9 +239,14 @@ class LoadBalancer:
         if self.ejections.succeeded(endpoint):
             self._leave_out(before)
 
-    def affine_clients(self, now: float) -> list[tuple[str, Endpoint, float]]:
-        """Who is bound to which endpoint, and for how many seconds nothing has come from them."""
-        return [] if self._affinity is None else self._affinity.clients(now)
+    def affine_clients(
+        self, now: float, start: int = 0, stop: int | None = None
+    ) -> list[tuple[str, Endpoint, float]]:
+        """Who is bound to which endpoint, and for how many seconds nothing has come from them.
+
+        From number `start` on, without number `stop`, in an order that stays as long as nobody comes.
+        """
+        return [] if self._affinity is None else self._affinity.clients(now, start, stop)
 
     def settle(self, client: str, endpoint: Endpoint, now: float) -> None:
         """`client` was connected to `endpoint` after several attempts; that is the one it has now."""

@@ -136,7 +136,7 @@ class _ServicePort:
                 listener.socket.read()
 
     def give_clients(self, key: str, most: int, now: float) -> list[AffineClient]:
-        clients = self.balancer.affine_clients(now)[self.given_clients :][:most]
+        clients = self.balancer.affine_clients(now, self.given_clients, self.given_clients + most)
         self.given_clients += len(clients)
         return [
             AffineClient(key, address, (endpoint.address, endpoint.port), silent_seconds)

@@ -38,16 +38,26 @@ class WorkerHoldings:
         removed: Iterable[str],
         sockets: Mapping[ListenerKey, socket.socket],
     ) -> None:
-        """The worker has been told so."""
+        """The worker has been told so. Costs as much as changes, however much there is."""
+        known: dict[ListenerKey, socket.socket] = {}
         for key in removed:
-            self._service_ports.pop(key, None)
-        for config in service_ports:
+            self._let_go(key, known)
+        serving = list(service_ports)
+        for config in serving:
+            self._let_go(config.key, known)
+        known.update(sockets)
+        for config in serving:
             listeners = tuple((listener.policy, listener.proxy_port) for listener in config.listeners)
-            self._service_ports[config.key] = HeldServicePort(
+            held = HeldServicePort(
                 config.key, config.protocol, config.family, listeners, self._encoder.encode(config)
             )
-        known = {**self._listeners, **sockets}
-        self._listeners = {key: known[key] for held in self._service_ports.values() for key in _keys(held)}
+            self._service_ports[config.key] = held
+            self._listeners.update((key, known[key]) for key in _keys(held))
+
+    def _let_go(self, service_port: str, listeners: dict[ListenerKey, socket.socket]) -> None:
+        held = self._service_ports.pop(service_port, None)
+        if held is not None:
+            listeners.update((key, self._listeners.pop(key)) for key in _keys(held))
 
     def keep(self, names: Sequence[str], new: Mapping[str, socket.socket]) -> None:
         """Keep exactly the sockets of these names; `new` ones take the place of others of their name."""

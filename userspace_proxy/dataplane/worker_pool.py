@@ -38,7 +38,13 @@ from userspace_proxy.dataplane.messages import (
 from userspace_proxy.dataplane.orphans import AdoptedWorker, OutgoingWorker
 from userspace_proxy.dataplane.succession import Drain
 from userspace_proxy.dataplane.worker_link import WorkerLink
-from userspace_proxy.dataplane.worker_seat import Given, ListenerOf, WorkerSeat, listener_keys
+from userspace_proxy.dataplane.worker_seat import (
+    Given,
+    ListenerOf,
+    WorkerSeat,
+    in_portions,
+    listener_keys,
+)
 from userspace_proxy.errors import WorkerError
 
 logger = logging.getLogger(__name__)
@@ -261,14 +267,13 @@ class WorkerPool:
         for worker in self._outgoing:
             given_up = worker.continued & keys
             worker.continued.difference_update(given_up)
-            if not given_up:
-                continue
             try:
-                async for flows, clients in worker.give_up(given_up):
-                    if heir is not None:
-                        heir.inherit_traffic(flows, clients)
-                    else:
-                        close_flows(flows)
+                for portion in in_portions([*given_up]):
+                    async for flows, clients in worker.give_up(portion):
+                        if heir is not None:
+                            heir.inherit_traffic(flows, clients)
+                        else:
+                            close_flows(flows)
             except WorkerError as error:
                 logger.warning("Worker of an earlier agent cannot give up its listeners: %s", error)
 

@@ -56,7 +56,7 @@ from userspace_proxy.logs.log import Log
 logger = logging.getLogger(__name__)
 
 _MAX_VISITORS: Final = 16
-_MAX_CLIENTS: Final = 10_000
+_MAX_CLIENTS: Final = 1000
 _COUNTERS_AT_ONCE: Final = 200
 """Of so many Service ports counters are read at a time, which takes half a millisecond."""
 _DRAINED_SECONDS: Final = 0.2

@@ -25,7 +25,11 @@ ListenerOf: TypeAlias = Callable[[ListenerKey], socket.socket]
 
 _ASK_SECONDS: Final = 2.0
 """How often a worker that has nothing to do is asked whether it is there."""
-_MAX_ENDPOINTS_PER_MESSAGE: Final = 10_000
+_SERVICE_PORTS_PER_MESSAGE: Final = 100
+_ENDPOINTS_PER_MESSAGE: Final = 1000
+"""Of one Service port a message carries all. What a message says is done in one go, and connections wait
+meanwhile: a few milliseconds for so many.
+"""
 
 
 @dataclass(slots=True)
@@ -123,15 +127,20 @@ class WorkerSeat:
         for config in [self._wanted[key] for key in changed if key in self._wanted]:
             new = len(_new_listeners(config, given))
             size = sum(len(listener.endpoints) for listener in config.listeners)
-            too_many = descriptors + new > MAX_DESCRIPTORS_PER_MESSAGE
-            if batch and (too_many or endpoints + size > _MAX_ENDPOINTS_PER_MESSAGE):
+            if batch and (
+                len(batch) == _SERVICE_PORTS_PER_MESSAGE
+                or descriptors + new > MAX_DESCRIPTORS_PER_MESSAGE
+                or endpoints + size > _ENDPOINTS_PER_MESSAGE
+            ):
                 yield batch, []
                 batch, descriptors, endpoints = [], 0, 0
             batch.append(config)
             descriptors += new
             endpoints += size
-        if batch or removed:
-            yield batch, removed
+        if batch:
+            yield batch, []
+        for portion in in_portions(removed):
+            yield [], portion
 
     async def _tell(
         self,
@@ -191,3 +200,9 @@ def _new_listeners(config: ServicePortConfig, given: Given) -> list[ListenerKey]
 def listener_keys(config: ServicePortConfig) -> tuple[ListenerKey, ...]:
     """The keys of a Service port's listeners."""
     return tuple(ListenerKey(config.protocol, listener.proxy_port) for listener in config.listeners)
+
+
+def in_portions(service_ports: Sequence[str]) -> Iterator[list[str]]:
+    """So many at a time that whoever acts on them is soon done."""
+    for first in range(0, len(service_ports), _SERVICE_PORTS_PER_MESSAGE):
+        yield list(service_ports[first : first + _SERVICE_PORTS_PER_MESSAGE])
