@@ -19,6 +19,7 @@ from userspace_proxy.agent.fitted_captures import (
     open_backends,
     read_networks,
 )
+from userspace_proxy.agent.gentle_import import import_gently
 from userspace_proxy.agent.host import (
     adjust_oom_score,
     ephemeral_ports,
@@ -272,6 +273,7 @@ def _source_of(configuration: Configuration) -> Source:
     if configuration.manifests is not None:
         return ManifestsSource(configuration.manifests)
     # Importing the API client takes half a second that a directory of manifests need not wait for.
+    import_gently("userspace_proxy.sources.api_server")
     from userspace_proxy.sources.api_server import ApiServerSource
 
     return ApiServerSource(

@@ -31,6 +31,9 @@ def run_as(given: dict[str, Any]) -> None:
         _write(live.loaded, Path(given["write_config_to"]))
         return
     # Imported here: `--help` and a wrong flag need not wait for a second of imports.
+    from userspace_proxy.agent.gentle_import import import_gently
+
+    import_gently("userspace_proxy.agent.agent")
     import uvloop
 
     from userspace_proxy.agent.agent import run_agent
