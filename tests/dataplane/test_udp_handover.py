@@ -22,6 +22,7 @@ from userspace_proxy.core.proxy_plan import ListenerName
 from userspace_proxy.core.service_port import (
     IPFamily,
     Protocol,
+    ProxyPort,
     ServiceName,
     ServicePortName,
     TrafficPolicy,
@@ -66,16 +67,16 @@ def client_at(listener: ListenerConfig) -> socket.socket:
     return client
 
 
-async def begin_to_take_over(agent: Agent, *keys: str) -> WorkerLink:
+async def begin_to_take_over(agent: Agent, *keys: str, is_complete: bool = False) -> WorkerLink:
     """Say hello to the only worker there is, and have it give up as much of these as one message carries."""
     [orphan] = await agent.find_orphans()
-    orphan.close()
     answer, descriptors = await orphan.link.fetch(partial(GiveUp, service_ports=keys))
+    orphan.close()
     for descriptor in descriptors:
         os.close(descriptor)
     assert isinstance(answer, GaveUp)
     assert answer.flows
-    assert not answer.is_complete
+    assert answer.is_complete is is_complete
     return orphan.link
 
 
@@ -122,6 +123,30 @@ def test_an_agent_that_adopts_from_one_that_was_taking_over_has_the_listeners_re
                 for client in clients:
                     assert await ask(client) == "here"
                 stopped_half_way.leave()
+
+    in_a_loop(scenario, tmp_path)
+
+
+def test_a_listener_that_an_agent_took_with_it_is_opened_again_on_its_port(tmp_path: Path) -> None:
+    async def scenario(directory: Path) -> None:
+        with ExitStack() as stack:
+            endpoint, _ = stack.enter_context(echo_server(Protocol.UDP, "here"))
+            async with Agent(directory) as first:
+                config, other = config_of(first, endpoint), config_of(first, endpoint, service="other")
+                await first.pool.configure([config, other])
+                client = stack.enter_context(client_of(config))
+                assert await ask(client) == "here"
+                pids = first.pool.pids
+            dies = await begin_to_take_over(Agent(directory, build="2"), config.key, is_complete=True)
+            dies.leave()
+            async with Agent(directory) as second:
+                listener = ListenerName(ServicePortName.from_key(config.key), CLUSTER)
+                assert listener not in second.sockets
+                second.sockets.open(listener, ProxyPort(config.listeners[0].proxy_port))
+                assert config_of(second, endpoint) == config
+                await second.pool.configure([config])
+                assert second.pool.pids == pids
+                assert await ask(client) == "here"
 
     in_a_loop(scenario, tmp_path)
 
