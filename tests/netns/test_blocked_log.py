@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import signal
 from collections.abc import Iterator
 from contextlib import suppress
@@ -32,6 +33,13 @@ def full_pipe() -> Iterator[tuple[int, int]]:
             os.close(descriptor)
 
 
+def capabilities_of_threads(pid: int) -> set[str]:
+    """What the threads of a process may do: one item, if it is the same for all."""
+    statuses = [(task / "status").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
+    assert len(statuses) > 1
+    return {"".join(re.findall(r"^Cap(?:Prm|Eff|Bnd):.*$", status, re.MULTILINE)) for status in statuses}
+
+
 @pytest.mark.parametrize("has_left", [False, True])
 def test_who_reads_the_log_may_stop_or_leave(
     tmp_path: Path, full_pipe: tuple[int, int], has_left: bool
@@ -54,6 +62,8 @@ def test_who_reads_the_log_may_stop_or_leave(
             assert who_greets(node.client, other["greet"], 1)
         for number in range(300):  # changes, each of which the agent has something to say of
             node.objects.apply(objects.service(f"changing-{number}", at=None, ports=[f"{PORTS['greet']}"]))
+        for pid in (agent.pid, *node.agent.worker_pids):
+            assert len(capabilities_of_threads(pid)) == 1, "who writes the log may do what the others gave up"
         last = node.serve("greet")
         wait_until(lambda: bool(who_greets(node.client, last["greet"], 1)))
         agent.send_signal(signal.SIGTERM)
