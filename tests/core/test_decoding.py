@@ -157,7 +157,7 @@ def test_an_ingress_address_whose_mode_is_unreadable_is_lost(
     [
         (("spec", "ipFamilies"), 7),
         (("spec", "ports", 0, "targetPort"), []),
-        (("metadata", "deletionTimestamp"), 7),
+        (("metadata", "generation"), "x"),
         (("metadata", "resourceVersion"), {}),
     ],
 )

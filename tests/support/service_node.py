@@ -60,10 +60,15 @@ DEFAULT_BACKEND = os.environ.get("USERSPACE_PROXY_TEST_BACKEND", "")
 """The `--iptables-backend` of agents for which a test does not choose one: to try the whole suite with it."""
 
 
+NOT_OBSERVED = ("--healthz-bind-address=", "--metrics-bind-address=")
+"""Nothing listens but what serves, so that tests can look for it."""
+
+
 class ServiceNode(Closing):
     """A node that serves what `objects` hold: those of `cluster`, or a directory of manifests in `folder`.
 
-    `flags` go to the agent. `endpoints` pods run all servers. `state_folder` is where the workers are found.
+    `flags` go to the agent, which serves health checks and metrics if it `is_observed`. `endpoints` pods run
+    all servers. `state_folder` is where the workers are found.
     """
 
     def __init__(
@@ -75,11 +80,14 @@ class ServiceNode(Closing):
         second_node_address: bool = False,
         endpoints: int = 3,
         cluster: ClusterObjects | None = None,
+        is_observed: bool = False,
     ) -> None:
         self.network = NodeNetwork(wiring=wiring, ipv6=ipv6, second_node_address=second_node_address)
         self.node = self.network.node
         if DEFAULT_BACKEND and "--iptables-backend" not in flags:
             flags = ("--iptables-backend", DEFAULT_BACKEND, *flags)
+        if not is_observed:
+            flags = (*NOT_OBSERVED, *flags)
         inode = self.node.call(lambda: Path("/proc/thread-self/ns/net").stat().st_ino)
         self.state_folder = Path("/run/userspace-proxy") / str(inode)
         self._variant = "legacy" if {"legacy", "python-iptables"} & {*flags} else "nft"

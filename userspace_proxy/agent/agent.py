@@ -10,6 +10,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from typing import Final, NoReturn, TypeVar
 
+import yaml
+
 from userspace_proxy.agent.configuration_watch import watch_configuration
 from userspace_proxy.agent.conntrack_room import watch_conntrack_room
 from userspace_proxy.agent.conntrack_sysctls import set_conntrack_sysctls
@@ -29,6 +31,7 @@ from userspace_proxy.agent.host import (
     reuse_ports_in_time_wait,
     udp_flows_per_worker,
 )
+from userspace_proxy.agent.observation import Observation
 from userspace_proxy.agent.proxier import Proxier
 from userspace_proxy.agent.shared_ports import SharedPorts
 from userspace_proxy.agent.single_instance import Request, SingleInstance
@@ -214,6 +217,17 @@ async def run_agent(live: LiveConfiguration, log: Log) -> None:
             refit_health_checks()
             await asyncio.to_thread(set_conntrack_sysctls, fresh.conntrack)
 
+        observation = Observation(
+            loop,
+            configuration,
+            state=state,
+            proxier=proxier,
+            captures=list(captures),
+            workers=workers,
+            events={},
+            shown=lambda: {"kubeproxy.config.k8s.io": yaml.safe_load(live.loaded.written())},
+        )
+        stack.push_async_callback(observation.close)
         if inheritance.adopted or inheritance.outgoing:
             logger.info(
                 "Workers of an earlier agent found: adopted, workers=%d; to be replaced, workers=%d",
@@ -239,12 +253,14 @@ async def run_agent(live: LiveConfiguration, log: Log) -> None:
                 "health checks": health_checks.run(),
                 "conntrack room": watch_conntrack_room(),
                 "node network": _follow_network(changes, network_changed),
+                **observation.jobs(),
                 "resync": _resync(live, state, proxier),
                 "configuration": watch_configuration(live, reconfigure, source.renew),
             }
         )
         if to_drain.is_set():
             logger.info("Draining: nothing new is taken, what runs may finish")
+            observation.is_draining = True
             await health_checks.close()
             sockets.close_all()
             stop.clear()

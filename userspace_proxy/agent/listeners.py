@@ -41,6 +41,11 @@ class Listeners:
         """Whether there is something to retry."""
         return bool(self._unopened)
 
+    @property
+    def unopened(self) -> int:
+        """How many are wanted and cannot be opened."""
+        return len(self._unopened)
+
     def adopt(self, adopted: Mapping[Frontend, AdoptedPorts]) -> None:
         """Open listeners where the rules of an earlier run lead; nobody else may listen there.
 

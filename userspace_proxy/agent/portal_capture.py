@@ -36,6 +36,7 @@ from userspace_proxy.iptables.portal_rules import (
     PortalRules,
     read_portals,
 )
+from userspace_proxy.observability.sync_record import SyncRecord
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +80,7 @@ class PortalCapture:
         self._max_spacing_seconds = max_spacing_seconds
         self._watch_seconds = watch_seconds
         self.has_committed = False
+        self.record = SyncRecord()
         self._due = asyncio.Event()
         self._waiting_since: float | None = None
         self._wanted: Portals | None = None
@@ -148,6 +150,7 @@ class PortalCapture:
         return waiting <= 2 * self._verify_seconds
 
     def _mark_due(self) -> None:
+        self.record.last_queued = time.time()
         if self._waiting_since is None:
             self._waiting_since = asyncio.get_running_loop().time()
         self._due.set()
@@ -177,6 +180,7 @@ class PortalCapture:
                 is_news = await self._sync(self._wanted, verify=verify, is_touched=is_touched)
             except UserspaceProxyError as error:
                 self._mark_due()
+                self.record.failures += 1
                 failures += 1
                 if failures == 1:
                     logger.error("Rules cannot be installed, trying until they can: %s", error)
@@ -187,6 +191,7 @@ class PortalCapture:
                 logger.info("Rules can be installed again: failures=%d", failures)
                 failures = 0
             took = clock() - started
+            self.record.synced(took, time.time())
             rested_at = clock() + max(took, min(self._max_spacing_seconds, took / _SHARE_OF_TIME))
             if verify:
                 verify_at = clock() + self._verify_seconds
@@ -268,7 +273,9 @@ class PortalCapture:
     def _timed_sync(self, portals: Portals, settings: CaptureSettings, verify: bool) -> tuple[Synced, float]:
         """The sync, and the seconds that it took; blocks."""
         began = time.monotonic()
-        synced = self._capture.sync(self._rules.rule_set(portals.values(), settings), verify=verify)
+        rules = self._rules.rule_set(portals.values(), settings)
+        synced = self._capture.sync(rules, verify=verify)
+        self.record.rules = rules.count_by_table()
         return synced, time.monotonic() - began
 
     def _now_committed(self, portals: Portals) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final, NoReturn
@@ -53,6 +54,7 @@ from userspace_proxy.dataplane.messages import ListenerConfig, ServicePortConfig
 from userspace_proxy.iptables.portal_rules import AdoptedPorts, Destination, Portal, Refusal
 from userspace_proxy.logs.formats import at_verbosity
 from userspace_proxy.observability.problem_ledger import ProblemLedger
+from userspace_proxy.observability.sync_record import ChangeRecord
 
 logger = logging.getLogger(__name__)
 
@@ -97,6 +99,7 @@ class Proxier:
         retry_seconds: float = 5.0,
     ) -> None:
         self.ledger = ProblemLedger()
+        self.changes = ChangeRecord([capture.family for capture in captures], time.time)
         self._state = state
         self._sockets = sockets
         self._workers = workers
@@ -125,11 +128,23 @@ class Proxier:
         """What load balancers are to be told now."""
         return self._plan.health_checks
 
+    @property
+    def service_ports(self) -> Mapping[ServicePortName, PlannedServicePort]:
+        """What is served."""
+        return self._plan.service_ports
+
+    @property
+    def unopened_listeners(self) -> int:
+        """How many listeners cannot be opened."""
+        return self._listeners.unopened
+
     def observe(self, events: Sequence[Event]) -> None:
         """Fold events in; their effect follows."""
         node = self._state.node_facts
         for event in events:
-            for key, problems in self._state.apply(event, self._origin_of).items():
+            findings = self._state.apply(event, self._origin_of)
+            self.changes.seen(event, findings)
+            for key, problems in findings.items():
                 name = f"{key.namespace}/{key.name}"
                 logger.log(AT_EACH_OBJECT, "Object changed: kind=%s name=%s", key.kind.value, name)
                 self.ledger.report(str(key), problems)
@@ -183,6 +198,7 @@ class Proxier:
 
     async def _serve_changes(self, is_retry: bool) -> None:
         async with self._workers_lock:
+            self.changes.begin()
             change = self._plan.update(self._state, sorted(self._state.take_dirty()))
             if not self._is_serving:
                 self._listeners.require_room()
@@ -211,6 +227,8 @@ class Proxier:
         is_for_rules = change.portals_changed or opened or self._has_idle_listener(change) or is_first
         if is_for_rules:
             self._hand_over_portals()
+        else:
+            self.changes.in_effect()
         if is_for_rules or own_addresses != self._own_addresses:
             self._own_addresses = own_addresses
             self._shared_ports.look_at(self._portals, own_addresses)
@@ -318,6 +336,7 @@ class Proxier:
         """
         async with self._workers_lock:
             if all(capture.has_committed for capture in self._captures.values()):
+                self.changes.in_effect()
                 self._listeners.adopt({})
                 await self._workers.retire()
             service_ports = self._plan.service_ports

@@ -111,12 +111,21 @@ def read_node(name: str, node: Node | None) -> NodeFacts:
     )
 
 
+def _is_leaving(node: Node) -> bool:
+    """Whether it is being deleted, or the cluster autoscaler is about to. kube-proxy's /healthz asks that."""
+    taints = (node.spec.taints if node.spec else None) or ()
+    return node.metadata.deletion_timestamp is not None or any(
+        taint.key == "ToBeDeletedByClusterAutoscaler" for taint in taints
+    )
+
+
 @dataclass(slots=True)
 class ClusterState:
     """Feed it with `apply`; after that, plan again what `take_dirty` names.
 
     On `proxy_ports` this node takes redirected traffic only; none of them if that is None. `own_addresses`
-    are all by which the node is reached: those of its interfaces, and those that its object states.
+    are all by which the node is reached: those of its interfaces, and those that its object states. The node
+    `is_node_leaving` if no new connections should be sent to it.
     `default_settings` are those of Services whose annotations do not say otherwise. `cluster_cidrs` are what
     all pods get their addresses from, as far as somebody said so.
     """
@@ -132,6 +141,8 @@ class ClusterState:
     _local_addresses: frozenset[str] = frozenset()
     own_addresses: frozenset[str] = field(default=frozenset(), init=False)
     node_facts: NodeFacts = field(init=False)
+    is_node_known: bool = field(default=False, init=False)
+    is_node_leaving: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         self.node_facts = read_node(self.node_name, None)
@@ -283,6 +294,8 @@ class ClusterState:
         self._dirty.add(service)
 
     def _replace_node(self, node: Node | None) -> None:
+        self.is_node_known = node is not None
+        self.is_node_leaving = node is not None and _is_leaving(node)
         before, self.node_facts = self.node_facts, read_node(self.node_name, node)
         self._unite_addresses()
         if self.node_facts != before:

@@ -34,6 +34,7 @@ class ObjectMeta(_ApiStruct, frozen=True):
     namespace: str = ""
     uid: str = ""
     creation_timestamp: str | None = None
+    deletion_timestamp: str | None = None
     labels: dict[str, str] | None = None
     annotations: dict[str, str] | None = None
 
@@ -131,9 +132,14 @@ class NodeAddress(_ApiStruct, frozen=True):
     address: str
 
 
+class Taint(_ApiStruct, frozen=True):
+    key: str
+
+
 class NodeSpec(_ApiStruct, frozen=True):
     pod_cidr: str | None = msgspec.field(default=None, name="podCIDR")
     pod_cidrs: list[str] | None = msgspec.field(default=None, name="podCIDRs")
+    taints: list[Taint] | None = None
 
 
 class NodeStatus(_ApiStruct, frozen=True):

@@ -99,6 +99,7 @@ class WorkerPool:
         self._occupations: list[asyncio.Task[NoReturn]] = []
         self._outgoing: list[OutgoingWorker] = []
         self._draining: dict[asyncio.Task[None], WorkerLink] = {}
+        self._former: list[WorkerLink] = []  # had seats of ours, so they understand all our messages
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -209,6 +210,7 @@ class WorkerPool:
         A worker that dies during the question is left out.
         """
         links = [seat.process for seat in self._seats if seat.process is not None]
+        links += [link for link in self._draining.values() if link in self._former and link.is_alive]
         answers = await asyncio.gather(*map(_counters_of, links))
         return {
             link.number: answer for link, answer in zip(links, answers, strict=True) if answer is not None
@@ -223,6 +225,7 @@ class WorkerPool:
         for seat in self._seats:
             if seat.process is not None:
                 self._outgoing.append(OutgoingWorker(seat.process, set()))
+                self._former.append(seat.process)
                 seat.process = None
         await self.retire()
         while self._draining:

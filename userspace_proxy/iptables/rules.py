@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 from userspace_proxy.core.port_claims import PortRange
 from userspace_proxy.core.service_port import Protocol
-from userspace_proxy.iptables.chains import Chain
+from userspace_proxy.iptables.chains import Chain, Table
 
 COMMENT_LIMIT = 255
 """XT_MAX_COMMENT_LEN, without its closing zero."""
@@ -205,6 +205,15 @@ class RuleSet:
 
     chains: Mapping[Chain, tuple[Rule, ...]] = field(default_factory=dict)
     hooks: tuple[Hook, ...] = ()
+
+    def count_by_table(self) -> dict[str, int]:
+        """How many rules there are in each table, hooks included."""
+        counts = {table.value: 0 for table in Table}
+        for chain, rules in self.chains.items():
+            counts[chain.table.value] += len(rules)
+        for hook in self.hooks:
+            counts[hook.chain.table.value] += 1
+        return counts
 
 
 @dataclass(frozen=True, slots=True)

@@ -198,7 +198,7 @@ class HttpServer:
         max_conversations: int,
         conversation_seconds: float,
     ) -> None:
-        self._what = what
+        self.what = what
         self._address = address[0], Port(address[1])
         self._respond = respond
         self._port_taken = port_taken
@@ -216,7 +216,7 @@ class HttpServer:
                 failures += 1
                 if failures == 1:
                     sentence = (
-                        f"{self._what} cannot be served at {place(*self._address)}: {error.strerror}; "
+                        f"{self.what} cannot be served at {place(*self._address)}: {error.strerror}; "
                         "trying until it can"
                     )
                     logger.error("%s", sentence)
@@ -224,7 +224,7 @@ class HttpServer:
                 await asyncio.sleep(delay_seconds(failures, random.random()))
         self._server = await self._conversations.serve(sock, self._respond)
         await self._server.start_serving()
-        logger.info("%s served: address=%s", self._what, place(*self._address))
+        logger.info("%s served: address=%s", self.what, place(*self._address))
         await asyncio.Event().wait()
         raise AssertionError("nobody sets that event")
 
