@@ -65,7 +65,7 @@ class TcpConnects:
     def __init__(self, loop: asyncio.AbstractEventLoop, poller: Poller, relays: TcpRelays) -> None:
         self.poller = poller
         self.relays = relays
-        self.now = loop.time
+        self.now = monotonic  # the loop's clock too, which may have but milliseconds
         self._loop = loop
         self._pending: set[_TcpConnect] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -146,7 +146,7 @@ class TcpConnects:
             self._timer = None
 
     def _tick(self) -> None:
-        now = self._loop.time()
+        now = self.now()
         try:
             for connect in tuple(self._pending):
                 connect.time_passed(now)
@@ -164,7 +164,6 @@ class _TcpConnect:
         "_client_events",
         "_connects",
         "_counted_as",
-        "_watched_from",
         "route",
         "schedule",
     )
@@ -182,10 +181,9 @@ class _TcpConnect:
         self._client = client
         self._counted_as = counted_as
         self._client_events: int | None = None
-        self._watched_from = now + TICK_SECONDS
         self.route = route
         self._attempts: list[_Attempt] = []
-        self._came_at = monotonic()  # the loop's clock has milliseconds, as of when its turn began
+        self._came_at = now
         self.schedule = ConnectAttempts(route.balancer, route.policy, client_address, now)
 
     def begin(self, now: float) -> None:
@@ -193,7 +191,7 @@ class _TcpConnect:
 
     def time_passed(self, now: float) -> None:
         if self._client_events is None:
-            if self._watched_from <= now:
+            if now - self._came_at >= TICK_SECONDS:
                 self._watch_client()
         elif self.schedule.due_at <= now:
             self._carry_out(self.schedule.waited(now))
@@ -231,8 +229,9 @@ class _TcpConnect:
             self._give_back_beside()
             self._close_attempts()
         connects.discard(self)
-        self.schedule.succeeded(attempt.endpoint, connects.now())
-        self.route.counters.connected(monotonic() - self._came_at)
+        now = connects.now()
+        self.schedule.succeeded(attempt.endpoint, now)
+        self.route.counters.connected(now - self._came_at)
         connects.relays.start(
             self._client,
             attempt.sock,
