@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import resource
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,7 @@ from userspace_proxy.dataplane.packet_info import receive_packet_info
 from userspace_proxy.dataplane.received_datagrams import (
     BURST,
     LAYOUTS,
+    MAX_DATAGRAM,
     RECORD_SIZE,
     ReceivedDatagrams,
     pack_address,
@@ -105,3 +108,12 @@ def test_any_socket_may_be_asked_after_any_other() -> None:
 )
 def test_addresses_are_packed_as_they_are_unpacked(address: tuple[str | int, ...]) -> None:
     assert unpack_address(pack_address(address)) == address
+
+
+def test_memory_is_taken_by_what_comes() -> None:
+    def resident_bytes() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    before = resident_bytes()
+    several = [ReceivedDatagrams() for _ in range(16)]
+    assert resident_bytes() - before < len(several) * BURST * MAX_DATAGRAM // 4

@@ -14,6 +14,7 @@ import ctypes
 import socket
 import struct
 from dataclasses import dataclass
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from typing import Any, Final, TypeAlias
 
 Address: TypeAlias = Any  # (host, port), or for IPv6 (host, port, flowinfo, scope_id)
@@ -86,7 +87,9 @@ class ReceivedDatagrams:
     """
 
     def __init__(self) -> None:
-        space, records = bytearray(BURST * MAX_DATAGRAM), bytearray(BURST * RECORD_SIZE)
+        # Not there until it is written to.
+        space = mmap(-1, BURST * MAX_DATAGRAM, MAP_PRIVATE | MAP_ANONYMOUS)
+        records = bytearray(BURST * RECORD_SIZE)
         space_at, records_at = _address_of(space), _address_of(records)
         vectors, headers = (_IoVec * BURST)(), (_MMsgHdr * BURST)()
         for number in range(BURST):
@@ -146,5 +149,5 @@ def pack_address(address: Address) -> bytes:
     return _IPV6.pack(socket.AF_INET6, port, address[2].to_bytes(4), packed, address[3])
 
 
-def _address_of(memory: bytearray) -> int:
+def _address_of(memory: bytearray | mmap) -> int:
     return ctypes.addressof(ctypes.c_char.from_buffer(memory))
