@@ -28,7 +28,7 @@ _MS_REC: Final = 0x4000
 _MS_PRIVATE: Final = 0x40000
 _PR_SET_PDEATHSIG: Final = 1
 _PROBE_SECONDS: Final = 30
-_STOP_SECONDS: Final = 3
+_STOP_SECONDS: Final = 10
 _STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _libc = ctypes.CDLL(None, use_errno=True)  # os.unshare and os.setns are in the library from Python 3.12
@@ -82,7 +82,7 @@ def run(argv: Sequence[str]) -> int:
     """Run a command as PID 1 of an isolation of its own and return its exit status (128 + n for signal n).
 
     Whatever it leaves running is killed by the kernel when it ends, and it is killed when we end. It is sent
-    the signals that ask us to stop, and killed when it takes longer than three seconds over it. The calling
+    the signals that ask us to stop, and killed when it takes longer than ten seconds over it. The calling
     process is isolated as well afterwards. Raises StartupError where the kernel refuses.
     """
     reason = refusal()
@@ -107,6 +107,7 @@ def run(argv: Sequence[str]) -> int:
     signal.signal(signal.SIGALRM, lambda _number, _frame: child.kill())
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
     status = child.wait()
+    signal.signal(signal.SIGALRM, signal.SIG_IGN)  # an alarm that is set would meet no handler at our own end
     return status if status >= 0 else 128 - status
 
 
