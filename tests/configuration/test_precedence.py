@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import re
+
+import pytest
+
 from userspace_proxy.configuration.kube_proxy_file import read_file
-from userspace_proxy.configuration.options import OPTIONS
+from userspace_proxy.configuration.options import OPTIONS, Option
 from userspace_proxy.configuration.precedence import Words, weigh
 
 HEAD = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n"
@@ -87,3 +91,9 @@ def test_what_is_not_said_is_named_where_it_would_be() -> None:
     assert weigh({}, {}).where("pod_bridge_interface") == "--pod-bridge-interface"
     assert with_file("").where("pod_bridge_interface") == "f.conf: detectLocal.bridgeInterface"
     assert with_file("").where("master") == "--master"
+
+
+@pytest.mark.parametrize("option", OPTIONS.values(), ids=OPTIONS)
+def test_no_variable_is_one_that_kubelet_makes_of_a_service_of_that_name(option: Option) -> None:
+    of_services = r"[A-Z0-9_]+_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT|PORT_\d+_(TCP|UDP)(_[A-Z]+)?)"
+    assert re.fullmatch(of_services, option.variable) is None

@@ -89,4 +89,5 @@ def test_what_changes_while_nobody_looks_is_not_missed(files: list[Path]) -> Non
 def test_it_ends_when_it_is_told(files: list[Path]) -> None:
     ended = threading.Event()
     ended.set()
-    assert WatchedFiles(files).next_change(ended) == set()
+    for paths in (files, []):
+        assert WatchedFiles(paths).next_change(ended) == set()

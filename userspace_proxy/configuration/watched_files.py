@@ -35,6 +35,8 @@ class WatchedFiles:
 
         A file that is gone has changed, too. Half of a file is often a good one: so two looks have to agree.
         """
+        if not self._known:
+            ended.wait()
         seen = dict(self._known)
         while not self._wait(ended, POLL_SECONDS):
             before, seen = seen, {path: _version(path) for path in self._known}

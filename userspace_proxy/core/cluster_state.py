@@ -198,7 +198,7 @@ class ClusterState:
                     entry.checked, dict(entry.annotations), settings, origin_of(key)
                 )
                 others = tuple(found for found in entry.problems if not is_of_ours(found.field))
-                if (ports, others + problems) != (entry.checked, entry.problems):
+                if ports != entry.checked:
                     self._entries[key] = replace(entry, checked=ports, problems=others + problems)
                     self._dirty.add(ServiceName(key.namespace, key.name))
                     changed[key] = others + problems

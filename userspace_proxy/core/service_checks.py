@@ -101,6 +101,8 @@ def read_service(
     source_ranges = _read_source_ranges(service, complaints)
     health_check_node_port = _read_health_check_node_port(service, external, complaints)
     ports = tuple(_read_ports(service, complaints))
+    if not ports:
+        return (), tuple(complaints.problems)
     udp = [number for _, protocol, number, _ in ports if protocol is Protocol.UDP]
     settings = _read_settings(meta.annotations or {}, defaults, affinity, udp, complaints)
     service_ports = tuple(
