@@ -64,7 +64,7 @@ class Agent:
     def families(self) -> Iterable[Family]:
         yield from of_syncs({V4: self.record}, self.changes)
         yield from of_health(self.health)
-        yield from of_agent(dict.fromkeys(SINGLE, 1), "1.2.3", {"posted": 1})
+        yield from of_agent(dict.fromkeys(SINGLE, 1), "1.2.3")
 
     async def read_counters(self) -> Mapping[int, Reading]:
         self.asked += 1

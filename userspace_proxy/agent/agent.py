@@ -224,7 +224,6 @@ async def run_agent(live: LiveConfiguration, log: Log) -> None:
             proxier=proxier,
             captures=list(captures),
             workers=workers,
-            events={},
             shown=lambda: {"kubeproxy.config.k8s.io": yaml.safe_load(live.loaded.written())},
         )
         stack.push_async_callback(observation.close)

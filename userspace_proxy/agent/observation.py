@@ -34,8 +34,7 @@ _SCRAPE_SECONDS: Final = 60.0
 class Observation:
     """The servers that `configuration` asks for; `jobs` open them and serve, `close` closes them.
 
-    While `is_draining` nobody is to send new connections here. `shown` is what /configz shows, `events`
-    counts Kubernetes events by what became of them.
+    While `is_draining` nobody is to send new connections here. `shown` is what /configz shows.
     """
 
     def __init__(
@@ -48,7 +47,6 @@ class Observation:
         captures: Sequence[PortalCapture],
         workers: WorkerPool,
         shown: Callable[[], object],
-        events: Mapping[str, int],
         port_taken: Callable[[str], None] = lambda _sentence: None,
     ) -> None:
         self.is_draining = False
@@ -57,7 +55,6 @@ class Observation:
         self._proxier = proxier
         self._captures = captures
         self._workers = workers
-        self._events = events
         self._health = ProxyHealth(self._families, self._is_node_eligible, time.time)
         totals = TrafficTotals(configuration.metrics_service_ports, configuration.metrics_endpoints)
         self._metrics = MetricsPort(loop, self, totals, shown)
@@ -119,7 +116,6 @@ class Observation:
                 table.PROBLEMS_NAMED: ledger.named,
             },
             version("userspace-proxy"),
-            self._events,
         )
 
     def _families(self) -> dict[IPFamily, FamilyHealth]:

@@ -171,12 +171,6 @@ PROBLEMS: Final = Metric(
     "userspace_proxy_object_problems", _G, "Bad fields of objects, and conflicts between them, now."
 )
 PROBLEMS_NAMED: Final = Metric("userspace_proxy_object_problems_named_total", _C, "The same, ever named.")
-EVENTS: Final = Metric(
-    "userspace_proxy_events_total",
-    _C,
-    "Kubernetes events: `posted`, `dropped` (too many at once), `failed` (the API server took them not).",
-    ("outcome",),
-)
 BUILD_INFO: Final = Metric(
     "userspace_proxy_build_info", _G, "Always 1; says which version runs.", ("version",)
 )

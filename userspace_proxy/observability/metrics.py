@@ -153,11 +153,8 @@ def of_health(health: ProxyHealth) -> Iterable[Family]:
         yield numbers(metric, [((str(code),), codes[code]) for code in (200, 503)])
 
 
-def of_agent(
-    values: Mapping[table.Metric, float], version: str, events: Mapping[str, int]
-) -> Iterable[Family]:
-    """Single numbers, and events by what became of them."""
-    yield numbers(table.EVENTS, [((outcome,), count) for outcome, count in events.items()])
+def of_agent(values: Mapping[table.Metric, float], version: str) -> Iterable[Family]:
+    """Single numbers."""
     for metric, value in values.items():
         yield number(metric, value)
     yield numbers(table.BUILD_INFO, [((version,), 1)])
