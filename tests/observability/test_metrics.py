@@ -123,6 +123,7 @@ def test_numbers_are_what_workers_said() -> None:
         ("connections_refused_total", {**web, "reason": "client-limit"}, 8),
         ("connections_refused_total", {**web, "reason": "no-room"}, 10),
         ("connect_retries_total", web, 4),
+        ("bytes_total", {**web, "direction": "in"}, 140),
         ("bytes_total", {**web, "direction": "out"}, 1400),
         ("endpoint_bytes_total", {**endpoint, "direction": "in"}, 140),
         ("endpoint_connections_total", endpoint, 14),
