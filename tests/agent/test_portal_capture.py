@@ -247,7 +247,7 @@ def test_conntrack_entries_that_could_not_be_deleted_are_tried_again() -> None:
             ["10.96.0.10", "10.96.0.20"]
         ]
 
-    with_capture(scenario)
+    with_capture(scenario, verify_seconds=3600)
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import socket
+import sys
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from random import Random
 from typing import TypeAlias
 
@@ -70,24 +72,30 @@ class Fixture:
         ports: PortRange = DEFAULT_PROXY_PORT_RANGE,
         retry_seconds: float = 3600.0,
         listening_ports: ListeningPorts = lambda: {(Protocol.TCP, 30080)},
+        ipv6: FakeBackend | None = None,
     ) -> None:
         self.workers = FakeWorkers()
         self.health_checks: dict[ServiceName, HealthCheck] = {}
         self.backend = FakeBackend(installed or RuleSet())
-        self.sockets = ListeningSockets(ProxyPortClaims(ports), {IPFamily.IPV4: "127.0.0.1"}, Random(1))
-        self.capture = PortalCapture(
-            capture=Capture(self.backend),
-            settings=SETTINGS,
-            local_addresses=(),
-            stale_conntrack=StaleConntrack(SETTINGS, lambda *_, **__: 0, rules_thread),
-            rules_thread=rules_thread,
+        addresses = {IPFamily.IPV4: "127.0.0.1", IPFamily.IPV6: "::1"}
+        self.sockets = ListeningSockets(ProxyPortClaims(ports), addresses, Random(1))
+        self.capture, *others = (
+            PortalCapture(
+                capture=Capture(backend),
+                settings=replace(SETTINGS, family=family),
+                local_addresses=(),
+                stale_conntrack=StaleConntrack(SETTINGS, lambda *_, **__: 0, rules_thread),
+                rules_thread=rules_thread,
+            )
+            for family, backend in {IPFamily.IPV4: self.backend, IPFamily.IPV6: ipv6}.items()
+            if backend is not None
         )
         self.state = ClusterState("node-1")
         self.proxier = Proxier(
             state=self.state,
             sockets=self.sockets,
             workers=self.workers,
-            captures=[self.capture],
+            captures=[self.capture, *others],
             origin_of=lambda key: "manifests/web.yaml",
             serve_health_checks=self.health_checks.update,
             node_changed=lambda: None,
@@ -125,10 +133,13 @@ def with_proxier(
     ports: PortRange = DEFAULT_PROXY_PORT_RANGE,
     retry_seconds: float = 3600.0,
     listening_ports: ListeningPorts = lambda: {(Protocol.TCP, 30080)},
+    ipv6: FakeBackend | None = None,
 ) -> None:
     async def run() -> None:
         with ThreadPoolExecutor(1) as rules_thread:
-            fixture = Fixture(rules_thread, installed, max_descriptors, ports, retry_seconds, listening_ports)
+            fixture = Fixture(
+                rules_thread, installed, max_descriptors, ports, retry_seconds, listening_ports, ipv6
+            )
             job = asyncio.ensure_future(fixture.proxier.run())
             try:
                 async with asyncio.timeout(20):
@@ -140,6 +151,9 @@ def with_proxier(
                 fixture.sockets.close_all()
 
     uvloop.run(run())
+
+
+WEB_V6 = Frontend("fd00:10:96::10", Protocol.TCP, Port(80))
 
 
 def led_to(frontend: Frontend, proxy_port: int) -> Portal:
@@ -165,6 +179,27 @@ def test_nothing_is_served_before_everything_was_listed() -> None:
         assert fixture.endpoints_of(KEY) == (("10.244.1.2", 8080),)
 
     with_proxier(scenario)
+
+
+@pytest.mark.parametrize("leads_in_ipv6", [False, True])
+def test_workers_of_an_earlier_agent_drain_once_no_rule_can_lead_to_them(leads_in_ipv6: bool) -> None:
+    settings = replace(SETTINGS, family=IPFamily.IPV6)
+    earlier = PortalRules().rule_set([led_to(WEB_V6, 20001)], settings) if leads_in_ipv6 else None
+    ipv6 = FakeBackend(earlier)
+    ipv6.failures = sys.maxsize
+
+    async def scenario(fixture: Fixture) -> None:
+        fixture.list_objects(*web("10.244.1.2"))
+        if leads_in_ipv6:
+            await fixture.until(lambda: WEB in fixture.capture.committed and ipv6.failures < sys.maxsize)
+            fixture.put(service("other", at="10.96.0.11"))
+            await fixture.until(lambda: len(fixture.capture.committed) == 2)
+            assert not fixture.workers.retired
+            ipv6.failures = 0
+        await fixture.until(lambda: fixture.workers.retired)
+        assert WEB in fixture.capture.committed
+
+    with_proxier(scenario, ipv6=ipv6)
 
 
 def test_no_rule_leads_to_a_listener_before_its_worker_serves() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
@@ -11,7 +12,7 @@ from tests.chaos.ledger import Excuse
 from tests.chaos.world import World
 
 
-class Fault:
+class Fault(ABC):
     """One fault, with what chance decides about it decided. It is inflicted once, and then healed once.
 
     Both block. `heal` returns once all is as it was; where the agent is who repairs, that is waited for.
@@ -26,10 +27,10 @@ class Fault:
         self.detail = ""
         self.excuses: tuple[Excuse, ...] = ()
 
-    def inflict(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def inflict(self) -> None: ...
 
-    def heal(self) -> None:
+    def heal(self) -> None:  # noqa: B027
         """Nothing, where a fault is over by itself."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from tests.chaos.world import World
+from tests.chaos.world import PROXY_PORT, World
 from tests.support.clients import who_greets
 from tests.support.kernel_state import descriptors, udp_conntrack_entries
 
@@ -30,7 +30,8 @@ def holdings(world: World) -> Holdings:
         descriptors=sum(descriptors(pid) for pid in pids),
         state_files=len(list(world.node.state_folder.iterdir())),
         listening=sorted(
-            " ".join(line.split()[:5:4]) for line in world.node.node.run("ss", "-Htuln").stdout.splitlines()
+            PROXY_PORT.sub("(proxy port)", " ".join(line.split()[:5:4]))
+            for line in world.node.node.run("ss", "-Htuln").stdout.splitlines()
         ),
     )
 

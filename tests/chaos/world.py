@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -32,6 +33,9 @@ ENDPOINTS = 4
 WORKERS = 2
 REPAIR_SECONDS = 60.0
 """What is promised is 2 s on a machine that has nothing else to do. Beyond this it counts as never."""
+
+PROXY_PORT = re.compile(r"(?<=[ :])(?:1[1-9]|2[0-9])[0-9]{3}\b")
+"""One of the range. Who begins without workers and without rules chooses others, which is as right."""
 
 OTHERS_NAT = """
 table ip others {
@@ -133,7 +137,8 @@ class World:
             for chain in ("PREROUTING", "OUTPUT", "INPUT")
         ]
         ours = [rule for rule in rules if "KUBE-" in rule]
-        return [*(rule for rule in ours if '"default/' not in rule or '"default/web:' in rule), *firsts]
+        these = [*(rule for rule in ours if '"default/' not in rule or '"default/web:' in rule), *firsts]
+        return [PROXY_PORT.sub("(proxy port)", rule) for rule in these]
 
     @property
     def iptables(self) -> str:
@@ -165,14 +170,28 @@ class World:
         self.node.agent = successor
 
     def serving_workers(self) -> dict[int, set[str]]:
-        """Pids of workers with listeners of ours, and the names of the Service's ports that they serve."""
-        rules = [rule for rule in self.rules if '"default/web:' in rule]
-        ports = {str(read_proxy_port(rules, f"default/web:{name}")): name for name in self.service.port_names}
+        """Pids of workers with listeners of ours, and the names of the Service's ports that they serve.
+
+        Waits until the rules say which these are.
+        """
+        deadline = time.monotonic() + REPAIR_SECONDS
+        while not (serving := self._look_who_serves()):
+            assert time.monotonic() < deadline, "no worker serves"
+            time.sleep(0.05)
+        return serving
+
+    def _look_who_serves(self) -> dict[int, set[str]]:
+        rules = self.node.rules_of(self.service)
+        ports = {}
+        for name in self.service.port_names:
+            if not any(f'"default/web:{name}"' in rule for rule in rules):
+                return {}
+            ports[str(read_proxy_port(rules, f"default/web:{name}"))] = name
         serving: dict[int, set[str]] = {}
         for line in self.node.node.run("ss", "-Htulnp").stdout.splitlines():
-            name = ports.get(line.split()[4].rpartition(":")[2])
+            name = ports.get(line.split()[4].rpartition(":")[2], "")
             for pid in self.agent.worker_pids:
-                if name is not None and f"pid={pid}," in line:
+                if name and f"pid={pid}," in line:
                     serving.setdefault(pid, set()).add(name)
         return serving
 

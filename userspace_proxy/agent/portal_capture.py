@@ -52,8 +52,8 @@ _READINGS_AT_ONCE: Final = 4
 class PortalCapture:
     """Owns the rules of one family, and `stale_conntrack`. `capture` is called in `rules_thread` alone.
 
-    A run ends with `on_committed`; the next one waits for it. `local_addresses` are the node's. Rules that
-    `other_variant` finds are named.
+    A run ends with `on_committed`; the next one waits for it. `may_lead_as_earlier` says whether rules of an
+    earlier run may still stand. `local_addresses` are the node's. Rules that `other_variant` finds are named.
     """
 
     def __init__(
@@ -80,6 +80,7 @@ class PortalCapture:
         self._max_spacing_seconds = max_spacing_seconds
         self._watch_seconds = watch_seconds
         self.has_committed = False
+        self.may_lead_as_earlier = True
         self.record = SyncRecord()
         self._due = asyncio.Event()
         self._waiting_since: float | None = None
@@ -121,6 +122,7 @@ class PortalCapture:
                     logger.error("Rules cannot be read, trying until they can: %s", error)
                 await asyncio.sleep(doubled_seconds(_FIRST_RETRY_SECONDS, failures, _MAX_RETRY_SECONDS))
         adopted = read_portals(installed, self.family)
+        self.may_lead_as_earlier = bool(adopted)
         self._now_committed({frontend: _as_committed(frontend, ports) for frontend, ports in adopted.items()})
         if adopted:
             logger.info("Rules of an earlier run adopted: portals=%d", len(adopted))
@@ -268,6 +270,7 @@ class PortalCapture:
         self._committed_settings = settings
         self._now_committed(portals)
         self.has_committed = True
+        self.may_lead_as_earlier = False
         return True
 
     def _timed_sync(self, portals: Portals, settings: CaptureSettings, verify: bool) -> tuple[Synced, float]:

@@ -332,11 +332,13 @@ class Proxier:
         """Do what had to wait for the rules.
 
         Listeners that neither the plan nor a rule leads to are closed. Those that the rules refuse now lose
-        the endpoints that they kept until then.
+        the endpoints that they kept until then. Workers of an earlier agent drain once nothing can lead to
+        what only they serve; a family that cannot be written, and had no rules, keeps nobody from that.
         """
         async with self._workers_lock:
             if all(capture.has_committed for capture in self._captures.values()):
                 self.changes.in_effect()
+            if not any(capture.may_lead_as_earlier for capture in self._captures.values()):
                 self._listeners.adopt({})
                 await self._workers.retire()
             service_ports = self._plan.service_ports
