@@ -6,14 +6,15 @@ import os
 import resource
 import signal
 import subprocess
+import time
 from contextlib import suppress
 from pathlib import Path
 from random import Random
 
 from tests.chaos.faults import Fault
-from tests.chaos.ledger import ALL_PHASES, Excuse
-from tests.chaos.world import REPAIR_SECONDS, World
-from tests.support.agent import userspace_proxy
+from tests.chaos.ledger import ALL_PHASES, Excuse, Phase
+from tests.chaos.world import REPAIR_SECONDS, UDP_PORTS, World
+from tests.support.agent import USERSPACE_PROXY, userspace_proxy
 from tests.support.kernel_state import descriptors
 from tests.support.waiting import wait_until
 
@@ -56,9 +57,33 @@ class UpgradeCannotStart(Fault):
 
     def inflict(self) -> None:
         wrong = (*self.world.agent.flags, "--bind-address", "203.0.113.9")
-        completed = userspace_proxy(self.world.node.node, "run", *wrong)
+        completed = userspace_proxy(self.world.node.node, "run", *wrong, timeout=REPAIR_SECONDS)
         assert completed.returncode == 1, completed.stderr
         assert self.world.agent.is_running
+
+
+class Drained(Fault):
+    """It takes nothing new, and what runs goes on, until somebody is tired of waiting."""
+
+    def __init__(self, world: World, random: Random) -> None:
+        super().__init__(world, random)
+        reason = "the node was drained"
+        self.excuses = (
+            Excuse(reason, {Phase.CONNECTING}),
+            Excuse(reason, {Phase.ESTABLISHED}, service_ports=UDP_PORTS),
+        )
+
+    def inflict(self) -> None:
+        self.draining = self.world.node.node.popen(*USERSPACE_PROXY, "drain")
+        wait_until(lambda: self.world.agent.lines_with("Draining"), REPAIR_SECONDS)
+
+    def heal(self) -> None:
+        cut = Excuse("a drain was cut short", {Phase.ESTABLISHED})
+        window = self.world.ledger.excuse(cut, time.monotonic())
+        self.world.agent.kill_everything()
+        self.draining.wait(REPAIR_SECONDS)
+        self.world.start_agent()
+        window.until = time.monotonic()
 
 
 class AllKilled(AgentKilled):

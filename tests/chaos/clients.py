@@ -6,14 +6,16 @@ import asyncio
 import hashlib
 import socket
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 
 from tests.chaos.ledger import Conversation, Ledger, WrongAnswerError
-from tests.support.clients import sockets
-from tests.support.service_node import UDP, ServedService, ServiceNode
+from tests.chaos.world import ADDRESS_V6
+from tests.support.clients import Address, family_of, sockets
+from tests.support.service_node import PORTS, UDP, ServedService, ServiceNode
 
 TCP_PATIENCE_SECONDS = 40.0
 """Longer than an attempt to connect may last (30 s)."""
@@ -29,7 +31,7 @@ class Client:
     def __init__(
         self,
         sock: socket.socket,
-        service: ServedService,
+        target: Address,
         conversation: Conversation,
         endpoints: Collection[str],
         random: Random,
@@ -39,14 +41,14 @@ class Client:
         self.is_over = is_over
         self._sock = sock
         self._writer: asyncio.StreamWriter | None = None
-        self._address = service[conversation.service_port]
+        self._target = target
         self._conversation = conversation
         self._endpoints = endpoints
         self._asked_at: float | None = conversation.began_at
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         async with asyncio.timeout(TCP_PATIENCE_SECONDS):
-            await asyncio.get_running_loop().sock_connect(self._sock, self._address)
+            await asyncio.get_running_loop().sock_connect(self._sock, self._target)
         reader, self._writer = await asyncio.open_connection(sock=self._sock)
         return reader, self._writer
 
@@ -114,7 +116,7 @@ class Client:
                         return answer
 
     def connect_datagrams(self) -> None:
-        self._sock.connect(self._address)
+        self._sock.connect(self._target)
 
 
 async def short(client: Client) -> None:
@@ -240,10 +242,7 @@ class Clients:
         self._rate = rate
         self._random = Random(seed)
         self._endpoints = frozenset(pod.name for pod in node.endpoints)
-        self._stock: dict[socket.SocketKind, list[socket.socket]] = {
-            socket.SOCK_STREAM: [],
-            socket.SOCK_DGRAM: [],
-        }
+        self._stock: defaultdict[tuple[str, socket.SocketKind], list[socket.socket]] = defaultdict(list)
 
     async def run(self) -> None:
         """Returns when the last of them has left."""
@@ -253,8 +252,9 @@ class Clients:
             async with asyncio.TaskGroup() as clients:
                 while not self.is_over.is_set():
                     [name] = self._random.choices(names, weights)
-                    sock = await self._socket(KINDS[name].port)
-                    clients.create_task(self._visit(name, sock, Random(self._random.random())))
+                    [address] = self._random.choices([self._service.cluster_ip, ADDRESS_V6], [3, 1])
+                    sock = await self._socket(address, KINDS[name].port)
+                    clients.create_task(self._visit(name, address, sock, Random(self._random.random())))
                     due = max(due + self._random.expovariate(self._rate), time.monotonic() - 1)
                     await asyncio.sleep(due - time.monotonic())
         finally:
@@ -262,20 +262,22 @@ class Clients:
                 for sock in stock:
                     sock.close()
 
-    async def _socket(self, port: str) -> socket.socket:
+    async def _socket(self, address: str, port: str) -> socket.socket:
         kind = socket.SOCK_DGRAM if port in UDP else socket.SOCK_STREAM
-        stock = self._stock[kind]
+        stock = self._stock[address, kind]
         if not stock:
-            stock += await asyncio.to_thread(sockets, self._node.client, _BATCH, kind)
+            family = family_of((address, 0))
+            stock += await asyncio.to_thread(sockets, self._node.client, _BATCH, kind, family=family)
         sock = stock.pop()
         sock.setblocking(False)
         return sock
 
-    async def _visit(self, name: str, sock: socket.socket, random: Random) -> None:
+    async def _visit(self, name: str, address: str, sock: socket.socket, random: Random) -> None:
         kind, now = KINDS[name], time.monotonic()
         conversation = Conversation(name, kind.port, now, now)
         self._ledger.begin(conversation)
-        client = Client(sock, self._service, conversation, self._endpoints, random, self.is_over)
+        target = (address, PORTS[kind.port])
+        client = Client(sock, target, conversation, self._endpoints, random, self.is_over)
         try:
             await kind.converse(client)
         except (OSError, EOFError, WrongAnswerError) as failure:

@@ -73,7 +73,13 @@ class Terminating(NotReady):
 
 
 class Removed(EndpointFault):
-    """It leaves its EndpointSlice and is added again. Established connections to it go on."""
+    """It leaves its EndpointSlice and is added again. Connections go on, unless they are to be cut."""
+
+    def __init__(self, world: World, random: Random, first: int) -> None:
+        super().__init__(world, random, first)
+        if world.are_removed_cut:
+            reason = "the endpoint was removed, and such connections are cut"
+            self.excuses = (Excuse(reason, {Phase.ESTABLISHED}, {self.pod.name}, TCP_PORTS),)
 
     def inflict(self) -> None:
         self.world.set_entry(self.pod, None)

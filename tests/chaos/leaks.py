@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tests.chaos.world import PROXY_PORT, World
+from tests.chaos.world import ADDRESS_V6, PROXY_PORT, World
 from tests.support.clients import who_greets
 from tests.support.kernel_state import descriptors, udp_conntrack_entries
+from tests.support.service_node import PORTS
 
 SETTLE_SECONDS = 60.0
 SPARE_DESCRIPTORS = 16
@@ -47,9 +49,13 @@ def what_is_left(world: World, before: Holdings) -> list[str]:
 def _differences(world: World, before: Holdings) -> list[str]:
     now = holdings(world)
     left = []
-    connected = world.node.node.run(
-        *("ss", "-Htun", "state", "connected", "exclude", "time-wait", "exclude", "syn-recv")
-    ).stdout.splitlines()
+    connected = [
+        line
+        for line in world.node.node.run(
+            *("ss", "-Htun", "state", "connected", "exclude", "time-wait", "exclude", "syn-recv")
+        ).stdout.splitlines()
+        if world.api_server is None or str(world.api_server.port) not in line.replace(":", " ").split()
+    ]
     if connected:
         left.append(f"{len(connected)} connections and flows, such as {connected[0]}")
     if now.processes != before.processes:
@@ -63,14 +69,27 @@ def _differences(world: World, before: Holdings) -> list[str]:
     if not world.are_rules_right():
         left.append("rules are not what they were")
     left += [f"UDP conntrack entry that leads astray: {entry}" for entry in _astray(world)]
-    greeters = set(who_greets(world.node.client, world.service["greet"], 3 * len(world.pods)))
+    for address in (world.service.cluster_ip, ADDRESS_V6):
+        left += _unused(world, address)
+    return left
+
+
+def _unused(world: World, address: str) -> Iterator[str]:
+    try:
+        greeters = set(who_greets(world.node.client, (address, PORTS["greet"]), 3 * len(world.pods)))
+    except OSError as error:
+        yield f"who comes to {address} is not served: {error!r}"
+        return
     missing = {pod.name for pod in world.pods} - greeters
     if missing:
-        left.append(f"endpoints {', '.join(sorted(missing))} are not used again")
-    return left
+        yield f"endpoints {', '.join(sorted(missing))} are not used again at {address}"
 
 
 def _astray(world: World) -> list[str]:
     """Entries of the Service's clients whose datagrams are not redirected: their answers come from there."""
-    address = world.service.cluster_ip
-    return [entry for entry in udp_conntrack_entries(world.node.node, address) if f"src={address} " in entry]
+    return [
+        entry
+        for address in (world.service.cluster_ip, ADDRESS_V6)
+        for entry in udp_conntrack_entries(world.node.node, address)
+        if f"src={address} " in entry
+    ]

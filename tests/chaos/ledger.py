@@ -116,6 +116,7 @@ class Ledger:
         self.by_kind: dict[str, KindCounts] = {}
         self.excused: Counter[str] = Counter()
         self.failures: list[Conversation] = []
+        self.excused_conversations: list[tuple[str, Conversation]] = []
         self.events: list[tuple[float, str]] = []
         self._windows: list[Window] = []
         self._under_way: set[Conversation] = set()
@@ -147,6 +148,7 @@ class Ledger:
         for window in self._windows:
             if window.excuses(conversation):
                 counts.excused += 1
+                self.excused_conversations.append((window.excuse.reason, conversation))
                 self.excused[f"{window.excuse.reason}: {type(conversation.failure).__name__}"] += 1
                 return
         counts.failed += 1

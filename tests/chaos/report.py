@@ -21,7 +21,7 @@ def report(result: Result) -> str:
 
 def _lines(result: Result) -> Iterator[str]:
     ledger = result.ledger
-    yield f"seed {result.seed}, {result.backend}, {result.faults} faults"
+    yield f"seed {result.seed}, {result.setting}: {result.faults} faults"
     yield _HEAD
     for kind, counts in sorted(ledger.by_kind.items()):
         waits = counts.waits or [0.0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+from itertools import product
 from pathlib import Path
 from random import Random
 
@@ -42,8 +43,9 @@ class RuleFault(Fault):
     """Somebody calls iptables. It is over once what should stand does."""
 
     def iptables(self, *arguments: str, environment: tuple[str, ...] = ()) -> None:
-        """What cannot be deleted, because it is not there now, need not be."""
-        self.world.node.node.run("env", *environment, self.world.iptables, *arguments, check=False)
+        """In both families. What cannot be deleted, because it is not there now, need not be."""
+        for tool in self.world.iptables:
+            self.world.node.node.run("env", *environment, tool, *arguments, check=False)
 
     def heal(self) -> None:
         self.world.wait_for_repair()
@@ -77,12 +79,11 @@ class ChainsDeleted(RuleFault):
         self.excuses = (NO_RULE,)
 
     def inflict(self) -> None:
-        for chain in self.chains:
-            rules = self.world.node.node.run(f"{self.world.iptables}-save", "-t", "nat").stdout.splitlines()
+        for chain, tool in product(self.chains, self.world.iptables):
+            rules = self.world.node.node.run(f"{tool}-save", "-t", "nat").stdout.splitlines()
             jumps = [rule.removeprefix("-A ") for rule in rules if rule.endswith(f"-j {chain}")]
             script = "\n".join(["*nat", *(f"-D {jump}" for jump in jumps), f"-F {chain}", f"-X {chain}"])
-            restore = f"{self.world.iptables}-restore"
-            self.world.node.node.run(restore, "--noflush", stdin=f"{script}\nCOMMIT\n", check=False)
+            self.world.node.node.run(f"{tool}-restore", "--noflush", stdin=f"{script}\nCOMMIT\n", check=False)
 
 
 class ForeignFirst(RuleFault):
@@ -98,7 +99,7 @@ class ForeignFirst(RuleFault):
 
     def heal(self) -> None:
         super().heal()
-        self.world.node.node.run(self.world.iptables, "-t", "nat", "-D", *BEFORE_OURS[self.detail])
+        self.iptables("-t", "nat", "-D", *BEFORE_OURS[self.detail])
 
 
 class LockHeld(RuleFault):

@@ -7,7 +7,8 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 
@@ -16,18 +17,35 @@ from tests.chaos.faults import PlannedFault
 from tests.chaos.leaks import holdings, what_is_left
 from tests.chaos.ledger import Ledger
 from tests.chaos.schedule import Step, schedule
-from tests.chaos.table import FAULTS, LEGACY_FAULTS
+from tests.chaos.table import faults_of
 from tests.chaos.world import WORKERS, World, tracebacks
+from tests.support.faulty_api_server import running_faulty_api_server
 from tests.support.service_node import ServiceNode
 
 BACKENDS = ("nft", "legacy", "python-iptables")
+MANIFESTS, API_SERVER = SOURCES = ("manifests", "API server")
+REMOVED_ENDPOINTS = ("keep", "drain=2s", "reset")
 CALM_SECONDS = 2.0
 FLAGS = ("--workers", str(WORKERS), "--udp-timeout", "10s", "--drain-seconds", "120")
 """Idle UDP flows are gone soon, so that what is left in the end was lost; nobody stays for two minutes."""
 
 
-def backend_of(seed: int) -> str:
-    return Random(seed).choice(BACKENDS)
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What the seed decides beside the faults, unless somebody else does."""
+
+    backend: str
+    source: str
+    removed_endpoints: str
+
+    def __str__(self) -> str:
+        return f"{self.backend}, {self.source}, removed endpoints: {self.removed_endpoints}"
+
+
+def setting_of(seed: int, backend: str = "") -> Setting:
+    random = Random(seed)
+    chosen = Setting(random.choice(BACKENDS), random.choice(SOURCES), random.choice(REMOVED_ENDPOINTS))
+    return replace(chosen, backend=backend) if backend else chosen
 
 
 @dataclass(slots=True)
@@ -35,7 +53,7 @@ class Result:
     """What came of a run. `took` is for each fault how long it took until all was right again, in seconds."""
 
     seed: int
-    backend: str
+    setting: Setting
     ledger: Ledger
     faults: int = 0
     took: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
@@ -48,13 +66,22 @@ class Result:
 
 def run(seed: int, seconds: float, folder: Path, *, rate: float, backend: str = "") -> Result:
     """Have `rate` clients a second for that long, and let whatever fails be told by the result."""
-    backend = backend or backend_of(seed)
+    setting = setting_of(seed, backend)
     ledger = Ledger()
-    result = Result(seed, backend, ledger)
-    faults = {fault.name: fault for fault in (FAULTS if backend == "nft" else LEGACY_FAULTS)}
+    result = Result(seed, setting, ledger)
+    possible = faults_of(is_legacy=setting.backend != "nft", has_api_server=setting.source == API_SERVER)
+    faults = {fault.name: fault for fault in possible}
     steps = schedule(seed, seconds, list(faults.values()))
-    with ServiceNode(folder, "--iptables-backend", backend, *FLAGS, endpoints=0) as node:
-        world = World(node, folder, ledger)
+    flags = (*FLAGS, "--iptables-backend", setting.backend, "--removed-endpoints", setting.removed_endpoints)
+    with ExitStack() as stack:
+        server, cluster = None, None
+        if setting.source == API_SERVER:
+            server, cluster = stack.enter_context(running_faulty_api_server(folder))
+        node = stack.enter_context(ServiceNode(folder, *flags, ipv6=True, endpoints=0, cluster=cluster))
+        if cluster is not None:
+            stack.enter_context(cluster.reachable_inside(node.node))
+        are_removed_cut = setting.removed_endpoints != "keep"
+        world = World(node, folder, ledger, api_server=server, are_removed_cut=are_removed_cut)
         clients = Clients(node, world.service, ledger, rate, seed)
         before = holdings(world)
         asyncio.run(_play(world, clients, steps, faults, seconds, result))
@@ -62,6 +89,8 @@ def run(seed: int, seconds: float, folder: Path, *, rate: float, backend: str = 
             result.problems += what_is_left(world, before)
         result.problems += tracebacks(world.logs)
     (folder / "events.log").write_text("".join(f"{at:.2f} {event}\n" for at, event in ledger.events))
+    excused = (f"{reason}: {conversation}\n" for reason, conversation in ledger.excused_conversations)
+    (folder / "excused.log").write_text("".join(excused))
     result.problems += [f"namespace {path.name} is left" for path in Path("/run/netns").glob("web-*")]
     return result
 

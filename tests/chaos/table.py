@@ -10,12 +10,14 @@ from tests.chaos.agent_faults import (
     AgentStopped,
     AllKilled,
     DescriptorsScarce,
+    Drained,
     TakenOver,
     UpgradeCannotStart,
     Upgraded,
     WorkerFrozen,
     WorkerKilled,
 )
+from tests.chaos.api_faults import ApiServerFails, Restored, WatchesExpired
 from tests.chaos.client_faults import IdleConnections, SynFlood, UdpFlood
 from tests.chaos.endpoint_faults import (
     BlackHoled,
@@ -28,6 +30,7 @@ from tests.chaos.endpoint_faults import (
 )
 from tests.chaos.faults import PlannedFault
 from tests.chaos.object_faults import BadObjects, Neighbours, TornService
+from tests.chaos.resource_faults import ConntrackFull, DiskFull, SourcePortsScarce
 from tests.chaos.rule_faults import ChainsDeleted, FilterFlushed, ForeignFirst, LockHeld, NatChanged
 
 AT_ONCE = (0.0, 0.0)
@@ -48,7 +51,6 @@ FAULTS: tuple[PlannedFault, ...] = (
         for first, which in enumerate(("odd", "even"))
         for name, (make, weight) in ENDPOINT_FAULTS.items()
     ),
-    PlannedFault("bad objects", "objects", A_WHILE, BadObjects),
     PlannedFault("neighbours", "objects", A_WHILE, Neighbours),
     PlannedFault("nat changed", "rules", AT_ONCE, NatChanged, 2, is_repaired=True),
     PlannedFault("chains deleted", "rules", AT_ONCE, ChainsDeleted, is_repaired=True),
@@ -64,7 +66,10 @@ FAULTS: tuple[PlannedFault, ...] = (
     PlannedFault("worker killed", "agent", AT_ONCE, WorkerKilled, 2, is_repaired=True),
     PlannedFault("worker frozen", "agent", (0.5, 2.0), WorkerFrozen),
     PlannedFault("descriptors scarce", "agent", A_WHILE, DescriptorsScarce, 2),
-    PlannedFault("Service's file torn", "agent", A_WHILE, TornService),
+    PlannedFault("drained", "agent", A_WHILE, Drained),
+    PlannedFault("disk full", "agent", A_WHILE, DiskFull),
+    PlannedFault("source ports scarce", "kernel", A_WHILE, SourcePortsScarce),
+    PlannedFault("conntrack full", "kernel", (0.5, 3.0), ConntrackFull),
     PlannedFault("SYN flood", "clients", AT_ONCE, SynFlood),
     PlannedFault("UDP flood", "clients", AT_ONCE, UdpFlood),
     PlannedFault("idle connections", "clients", A_WHILE, IdleConnections),
@@ -72,7 +77,26 @@ FAULTS: tuple[PlannedFault, ...] = (
 """`odd` and `even` endpoints: of these one each may fail at a time, so that two of the four are well."""
 
 LEGACY_FAULTS: tuple[PlannedFault, ...] = (
-    *FAULTS,
     PlannedFault("xtables lock held", "rules", A_WHILE, LockHeld, is_repaired=True),
 )
 """With legacy tables, which have a lock."""
+
+MANIFEST_FAULTS: tuple[PlannedFault, ...] = (
+    PlannedFault("bad objects", "objects", A_WHILE, BadObjects),
+    PlannedFault("Service's file torn", "agent", A_WHILE, TornService),
+)
+API_FAULTS: tuple[PlannedFault, ...] = (
+    PlannedFault("API server fails", "agent", A_WHILE, ApiServerFails, 2),
+    PlannedFault("API server restored", "agent", AT_ONCE, Restored),
+    PlannedFault("watches expired", "agent", AT_ONCE, WatchesExpired),
+)
+"""An agent that starts meanwhile would wait for the API server, so their place is the agent's."""
+
+
+def faults_of(*, is_legacy: bool, has_api_server: bool) -> tuple[PlannedFault, ...]:
+    """What may befall a run."""
+    return (
+        *FAULTS,
+        *(LEGACY_FAULTS if is_legacy else ()),
+        *(API_FAULTS if has_api_server else MANIFEST_FAULTS),
+    )

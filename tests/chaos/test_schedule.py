@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import pairwise, product
 
 from tests.chaos.schedule import schedule
-from tests.chaos.table import FAULTS, LEGACY_FAULTS
+from tests.chaos.table import FAULTS, faults_of
 
 
 def test_a_seed_is_replayed() -> None:
@@ -26,5 +26,6 @@ def test_faults_of_one_place_come_one_after_the_other() -> None:
 
 
 def test_a_long_run_has_every_fault() -> None:
-    for faults in (FAULTS, LEGACY_FAULTS):
+    for is_legacy, has_api_server in product((False, True), repeat=2):
+        faults = faults_of(is_legacy=is_legacy, has_api_server=has_api_server)
         assert {step.name for step in schedule(7, 600, faults)} == {fault.name for fault in faults}

@@ -15,18 +15,26 @@ from pathlib import Path
 from tests.chaos.ledger import Ledger
 from tests.support import objects
 from tests.support.agent import Agent
+from tests.support.faulty_api_server import FaultyApiServer
 from tests.support.other_version import other_version
 from tests.support.service_node import (
     ENDPOINT_PORTS,
+    PORTS,
     SERVER_FLAGS,
+    UDP,
+    ServedService,
     ServiceNode,
     read_proxy_port,
 )
 from tests.support.waiting import wait_until
 from userspace_proxy.core.objects import SliceEndpoint
 from userspace_proxy.demo.namespaces import Namespace
+from userspace_proxy.demo.node_network import SERVICE_NETWORK, SERVICE_NETWORK_V6
 from userspace_proxy.demo.pods import start_server
 
+SERVICE = ServedService("web", str(SERVICE_NETWORK[10]), ("greet", "http", "name", "echo"))
+ADDRESS_V6 = str(SERVICE_NETWORK_V6[10])
+FAMILIES = {"IPv4": "iptables", "IPv6": "ip6tables"}
 TCP_PORTS = ("greet", "http")
 UDP_PORTS = ("name", "echo")
 ENDPOINTS = 4
@@ -37,14 +45,17 @@ REPAIR_SECONDS = 60.0
 PROXY_PORT = re.compile(r"(?<=[ :])(?:1[1-9]|2[0-9])[0-9]{3}\b")
 """One of the range. Who begins without workers and without rules chooses others, which is as right."""
 
-OTHERS_NAT = """
-table ip others {
-    chain masquerading {
-        type nat hook postrouting priority 100
-        oifname "eth9" masquerade
-    }
-}
-"""
+OTHERS_NAT = "".join(
+    f"""
+    table {family} others {{
+        chain masquerading {{
+            type nat hook postrouting priority 100
+            oifname "eth9" masquerade
+        }}
+    }}
+    """
+    for family in ("ip", "ip6")
+)
 """Where the last rule goes that translates addresses, the kernel ends that for what is established, too."""
 
 
@@ -58,13 +69,17 @@ class Pod:
         self._server = self._start()
 
     def refuse_new(self, *target: str) -> None:
-        self.namespace.run("iptables", "-A", "INPUT", "-p", "tcp", "--syn", "-j", *target)
+        self._iptables("-A", "INPUT", "-p", "tcp", "--syn", "-j", *target)
 
     def drop_everything(self) -> None:
-        self.namespace.run("iptables", "-A", "INPUT", "-j", "DROP")
+        self._iptables("-A", "INPUT", "-j", "DROP")
 
     def let_in(self) -> None:
-        self.namespace.run("iptables", "-F", "INPUT")
+        self._iptables("-F", "INPUT")
+
+    def _iptables(self, *arguments: str) -> None:
+        for tool in FAMILIES.values():
+            self.namespace.run(tool, *arguments)
 
     def kill(self) -> None:
         self._server.kill()
@@ -75,15 +90,29 @@ class Pod:
 
     def _start(self) -> subprocess.Popen[str]:
         ports = (f"{flag}={ENDPOINT_PORTS[name]}" for name, flag in SERVER_FLAGS.items())
-        return start_server(self.namespace, *ports)
+        return start_server(self.namespace, "--bind=0.0.0.0", "--bind=::", *ports)
 
 
 class World:
-    """`node` serves `service`. `folder` is for logs and for another version of the agent."""
+    """`node` serves `service`. `folder` is for logs and for another version of the agent.
 
-    def __init__(self, node: ServiceNode, folder: Path, ledger: Ledger) -> None:
+    Objects come from `api_server`, if there is one. `are_removed_cut` is whether connections to endpoints
+    that are removed end.
+    """
+
+    def __init__(
+        self,
+        node: ServiceNode,
+        folder: Path,
+        ledger: Ledger,
+        *,
+        api_server: FaultyApiServer | None = None,
+        are_removed_cut: bool = False,
+    ) -> None:
         self.node = node
         self.ledger = ledger
+        self.api_server = api_server
+        self.are_removed_cut = are_removed_cut
         self.logs: list[Path] = []
         self._folder = folder
         self._other_version = other_version(folder / "other")
@@ -95,11 +124,14 @@ class World:
         self.pods = [Pod(namespace) for namespace in node.endpoints]
         node.agent = self._new_agent()
         node.agent.start()
-        self.service = node.serve(*TCP_PORTS, *UDP_PORTS, name="web")
+        self.service = SERVICE
         for pod in self.pods:
             pod.entry = node.endpoint_on(pod.namespace)
         self._apply_endpoints()
-        node.objects.delete(objects.endpoint_slice("web-1", of="web"))  # that with which it came
+        ports = [f"{name}:{PORTS[name]}/{'UDP' if name in UDP else 'TCP'}" for name in SERVICE.port_names]
+        node.objects.apply(objects.service("web", at=[SERVICE.cluster_ip, ADDRESS_V6], ports=ports))
+        node.wait_for_rules(SERVICE)
+        wait_until(lambda: len([rule for rule in self._rules_now() if '"default/web:' in rule]) == 16)
         self.rules = self._rules_now()
 
     @property
@@ -130,8 +162,11 @@ class World:
         wait_until(self.are_rules_right, REPAIR_SECONDS)
 
     def _rules_now(self) -> list[str]:
+        return [rule for family in FAMILIES for rule in self._rules_of(family)]
+
+    def _rules_of(self, family: str) -> list[str]:
         """Rules that are ours, neighbours' aside, and who is first in the chains that lead to them."""
-        rules = self.node.rules()
+        rules = self.node.rules(family=family)
         firsts = [
             next((rule for rule in rules if rule.startswith(f"-A {chain} ")), "")
             for chain in ("PREROUTING", "OUTPUT", "INPUT")
@@ -141,8 +176,10 @@ class World:
         return [PROXY_PORT.sub("(proxy port)", rule) for rule in these]
 
     @property
-    def iptables(self) -> str:
-        return "iptables-legacy" if self.is_legacy else "iptables-nft"
+    def iptables(self) -> list[str]:
+        """The tools of both families."""
+        variant = "legacy" if self.is_legacy else "nft"
+        return [f"{tool}-{variant}" for tool in FAMILIES.values()]
 
     @property
     def is_legacy(self) -> bool:

@@ -2,85 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-from aiohttp import web
 
 from tests.support import objects
-from tests.support.api_servers import RunningApiServer
 from tests.support.clients import greeting, sockets, who_greets
-from tests.support.cluster_objects import ApiServerObjects, manifest_of
-from tests.support.fake_api_server import (
-    EXPIRED,
-    ApiStatusError,
-    FakeApiServer,
-    running_in_a_thread,
-    write_kubeconfig,
-)
+from tests.support.cluster_objects import manifest_of
+from tests.support.faulty_api_server import API_FAULTS, FaultyApiServer, running_faulty_api_server
 from tests.support.service_node import ServedService, ServiceNode
 from tests.support.waiting import wait_until
 
 MANY = 10_000
 CONVERGED_SECONDS = 90.0
 MANY_CONNECTIONS_SECONDS = 120.0
-
-
-class FaultyApiServer(FakeApiServer):
-    """Answers as `fault` says while there is one; told from any thread."""
-
-    fault: Callable[[], web.Response] | None = None
-
-    async def list_objects(self, kind: str, request: web.Request) -> web.StreamResponse:
-        return self.fault() if self.fault else await super().list_objects(kind, request)
-
-    async def watch_objects(self, kind: str, request: web.Request) -> web.StreamResponse:
-        return self.fault() if self.fault else await super().watch_objects(kind, request)
-
-    def expire_watches(self) -> None:
-        """End all watches, whose versions are then too old to go on from."""
-        self.tick()
-        self.compact()
-        self.end_watches()
-
-    def do(self, work: Callable[[], Any]) -> Any:
-        """Call something in the server's own thread."""
-
-        async def call() -> Any:
-            return work()
-
-        return asyncio.run_coroutine_threadsafe(call(), self.loop).result(30)
-
-    async def __aenter__(self) -> FaultyApiServer:
-        self.loop = asyncio.get_running_loop()
-        await super().__aenter__()
-        return self
-
-
-def refusal(code: int, headers: dict[str, str] | None = None) -> Callable[[], web.Response]:
-    def answer() -> web.Response:
-        raise ApiStatusError(code, "Fault", "not now", headers)
-
-    return answer
-
-
-def expired() -> web.Response:
-    raise EXPIRED
-
-
-FAULTS = {
-    "429": refusal(429, {"Retry-After": "1"}),
-    "410": expired,
-    "truncated": lambda: web.Response(text='{"metadata": {"resourceVersion": "9"}, "items": [{"metad'),
-}
-"""Of each sort one; `tests/sources` has them all."""
 
 
 class Traffic:
@@ -123,13 +62,13 @@ class Traffic:
 
 @contextmanager
 def serving(tmp_path: Path) -> Iterator[tuple[FaultyApiServer, ServiceNode]]:
-    with running_in_a_thread(FaultyApiServer(bookmark_seconds=0.5)) as server:
-        assert isinstance(server, FaultyApiServer)
-        running = RunningApiServer(server.url, write_kubeconfig(tmp_path / "kubeconfig", server.url))
-        cluster = ApiServerObjects(running)
-        with ServiceNode(tmp_path, cluster=cluster) as node, cluster.reachable_inside(node.node):
-            node.agent.start()
-            yield server, node
+    with (
+        running_faulty_api_server(tmp_path) as (server, cluster),
+        ServiceNode(tmp_path, cluster=cluster) as node,
+        cluster.reachable_inside(node.node),
+    ):
+        node.agent.start()
+        yield server, node
 
 
 def test_traffic_runs_through_every_fault_and_what_is_newest_counts_after_it(tmp_path: Path) -> None:
@@ -144,7 +83,7 @@ def test_traffic_runs_through_every_fault_and_what_is_newest_counts_after_it(tmp
             return set(who_greets(node.client, service["greet"], 3)) == names
 
         with traffic.running():
-            for number, (name, fault) in enumerate(FAULTS.items()):
+            for number, (name, fault) in enumerate(API_FAULTS.items()):
                 server.do(partial(setattr, server, "fault", fault))
                 server.do(server.end_watches)
                 wait_until(partial(was_asked_since, len(server.requests)), CONVERGED_SECONDS)

@@ -201,7 +201,7 @@ class FakeApiServer:
         response.content_type = "application/json"
         await response.prepare(request)
         async with contextlib.AsyncExitStack() as stack:
-            stack.enter_context(contextlib.suppress(TimeoutError))
+            stack.enter_context(contextlib.suppress(TimeoutError, ConnectionError))
             watch = asyncio.timeout(float(request.query["timeoutSeconds"]))
             await stack.enter_async_context(watch)
             self._watches.add(watch)

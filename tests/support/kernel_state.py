@@ -42,7 +42,8 @@ def rule_handles(where: Namespace) -> list[int]:
 
 def udp_conntrack_entries(where: Namespace, address: str) -> list[str]:
     """The UDP entries of those who sent to `address`."""
-    command = ("conntrack", "-L", "-p", "udp", "--orig-dst", address)
+    family = "ipv6" if ":" in address else "ipv4"
+    command = ("conntrack", "-L", "-f", family, "-p", "udp", "--orig-dst", address)
     return where.run(*command).stdout.splitlines()
 
 

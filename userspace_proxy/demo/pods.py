@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import select
+import selectors
 import subprocess
 import sys
 from typing import Final
@@ -26,7 +26,9 @@ def start_server(namespace: Namespace, *flags: str, name: str = "") -> subproces
         stdout=subprocess.PIPE,
     )
     assert server.stdout is not None
-    readable, _, _ = select.select([server.stdout], [], [], _START_SECONDS)
+    with selectors.DefaultSelector() as selector:
+        selector.register(server.stdout, selectors.EVENT_READ)
+        readable = selector.select(_START_SECONDS)
     if not readable or server.stdout.readline() != "ready\n":
         raise RuntimeError(f"the server in {namespace.name} did not start within {_START_SECONDS} s")
     return server
