@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from userspace_proxy.core.balancing import Balancing
 from userspace_proxy.core.ejection import FAILURES_TO_EJECT, FIRST_SECONDS, Ejections, most_left_out
 from userspace_proxy.core.endpoint import Endpoint
 from userspace_proxy.core.load_balancer import ClientAffinity, LoadBalancer
@@ -459,3 +460,14 @@ def test_who_is_on_the_way_of_a_class_that_is_gone_goes_where_another_class_goes
     made.keep_classes(())
     assert LoadBalancer(Random(1)).next_endpoint(LOCAL, CLIENT, 0) is None
     assert made.another_endpoint(LOCAL, CLIENT, 0, (two,)) == one
+
+
+def test_endpoints_are_chosen_in_another_way_from_now_on() -> None:
+    one, two, three = everyone = endpoints(3)
+    loads = {one: 1, two: 0, three: 2}
+    made = LoadBalancer(Random(1), load=loads.__getitem__)
+    made.set_endpoints(CLUSTER, everyone)
+    assert set(picks(made, 3)) == set(everyone)
+    for _ in range(2):  # saying it again changes nothing
+        made.set_balancing(Balancing.LEAST_CONNECTIONS)
+        assert picks(made, 3) == [two] * 3

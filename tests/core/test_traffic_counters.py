@@ -51,3 +51,11 @@ def test_an_agent_reads_what_a_worker_wrote() -> None:
     counters.connected(0.1)
     encoded = msgspec.msgpack.encode(counters)
     assert msgspec.msgpack.decode(encoded, type=ServicePortCounters) == counters
+
+
+def test_an_endpoint_that_was_never_used_has_no_connections_and_no_counters() -> None:
+    counters = ServicePortCounters()
+    counters.at("10.1.0.1", 80).active = 2
+    assert counters.active_at("10.1.0.1", 80) == 2
+    assert counters.active_at("10.1.0.2", 80) == 0
+    assert list(counters.endpoints) == [("10.1.0.1", 80)]

@@ -178,3 +178,11 @@ def test_of_five_endpoints_one_leaves_and_the_others_keep_their_clients() -> Non
     moved = [client for client in clients if setting.pick(client) != before[client]]
     assert moved == [client for client in clients if before[client] == usable[0]]
     assert len({setting.pick(client) for client in moved}) > 1
+
+
+def test_of_several_that_are_left_out_the_first_in_turn_is_the_last_resort() -> None:
+    usable = endpoints(4)
+    setting = Setting(LeastConnections, usable)
+    for endpoint in usable[:2]:
+        setting.eject(endpoint)
+    assert setting.pick(CLIENT, *usable[2:]) in usable[:2]
