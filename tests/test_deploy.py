@@ -80,7 +80,10 @@ def test_the_kubeconfig_uses_the_pods_own_token() -> None:
 def test_the_container_has_the_capabilities_that_the_agent_keeps(container: dict[str, Any]) -> None:
     security = container["securityContext"]
     assert security["capabilities"]["drop"] == ["ALL"]
-    assert {*security["capabilities"]["add"]} == {capability.name for capability in KEPT_CAPABILITIES}
+    assert {*security["capabilities"]["add"]} == {
+        "SYS_RESOURCE",
+        *(capability.name for capability in KEPT_CAPABILITIES),
+    }
     assert security["readOnlyRootFilesystem"]
 
 

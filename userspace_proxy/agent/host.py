@@ -101,7 +101,8 @@ def reuse_ports_in_time_wait() -> None:
     the network namespace, IPv6 too. Where it may not be written, the log says so.
     """
     try:
-        _TCP_TW_REUSE.write_text("1")
+        if _TCP_TW_REUSE.read_text().strip() != "1":
+            _TCP_TW_REUSE.write_text("1")
     except OSError as error:
         logger.warning(
             "Ports of ended connections stay taken for a minute, net.ipv4.tcp_tw_reuse cannot be set: %s",
