@@ -11,6 +11,9 @@ from tests.chaos.ledger import Excuse, Phase
 from tests.chaos.world import TCP_PORTS, World
 from userspace_proxy.core.objects import EndpointConditions
 
+LEARNT_LATE_SECONDS = 40.0
+"""An API server that fails tells the agent so much later, when it has been asked again."""
+
 
 class EndpointFault(Fault):
     """Of one pod of those of which no more than one may fail at a time: each second one, from `first` on."""
@@ -79,7 +82,10 @@ class Removed(EndpointFault):
         super().__init__(world, random, first)
         if world.are_removed_cut:
             reason = "the endpoint was removed, and such connections are cut"
-            self.excuses = (Excuse(reason, {Phase.ESTABLISHED}, {self.pod.name}, TCP_PORTS),)
+            late = 0.0 if world.api_server is None else LEARNT_LATE_SECONDS
+            self.excuses = (Excuse(reason, {Phase.ESTABLISHED}, {self.pod.name}, TCP_PORTS, late),)
+            # They do not know yet who it is that they have come to.
+            self.excuses_at_first = (Excuse(reason, {Phase.CONNECTING}, (), TCP_PORTS),)
 
     def inflict(self) -> None:
         self.world.set_entry(self.pod, None)

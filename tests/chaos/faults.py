@@ -16,7 +16,8 @@ class Fault(ABC):
     """One fault, with what chance decides about it decided. It is inflicted once, and then healed once.
 
     Both block. `heal` returns once all is as it was; where the agent is who repairs, that is waited for.
-    `excuses` count from before `inflict` until after `heal`, or only until it is inflicted.
+    `excuses` count from before `inflict` until after `heal`, or only until it is inflicted;
+    `excuses_at_first` until a moment after it is inflicted.
     """
 
     excuses_end_with_inflict: ClassVar[bool] = False
@@ -26,6 +27,7 @@ class Fault(ABC):
         self.random = random
         self.detail = ""
         self.excuses: tuple[Excuse, ...] = ()
+        self.excuses_at_first: tuple[Excuse, ...] = ()
 
     @abstractmethod
     def inflict(self) -> None: ...

@@ -65,12 +65,16 @@ class Conversation:
 
 @dataclass(frozen=True, slots=True)
 class Excuse:
-    """What is not promised while a fault lasts. Empty collections stand for everybody."""
+    """What is not promised while a fault lasts. Empty collections stand for everybody.
+
+    `late_seconds`: for so long after it, who was there before its end may still meet it.
+    """
 
     reason: str
     phases: Collection[Phase]
     endpoints: Collection[str] = ()
     service_ports: Collection[str] = ()
+    late_seconds: float = 0.0
 
     def covers(self, conversation: Conversation) -> bool:
         return (
@@ -91,6 +95,8 @@ class Window:
     def excuses(self, conversation: Conversation) -> bool:
         is_established = conversation.phase is Phase.ESTABLISHED
         until = self.until + (READ_LATER_SECONDS if is_established else 0.0)
+        if conversation.began_at <= self.until:
+            until += self.excuse.late_seconds
         overlaps = conversation.heard_at <= until and conversation.ended_at >= self.since
         return (
             overlaps

@@ -26,6 +26,7 @@ BACKENDS = ("nft", "legacy", "python-iptables")
 MANIFESTS, API_SERVER = SOURCES = ("manifests", "API server")
 REMOVED_ENDPOINTS = ("keep", "drain=2s", "reset")
 CALM_SECONDS = 2.0
+MOMENT_SECONDS = 2.0
 FLAGS = ("--workers", str(WORKERS), "--udp-timeout", "10s", "--drain-seconds", "120")
 """Idle UDP flows are gone soon, so that what is left in the end was lost; nobody stays for two minutes."""
 
@@ -140,10 +141,13 @@ async def _inflict(world: World, step: Step, planned: PlannedFault) -> float:
     fault = await asyncio.to_thread(planned.make, world, Random(step.seed))
     began = time.monotonic()
     windows = [ledger.excuse(excuse, began) for excuse in fault.excuses]
+    first_windows = [ledger.excuse(excuse, began) for excuse in fault.excuses_at_first]
     ledger.events.append((began, f"{step.name} begins {fault.detail}"))
     await asyncio.to_thread(fault.inflict)
     inflicted = time.monotonic()
     ledger.events.append((inflicted, f"{step.name} is inflicted {fault.detail}"))
+    for window in first_windows:
+        window.until = inflicted + MOMENT_SECONDS
     if fault.excuses_end_with_inflict:
         for window in windows:
             window.until = inflicted

@@ -70,3 +70,11 @@ def test_who_is_connecting_is_known() -> None:
     assert not ledger.are_connecting_since(9.9)
     conversation.hear(11.0)
     assert not ledger.are_connecting_since(11.0)
+
+
+def test_who_was_there_may_meet_late_what_the_agent_has_learnt_late() -> None:
+    removed = Excuse("removed", {Phase.ESTABLISHED}, late_seconds=40.0)
+    late = replace(ESTABLISHED, heard_at=30.0, ended_at=31.0)
+    assert is_excused(late, removed, 10.5, 11.0)
+    assert not is_excused(replace(late, began_at=20.0), removed, 10.5, 11.0)
+    assert not is_excused(replace(late, heard_at=60.0, ended_at=61.0), removed, 10.5, 11.0)

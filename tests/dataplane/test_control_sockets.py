@@ -45,6 +45,25 @@ def test_who_listens_is_found_and_what_a_worker_left_is_removed(tmp_path: Path) 
     assert not third.folder.parent.exists()
 
 
+def test_what_workers_leave_later_is_removed_without_a_word_to_the_others(tmp_path: Path) -> None:
+    earlier, present = prepared(tmp_path), prepared(tmp_path)
+    (serving, there), (starting, new), (ended, _) = earlier.bind(), earlier.bind(), earlier.bind()
+    own, own_path = present.bind()
+    serving.listen()
+    ended.close()
+    with serving, starting, own:
+        present.remove_left()
+        assert len(list(present.folder.iterdir())) == 4  # the other agent may be starting a worker
+        earlier.remove()
+        present.remove_left()
+        assert {*present.folder.iterdir()} == {there, new, own_path}
+        serving.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            serving.accept()
+    present.remove()
+    present.remove_left()  # nothing is there
+
+
 def test_a_worker_that_is_just_starting_keeps_its_file(tmp_path: Path) -> None:
     """Another agent starts beside this one, and has bound a socket on which nobody listens yet."""
     present, next_one = prepared(tmp_path), prepared(tmp_path)

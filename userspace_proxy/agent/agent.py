@@ -65,6 +65,7 @@ _T = TypeVar("_T")
 _RETRY_SECONDS: Final = 5.0
 _SHARE_OF_TIME: Final = 0.1
 _MAX_REST_SECONDS: Final = 10.0
+_TIDY_SECONDS: Final = 30.0
 _SETTLE_SECONDS: Final = 0.1
 """Interfaces are made in several steps; one look after the last of them is enough."""
 
@@ -254,6 +255,7 @@ async def run_agent(live: LiveConfiguration, log: Log) -> None:
                 "node network": _follow_network(changes, network_changed),
                 **observation.jobs(),
                 "resync": _resync(live, state, proxier),
+                "control sockets": _tidy(control_sockets),
                 "configuration": watch_configuration(live, reconfigure, source.renew),
             }
         )
@@ -265,6 +267,12 @@ async def run_agent(live: LiveConfiguration, log: Log) -> None:
             stop.clear()
             await run_together({"signals": _until_told_to_stop(loop, stop), "workers": workers.drain()})
         logger.info("Stopped: rules stay for the next run, `userspace-proxy cleanup` removes them")
+
+
+async def _tidy(control_sockets: ControlSockets) -> None:
+    while True:
+        await asyncio.sleep(_TIDY_SECONDS)
+        await asyncio.to_thread(control_sockets.remove_left)
 
 
 async def _become_the_agent(instance: SingleInstance, configuration: Configuration) -> None:

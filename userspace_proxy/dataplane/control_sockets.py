@@ -15,7 +15,7 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -24,6 +24,7 @@ from userspace_proxy.errors import StartupError
 
 logger = logging.getLogger(__name__)
 
+_UNIX_SOCKETS: Final = Path("/proc/self/net/unix")
 _CONNECT_SECONDS: Final = 2.0
 _TRIES: Final = 10
 
@@ -121,6 +122,22 @@ class ControlSockets:
                 sock.close()  # a worker that takes no connections, or no socket at all: not ours to judge
             else:
                 yield sock, path
+        self._unlink(left)
+
+    def remove_left(self) -> None:
+        """Remove the files of workers that have ended, as `connect` does, but speak to none. For a thread.
+
+        A worker of an earlier agent that drains ends by itself some day, and cannot remove a file of root's.
+        """
+        try:
+            paths = {*self.folder.iterdir()} - self._bound
+        except FileNotFoundError:
+            return
+        # By the last part of the name, which chance made: the folder may be mounted elsewhere for others.
+        bound = {line.rpartition("/")[2] for line in _UNIX_SOCKETS.read_text().splitlines()}
+        self._unlink([path for path in paths if path.name not in bound])
+
+    def _unlink(self, left: Iterable[Path]) -> None:
         with self._alone() as is_alone:
             for path in left if is_alone else ():
                 path.unlink(missing_ok=True)
