@@ -32,6 +32,19 @@ def figures_table(samples: Samples, works: Sequence[Work], peers: Sequence[tuple
     return markdown(["", *(title for _, title in peers)], rows)
 
 
+def summary_table(samples: Samples, works: Sequence[Work], peers: Sequence[tuple[str, str]]) -> str:
+    """The medians alone of what a reader asks for first: how much, or for one client how soon, and CPU."""
+    rows = []
+    for work in works:
+        first = "p50" if work.name == "ping-pong" else "rate"
+        shown = [metric for metric in work.metrics if metric.key in (first, "cpu")]
+        for metric in shown:
+            spreads = [samples.spread(work.name, metric.key, name) for name, _ in peers]
+            cells = [NOTHING if spread is None else number(spread.median) for spread in spreads]
+            rows.append([row_title(work, metric, is_first=metric is shown[0]), *cells])
+    return markdown(["", *(title for _, title in peers)], rows)
+
+
 def ratios_table(
     samples: Samples, works: Sequence[Work], peer: str, others: Sequence[tuple[str, str]]
 ) -> str:

@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,7 +16,15 @@ from benchmarks.peer import Peer
 from benchmarks.peers import PEERS, Ours
 from benchmarks.processes import cpu_seconds, descriptors, resident_bytes
 from benchmarks.runs import PeerSet
-from benchmarks.testbed import CLIENT_SOURCES, DNS, ECHO, SERVICE_ADDRESS, ServicePort, wait_until
+from benchmarks.testbed import (
+    CLIENT_SOURCES,
+    DNS,
+    ECHO,
+    ECHO_BESIDE,
+    SERVICE_ADDRESS,
+    ServicePort,
+    wait_until,
+)
 from benchmarks.works import CLIENTS, HTTP_URL, Cost, Figures, Metric
 
 _MIB: Final = 1 << 20
@@ -83,17 +92,23 @@ def _idle(ready: PeerSet, pace: Pace) -> Iterator[Step]:
 
 
 def _hold_idle(peer: Peer, count: int) -> tuple[int, int]:
-    """Memory and descriptors while so many connections rest; returns when they are closed."""
+    """Memory and descriptors while so many connections rest at two ports; returns when they are closed."""
     testbed, pids = peer.testbed, peer.processes()
     before = descriptors(pids)
-    command = ["idle", SERVICE_ADDRESS, str(ECHO.port), str(count), ",".join(CLIENT_SOURCES)]
-    with testbed.start_client(str(testbed.load), *command) as client:
-        assert client.stdout is not None and client.stdin is not None
-        if client.stdout.readline() != "ready\n":
-            raise generators.MeasurementError(f"{count} connections could not be opened")
+    with ExitStack() as stack:
+        clients = []
+        for port in (ECHO, ECHO_BESIDE):
+            command = ("idle", SERVICE_ADDRESS, str(port.port), str(count // 2), ",".join(CLIENT_SOURCES))
+            clients.append(stack.enter_context(testbed.start_client(str(testbed.load), *command)))
+        for client in clients:
+            assert client.stdout is not None and client.stdin is not None
+            if client.stdout.readline() != "ready\n":
+                raise generators.MeasurementError(f"{count} connections could not be opened")
         held = resident_bytes(pids), descriptors(pids)
-        client.stdin.close()
-        client.wait(30)
+        for client in clients:
+            assert client.stdin is not None
+            client.stdin.close()
+            client.wait(30)
     wait_until(
         lambda: descriptors(pids) <= before + count // 10 + 10,
         seconds=_SETTLE_SECONDS,

@@ -65,7 +65,9 @@ BULK: Final = ServicePort("bulk", "TCP", 5201, 5201)
 ECHO: Final = ServicePort("echo", "TCP", 7, 7007)
 ECHO_UDP: Final = ServicePort("echo-udp", "UDP", 7, 7007)
 DNS: Final = ServicePort("dns", "UDP", 53, 7007)
-SERVICE_PORTS: Final = (HTTP, BULK, ECHO, ECHO_UDP, DNS)
+ECHO_BESIDE: Final = ServicePort("echo-beside", "TCP", 8, 7007)
+"""For what is more than one Service port may take of a worker."""
+SERVICE_PORTS: Final = (HTTP, BULK, ECHO, ECHO_BESIDE, ECHO_UDP, DNS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -11,6 +12,10 @@ from pathlib import Path
 import click
 import pytest
 
+from benchmarks.peers import PEERS
+from benchmarks.reports import summary_table
+from benchmarks.samples import Samples
+from benchmarks.works import WORKS
 from userspace_proxy.cli import commands
 from userspace_proxy.core.port_claims import DEFAULT_PROXY_PORT_RANGE
 
@@ -86,3 +91,12 @@ def test_every_make_target_is_in_the_help() -> None:
     assert phony is not None
     shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, timeout=30, check=True)
     assert re.findall(r"^make (\S+)", shown.stdout, re.MULTILINE) == phony[1].split()
+
+
+def test_the_figures_are_those_that_were_published() -> None:
+    published = json.loads((ROOT / "benchmarks" / "results" / "published.json").read_text())
+    samples = Samples(published["samples"]["figures"], published["samples"]["rounds"])
+    works = [work for name, work in WORKS.items() if name in samples.figures]
+    peers = [(name, PEERS[name].title) for name in published["peers"]]
+    assert summary_table(samples, works, peers) in README
+    assert published["date"].split()[0] in README
