@@ -1,9 +1,10 @@
-"""What processes cost, as the kernel counts it: proc(5)."""
+"""What processes cost, as the kernel counts it: proc(5). One that has ended costs nothing any more."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -32,7 +33,7 @@ def _cpu_seconds(pid: int) -> float:
     try:
         tasks = list(Path(f"/proc/{pid}/task").iterdir())
         return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return _cpu_ticks(pid) / _TICKS
 
 
@@ -48,12 +49,17 @@ def resident_bytes(pids: Iterable[int]) -> int:
     """Memory of these processes, pages that they share with each other counted once."""
     total = 0
     for pid in pids:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                total += int(line.split()[1]) * 1024
+        with suppress(FileNotFoundError, ProcessLookupError):
+            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+                if line.startswith("Pss:"):
+                    total += int(line.split()[1]) * 1024
     return total
 
 
 def descriptors(pids: Iterable[int]) -> int:
     """How many descriptors these processes have open together."""
-    return sum(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in pids)
+    total = 0
+    for pid in pids:
+        with suppress(FileNotFoundError, ProcessLookupError):
+            total += len(list(Path(f"/proc/{pid}/fd").iterdir()))
+    return total
