@@ -129,7 +129,7 @@ async def run_agent(live: LiveConfiguration, log: Log) -> None:
             loop,
             size=configuration.workers,
             limits=WorkerLimits(
-                udp_flows_per_worker(configuration.workers, max_descriptors, ephemeral_ports()),
+                udp_flows_per_worker(configuration.workers, max_descriptors, len(ephemeral_ports())),
                 tcp_peer_timeout_seconds=configuration.tcp_peer_timeout_seconds,
                 tcp_user_timeout_seconds=configuration.tcp_user_timeout_seconds,
             ),

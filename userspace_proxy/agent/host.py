@@ -7,6 +7,7 @@ import resource
 from pathlib import Path
 from typing import Final
 
+from userspace_proxy.core.port_claims import PortRange
 from userspace_proxy.dataplane.descriptor_reserve import reserved_descriptors
 from userspace_proxy.dataplane.privileges import Capability, keep_capabilities, permitted_capabilities
 from userspace_proxy.errors import PrivilegeError
@@ -75,10 +76,10 @@ def udp_flows_per_worker(workers: int, max_descriptors: int, ephemeral_ports: in
     return max(1, min(unreserved // 2, ephemeral_ports * 3 // 4 // workers))
 
 
-def ephemeral_ports() -> int:
-    """How many ports the kernel hands out by itself; ip_local_port_range in ip(7)."""
+def ephemeral_ports() -> PortRange:
+    """The ports that the kernel hands out by itself; ip_local_port_range in ip(7)."""
     first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
-    return last - first + 1
+    return PortRange(first, last)
 
 
 def adjust_oom_score(score: int) -> None:

@@ -13,7 +13,7 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Final
 
-from userspace_proxy.agent.host import RESERVED_DESCRIPTORS
+from userspace_proxy.agent.host import RESERVED_DESCRIPTORS, ephemeral_ports
 from userspace_proxy.agent.single_instance import running_agent
 from userspace_proxy.configuration.agent_configuration import Configuration
 from userspace_proxy.core.node_checks import NodeFacts
@@ -52,7 +52,6 @@ def read_node_facts(configuration: Configuration, service_cidrs: Iterable[str]) 
     variants = {family: variant for family in IPFamily if (variant := _variant(family, configuration))}
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     routed = {address: _is_routed(address) for address in _addresses(service_cidrs, unavailable)}
-    first, last = map(int, (_SYS / "net/ipv4/ip_local_port_range").read_text().split())
     agent = running_agent()
     permitted = permitted_capabilities()
     return NodeFacts(
@@ -70,7 +69,7 @@ def read_node_facts(configuration: Configuration, service_cidrs: Iterable[str]) 
         descriptors_needed=RESERVED_DESCRIPTORS,
         conntrack_entries=_number(_SYS / "net/netfilter/nf_conntrack_count"),
         proxy_ports=configuration.proxy_port_range,
-        ephemeral_ports=PortRange(first, last),
+        ephemeral_ports=ephemeral_ports(),
         stranger_ports=_strangers(configuration.proxy_port_range) if agent is None else (),
         running_agent=agent,
         state_directory_problem=_state_directory_problem(configuration.state_directory),
