@@ -11,7 +11,7 @@ import asyncio
 import logging
 import resource
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from random import Random
@@ -119,21 +119,23 @@ class _ServicePort:
         """Whether it has connections, be they on their way to an endpoint, or flows."""
         return bool(self.counters.active or self.admission.admitted)
 
-    def stop_reading(self) -> None:
-        for listener in self.listeners.values():
+    def _udp_listeners(self) -> Iterator[tuple[ListenerKey, UdpListener]]:
+        for key, listener in self.listeners.items():
             if isinstance(listener.socket, UdpListener):
-                listener.socket.stop_reading()
+                yield key, listener.socket
+
+    def stop_reading(self) -> None:
+        for _, listener in self._udp_listeners():
+            listener.stop_reading()
 
     def drain(self) -> bool:
         """Whether it is done with its listeners."""
-        udp = [each.socket for each in self.listeners.values() if isinstance(each.socket, UdpListener)]
-        return not sum(listener.drain() for listener in udp)
+        return not sum(listener.drain() for _, listener in self._udp_listeners())
 
     def read_again(self) -> None:
         self.given_clients = 0
-        for listener in self.listeners.values():
-            if isinstance(listener.socket, UdpListener):
-                listener.socket.read()
+        for _, listener in self._udp_listeners():
+            listener.read()
 
     def give_clients(self, key: str, most: int, now: float) -> list[AffineClient]:
         clients = self.balancer.affine_clients(now, self.given_clients, self.given_clients + most)
@@ -145,9 +147,8 @@ class _ServicePort:
 
     def give_flows(self, key: str, most: int) -> list[Flow]:
         flows: list[Flow] = []
-        for listener in self.listeners.values():
-            if isinstance(listener.socket, UdpListener):
-                flows += listener.socket.hand_over(key, most - len(flows))
+        for _, listener in self._udp_listeners():
+            flows += listener.hand_over(key, most - len(flows))
         return flows
 
     def inherit(self, key: str, inherited: Inherited, now: float) -> None:
@@ -156,9 +157,8 @@ class _ServicePort:
             endpoint = Endpoint(address, Port(port))
             self.balancer.settle(client.address, endpoint, now - client.silent_seconds)
         flows = [
-            (listener.socket, held, sock)
-            for listener_key, listener in self.listeners.items()
-            if isinstance(listener.socket, UdpListener)
+            (listener, held, sock)
+            for listener_key, listener in self._udp_listeners()
             for held, sock in inherited.take_flows(key, listener_key.proxy_port)
         ]
         # As they were used: who was idle for longest is the first to expire, and to leave for another one.

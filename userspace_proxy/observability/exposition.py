@@ -9,8 +9,9 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
+from userspace_proxy.core.endpoint import Endpoint
 from userspace_proxy.core.histogram import Histogram, cumulative
-from userspace_proxy.core.service_port import ServicePortName
+from userspace_proxy.core.service_port import Port, ServicePortName
 from userspace_proxy.core.traffic_counters import (
     CONNECT_BOUNDS_SECONDS,
     EndpointCounters,
@@ -146,4 +147,4 @@ def _shown(endpoint: EndpointKey) -> str:
     if endpoint == OTHER_ENDPOINTS:
         return OTHER
     address, port = endpoint
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+    return str(Endpoint(address, Port(port)))
