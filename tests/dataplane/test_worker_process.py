@@ -3,45 +3,77 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import resource
 import socket
-from contextlib import ExitStack
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
 import uvloop
 
-from userspace_proxy.dataplane.messages import Keep, Start, WorkerLimits
+from userspace_proxy.dataplane.messages import Keep, SetVerbosity, Start, WorkerLimits
 from userspace_proxy.dataplane.worker_link import WorkerLink
+from userspace_proxy.dataplane.worker_log import WorkerLog
 from userspace_proxy.dataplane.worker_process import WorkerProcess
+from userspace_proxy.logs.formats import at_verbosity
+from userspace_proxy.logs.log import Log
 
 START = partial(Start, limits=WorkerLimits(), seed=1, orphan_seconds=30, build="1", pool_size=1)
 
 
+@asynccontextmanager
+async def linked(
+    folder: Path, log: WorkerLog | None = None
+) -> AsyncIterator[tuple[WorkerProcess, WorkerLink]]:
+    """A worker that was started, and its agent's link to it."""
+    loop = asyncio.get_running_loop()
+    with ExitStack() as stack:
+        control = stack.enter_context(socket.socket(socket.AF_UNIX))
+        control.bind(str(folder / "control"))
+        control.listen()
+        ours, theirs = socket.socketpair()
+        process = WorkerProcess(loop, theirs, control, started_by=os.getuid(), pid_namespace=1, log=log)
+        stack.callback(process.close)
+        link = WorkerLink(loop, ours, pid=0, control_file=folder / "control")
+        stack.callback(link.leave)
+        await link.request(START)
+        yield process, link
+
+
 def test_what_is_kept_for_the_next_agent_is_no_room_for_connections(tmp_path: Path) -> None:
     async def scenario() -> None:
-        loop = asyncio.get_running_loop()
-        with ExitStack() as stack:
-            control, kept = (stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(2))
-            control.bind(str(tmp_path / "control"))
-            control.listen()
-            ours, theirs = socket.socketpair()
-            process = WorkerProcess(loop, theirs, control, started_by=os.getuid(), pid_namespace=1)
-            stack.callback(process.close)
-            link = WorkerLink(loop, ours, pid=0, control_file=tmp_path / "control")
-            await link.request(START)
-            assert process._worker is not None
-            room = process._worker._room
-            before = room.capacity
-            for names in (("a", "b", "c"), ()):
-                keep = partial(Keep, names=names, new=names)
-                await link.request(keep, [kept.fileno() for _ in names])
-                assert room.capacity == before - len(names)
-            link.leave()
+        async with linked(tmp_path) as (process, link):
+            with socket.socket() as kept:
+                assert process._worker is not None
+                room = process._worker._room
+                before = room.capacity
+                for names in (("a", "b", "c"), ()):
+                    keep = partial(Keep, names=names, new=names)
+                    await link.request(keep, [kept.fileno() for _ in names])
+                    assert room.capacity == before - len(names)
 
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         uvloop.run(scenario())
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+
+
+def test_an_agent_says_how_much_is_logged(tmp_path: Path) -> None:
+    root, shown = logging.getLogger(), []
+    level = root.level
+
+    async def scenario() -> None:
+        async with linked(tmp_path, WorkerLog(Log())) as (_, link):
+            for verbosity in (4, 2):
+                await link.request(partial(SetVerbosity, verbosity=verbosity))
+                shown.append([each for each in range(6) if root.isEnabledFor(at_verbosity(each))])
+
+    try:
+        uvloop.run(scenario())
+    finally:
+        root.setLevel(level)
+    assert shown == [[0, 1, 2, 3, 4], [0, 1, 2]]

@@ -10,7 +10,7 @@ from typing import cast
 
 import pytest
 
-from userspace_proxy.dataplane.messages import Configure, ListenerConfig, ServicePortConfig
+from userspace_proxy.dataplane.messages import Configure, ListenerConfig, ServicePortConfig, SetVerbosity
 from userspace_proxy.dataplane.worker_link import WorkerLink
 from userspace_proxy.dataplane.worker_seat import Given, WorkerSeat
 from userspace_proxy.errors import WorkerError
@@ -20,13 +20,15 @@ class Listener:
     """A worker that remembers what it was told, and dies when there is nothing more."""
 
     def __init__(self) -> None:
-        self.told: list[Configure] = []
+        self.told: list[Configure | SetVerbosity] = []
 
     async def until(self, event: asyncio.Event, _seconds: float) -> None:
         if not event.is_set():
             raise WorkerError("it ended")
 
-    async def request(self, message: Callable[..., Configure], _descriptors: Sequence[int] = ()) -> None:
+    async def request(
+        self, message: Callable[..., Configure | SetVerbosity], _descriptors: Sequence[int] = ()
+    ) -> None:
         self.told.append(message(sequence=len(self.told)))
 
 
@@ -46,7 +48,7 @@ def messages(wanted: list[ServicePortConfig], forgotten: list[str]) -> list[Conf
                 seat.forget(key)
             with pytest.raises(WorkerError, match="it ended"):
                 await seat.serve(cast(WorkerLink, worker), Given())
-            return worker.told
+            return [message for message in worker.told if isinstance(message, Configure)]
 
     return asyncio.run(run())
 
@@ -65,3 +67,19 @@ def test_no_message_is_so_large_that_connections_wait_for_long(count: int, endpo
         config.key for config in wanted
     )
     assert sorted(key for message in told for key in message.removed) == sorted(forgotten)
+
+
+def test_each_process_on_a_seat_is_told_once_how_much_to_log() -> None:
+    async def run() -> list[list[int]]:
+        heard = []
+        seat = WorkerSeat(asyncio.get_running_loop(), 0, lambda _: pytest.fail("there is no listener"))
+        for verbosity in (None, 4, None):
+            worker = Listener()
+            if verbosity is not None:
+                seat.set_verbosity(verbosity)
+            with pytest.raises(WorkerError, match="it ended"):
+                await seat.serve(cast(WorkerLink, worker), Given())
+            heard.append([each.verbosity for each in worker.told if isinstance(each, SetVerbosity)])
+        return heard
+
+    assert asyncio.run(run()) == [[], [4], [4]]

@@ -211,8 +211,12 @@ async def run_agent(live: LiveConfiguration, log: Log) -> None:
             max_descriptors=max_descriptors,
         )
 
+        async def set_verbosity(verbosity: int) -> None:
+            log.shape(log.log_format, verbosity)
+            await workers.set_verbosity(verbosity)
+
         async def reconfigure(fresh: Configuration) -> None:
-            log.shape(log.log_format, fresh.verbosity)
+            await set_verbosity(fresh.verbosity)
             captures.follow(fresh, state.node_facts)
             proxier.follow(fresh.service_settings, fresh.detect_local.cluster_cidrs)
             refit_health_checks()

@@ -166,6 +166,13 @@ class Start(_Message, frozen=True, tag="start"):
     verbosity: int = 0
 
 
+class SetVerbosity(_Message, frozen=True, tag="set-verbosity"):
+    """From now on the log is to show what `-v VERBOSITY` shows."""
+
+    sequence: int
+    verbosity: int
+
+
 class Counters(_Message, frozen=True, tag="counters"):
     """The answer to `ReadCounters`, by `ServicePortConfig.key`. `following` is where the next begins, None
     after the last.
@@ -177,6 +184,6 @@ class Counters(_Message, frozen=True, tag="counters"):
 
 
 AgentMessage: TypeAlias = (
-    Start | Configure | Inherit | Keep | ReadCounters | Hello | HandBack | GiveUp | Drain | End
+    Start | Configure | Inherit | Keep | ReadCounters | SetVerbosity | Hello | HandBack | GiveUp | Drain | End
 )
 WorkerMessage: TypeAlias = Acknowledged | Counters | Logged | Introduction | HandedBack | GaveUp

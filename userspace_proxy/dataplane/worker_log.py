@@ -32,6 +32,10 @@ class WorkerLog(logging.Handler):
         """An agent says how its log looks."""
         self._own.shape(log_format, verbosity)
 
+    def show(self, verbosity: int) -> None:
+        """From now on let through what `-v VERBOSITY` shows."""
+        self._own.shape(self._own.log_format, verbosity)
+
     def emit(self, record: logging.LogRecord) -> None:
         if self.tell is None:
             self._own.handle(record)

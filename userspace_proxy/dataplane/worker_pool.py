@@ -202,6 +202,19 @@ class WorkerPool:
         """Have workers hold duplicates of exactly these for the next agent; returns when they do."""
         for seat in self._seats:
             seat.keep(dict(sockets))
+        await self._all_settled()
+
+    async def set_verbosity(self, verbosity: int) -> None:
+        """Have workers log what `-v VERBOSITY` shows, those to come too; returns when they do.
+
+        Those that drain for an agent before this one log as that one told them.
+        """
+        self._terms = partial(self._terms, verbosity=verbosity)
+        for seat in self._seats:
+            seat.set_verbosity(verbosity)
+        await self._all_settled()
+
+    async def _all_settled(self) -> None:
         await asyncio.wait([seat.settled() for seat in self._seats], timeout=_SETTLE_SECONDS)
 
     async def read_counters(self) -> dict[int, dict[str, ServicePortCounters]]:

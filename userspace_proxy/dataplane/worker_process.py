@@ -33,6 +33,7 @@ from userspace_proxy.dataplane.messages import (
     Inherit,
     Keep,
     ReadCounters,
+    SetVerbosity,
     Start,
 )
 from userspace_proxy.dataplane.peer_credentials import peer_of
@@ -197,6 +198,10 @@ class WorkerProcess:
                 asker.answer(Acknowledged(message.sequence))
             case ReadCounters():
                 asker.answer(self._counters(message))
+            case SetVerbosity():
+                if self._log is not None:
+                    self._log.show(message.verbosity)
+                asker.answer(Acknowledged(message.sequence))
 
     def _welcome(self, asker: AgentConversation) -> None:
         before, self._agent = self._agent, asker

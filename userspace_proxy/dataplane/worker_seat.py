@@ -17,6 +17,7 @@ from userspace_proxy.dataplane.messages import (
     Keep,
     ListenerKey,
     ServicePortConfig,
+    SetVerbosity,
 )
 from userspace_proxy.dataplane.succession import AffineClient
 from userspace_proxy.dataplane.worker_link import WorkerLink, settle
@@ -34,10 +35,13 @@ meanwhile: a few milliseconds for so many.
 
 @dataclass(slots=True)
 class Given:
-    """What a process has: listeners by the key of their Service port, and sockets that it keeps by name."""
+    """What a process has: listeners by the key of their Service port, and sockets that it keeps by name; and
+    the verbosity that it was told beyond its `Start`.
+    """
 
     listeners: dict[str, frozenset[ListenerKey]] = field(default_factory=dict)
     kept: Mapping[str, socket.socket] = field(default_factory=dict)
+    verbosity: int | None = None
 
 
 class WorkerSeat:
@@ -50,6 +54,7 @@ class WorkerSeat:
         self._listener_of = listener_of
         self._wanted: dict[str, ServicePortConfig] = {}
         self._kept: Mapping[str, socket.socket] | None = None
+        self._verbosity: int | None = None
         self._inherited = Inherited()
         self._changed: set[str] = set()
         self._wake = asyncio.Event()
@@ -71,6 +76,11 @@ class WorkerSeat:
     def keep(self, sockets: Mapping[str, socket.socket]) -> None:
         """The process is to hold exactly these for the next agent."""
         self._kept = sockets
+        self._wake.set()
+
+    def set_verbosity(self, verbosity: int) -> None:
+        """The process is to log so much; one that was started before that, and sits down later, too."""
+        self._verbosity = verbosity
         self._wake.set()
 
     def inherit(self, configs: Iterable[ServicePortConfig]) -> None:
@@ -104,6 +114,9 @@ class WorkerSeat:
             waiting, self._waiting = self._waiting, []
             changed, self._changed = self._changed, set()
             try:
+                if self._verbosity is not None and self._verbosity != given.verbosity:
+                    await process.request(partial(SetVerbosity, verbosity=self._verbosity))
+                    given.verbosity = self._verbosity
                 if self._kept is not None:
                     await self._tell_what_to_keep(process, self._kept, given)
                 for service_ports, removed in self._batches(changed, given):
