@@ -27,6 +27,7 @@ from userspace_proxy.core.service_port import (
     ServicePortName,
     TrafficPolicy,
 )
+from userspace_proxy.dataplane.control_sockets import ControlSockets
 from userspace_proxy.dataplane.messages import (
     MAX_DESCRIPTORS_PER_MESSAGE,
     Counters,
@@ -34,7 +35,7 @@ from userspace_proxy.dataplane.messages import (
     ReadCounters,
     ServicePortConfig,
 )
-from userspace_proxy.dataplane.orphans import sort_out
+from userspace_proxy.dataplane.orphans import Orphan, find_orphans, sort_out
 from userspace_proxy.dataplane.succession import GaveUp, GiveUp
 from userspace_proxy.dataplane.worker_link import WorkerLink
 
@@ -67,9 +68,15 @@ def client_at(listener: ListenerConfig) -> socket.socket:
     return client
 
 
-async def begin_to_take_over(agent: Agent, *keys: str, is_complete: bool = False) -> WorkerLink:
+async def only_orphan(directory: Path) -> Orphan:
+    """The only worker there is, as an agent finds it that starts none, and so holds no lock on the folder."""
+    [orphan] = await find_orphans(asyncio.get_running_loop(), ControlSockets(directory))
+    return orphan
+
+
+async def begin_to_take_over(directory: Path, *keys: str, is_complete: bool = False) -> WorkerLink:
     """Say hello to the only worker there is, and have it give up as much of these as one message carries."""
-    [orphan] = await agent.find_orphans()
+    orphan = await only_orphan(directory)
     answer, descriptors = await orphan.link.fetch(partial(GiveUp, service_ports=keys))
     orphan.close()
     for descriptor in descriptors:
@@ -93,7 +100,7 @@ def test_an_agent_that_dies_while_it_takes_over_leaves_the_listeners_read(tmp_pa
                 clients = [stack.enter_context(client_of(config)) for _ in range(MORE_THAN_A_MESSAGE)]
                 [home] = {await ask(client) for client in clients}
                 pids = first.pool.pids
-            dies = await begin_to_take_over(Agent(directory, build="2"), config.key)
+            dies = await begin_to_take_over(directory, config.key)
             dies.leave()
             assert {await ask(client) for client in clients} == {home}
             async with Agent(directory) as second:
@@ -118,7 +125,7 @@ def test_an_agent_that_adopts_from_one_that_was_taking_over_has_the_listeners_re
                 clients = [stack.enter_context(client_of(config)) for _ in range(MORE_THAN_A_MESSAGE)]
                 for client in clients:
                     assert await ask(client) == "here"
-            stopped_half_way = await begin_to_take_over(Agent(directory, build="2"), config.key)
+            stopped_half_way = await begin_to_take_over(directory, config.key)
             async with Agent(directory):  # the worker leaves the other one for this
                 for client in clients:
                     assert await ask(client) == "here"
@@ -137,7 +144,7 @@ def test_a_listener_that_an_agent_took_with_it_is_opened_again_on_its_port(tmp_p
                 client = stack.enter_context(client_of(config))
                 assert await ask(client) == "here"
                 pids = first.pool.pids
-            dies = await begin_to_take_over(Agent(directory, build="2"), config.key, is_complete=True)
+            dies = await begin_to_take_over(directory, config.key, is_complete=True)
             dies.leave()
             async with Agent(directory) as second:
                 listener = ListenerName(ServicePortName.from_key(config.key), CLUSTER)
@@ -162,9 +169,9 @@ def test_what_was_given_up_already_is_not_offered_to_the_next_agent(tmp_path: Pa
                 for _ in range(MAX_DESCRIPTORS_PER_MESSAGE):
                     assert await ask(stack.enter_context(client_of(kept))) == "here"
                 assert await ask(stack.enter_context(client_of(given))) == "here"
-            dies = await begin_to_take_over(Agent(directory, build="2"), given.key, kept.key)
+            dies = await begin_to_take_over(directory, given.key, kept.key)
             dies.leave()
-            [orphan] = await Agent(directory).find_orphans()
+            orphan = await only_orphan(directory)
             assert [held.key for held in orphan.service_ports] == [kept.key]
             orphan.close()
             orphan.link.leave()
