@@ -68,7 +68,8 @@ def test_aliases_and_merges() -> None:
         ("!!python/object/apply:os.system [ls]", "the tag .* has no meaning"),
         ("!!binary aaaa", "the tag .* has no meaning"),
         ("\0", "control characters are not allowed"),
-        ("[" * 100_000, "nested deeper than 100"),
+        ("[" * 500, "nested deeper than 100"),
+        ("[" * 100_000, "nested deeper than 100|exceeded maximum nesting depth"),  # libyaml has a limit too
     ],
 )
 def test_what_cannot_be_read_is_an_error_that_says_where(text: str, reason: str) -> None:

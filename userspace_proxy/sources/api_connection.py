@@ -1,7 +1,6 @@
 """Requests to a Kubernetes API server, by what a kubeconfig or the pod that this runs in says.
 
-kubernetes_asyncio brings configuration, authentication and transport; its models are not used. This is the
-only file that imports it.
+kubernetes_asyncio (`kubernetes_client`) brings configuration, authentication and transport.
 """
 
 from __future__ import annotations
@@ -18,12 +17,17 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
-from kubernetes_asyncio.client import ApiClient, Configuration
-from kubernetes_asyncio.config import ConfigException, load_incluster_config, load_kube_config
 
 from userspace_proxy.core.request_rate import RequestRate
 from userspace_proxy.errors import SourceError
 from userspace_proxy.sources.contact import GONE, RequestFailedError
+from userspace_proxy.sources.kubernetes_client import (
+    ApiClient,
+    ConfigException,
+    Configuration,
+    load_incluster_config,
+    load_kube_config,
+)
 from userspace_proxy.sources.yaml_documents import YAMLDocumentError, parse_documents
 
 CONNECT_SECONDS = 10.0
