@@ -49,3 +49,9 @@ class SourceError(UserspaceProxyError):
 
 class WorkerError(UserspaceProxyError):
     """A worker process could not be started or broke the protocol."""
+
+
+class NoAgentError(UserspaceProxyError):
+    """A live agent was to be asked, and none answers."""
+
+    exit_code = 3

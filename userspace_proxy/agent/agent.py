@@ -12,6 +12,7 @@ from typing import Final, NoReturn, TypeVar
 
 import yaml
 
+from userspace_proxy.agent.administration import Administration
 from userspace_proxy.agent.configuration_watch import watch_configuration
 from userspace_proxy.agent.conntrack_room import watch_conntrack_room
 from userspace_proxy.agent.conntrack_sysctls import set_conntrack_sysctls
@@ -35,6 +36,7 @@ from userspace_proxy.agent.observation import Observation
 from userspace_proxy.agent.proxier import Proxier
 from userspace_proxy.agent.shared_ports import SharedPorts
 from userspace_proxy.agent.single_instance import Request, SingleInstance
+from userspace_proxy.agent.status import StatusOf
 from userspace_proxy.agent.supervision import run_together
 from userspace_proxy.configuration.agent_configuration import Configuration
 from userspace_proxy.configuration.loading import LiveConfiguration
@@ -232,6 +234,8 @@ async def run_agent(live: LiveConfiguration, log: Log) -> None:
             shown=lambda: {"kubeproxy.config.k8s.io": yaml.safe_load(live.loaded.written())},
         )
         stack.push_async_callback(observation.close)
+        administration = Administration(control_sockets.folder, StatusOf(state, workers))
+        stack.push_async_callback(administration.close)
         if inheritance.adopted or inheritance.outgoing:
             logger.info(
                 "Workers of an earlier agent found: adopted, workers=%d; to be replaced, workers=%d",
@@ -258,6 +262,7 @@ async def run_agent(live: LiveConfiguration, log: Log) -> None:
                 "conntrack room": watch_conntrack_room(),
                 "node network": _follow_network(changes, network_changed),
                 **observation.jobs(),
+                **administration.jobs(),
                 "resync": _resync(live, state, proxier),
                 "control sockets": _tidy(control_sockets),
                 "configuration": watch_configuration(live, reconfigure, source.renew),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from userspace_proxy.admin.socket_file import remove_left
 from userspace_proxy.agent.host import require_privileges
 from userspace_proxy.agent.single_instance import SingleInstance, end_running_agent, running_agent
 from userspace_proxy.core.service_port import IPFamily, Protocol
@@ -42,6 +43,7 @@ def clean_up(*, force: bool, state_directory: Path) -> Iterator[str]:
         workers = end_orphans(control_sockets)
         if workers:
             yield f"ended workers without an agent: {workers}"
+        remove_left(control_sockets.folder)
         control_sockets.remove()
         for family in IPFamily:
             yield from _clean_up_family(family)

@@ -11,6 +11,7 @@ from userspace_proxy.cli.check import check
 from userspace_proxy.cli.cleanup import cleanup
 from userspace_proxy.cli.drain import drain
 from userspace_proxy.cli.run import run
+from userspace_proxy.cli.status import status
 from userspace_proxy.cli.supervise import supervise
 from userspace_proxy.errors import UserspaceProxyError
 
@@ -26,6 +27,7 @@ commands.add_command(check)
 commands.add_command(cleanup)
 commands.add_command(drain)
 commands.add_command(supervise)
+commands.add_command(status)
 
 
 def main() -> None:

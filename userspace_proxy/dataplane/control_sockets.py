@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 _UNIX_SOCKETS: Final = Path("/proc/self/net/unix")
 _CONNECT_SECONDS: Final = 2.0
 _TRIES: Final = 10
+_PREFIX: Final = "worker-"
 
 
 class ControlSockets:
@@ -84,7 +85,7 @@ class ControlSockets:
         better than none.
         """
         self._bound = {path for path in self._bound if path.exists()}
-        path = self.folder / f"worker-{secrets.token_hex(4)}"
+        path = self.folder / f"{_PREFIX}{secrets.token_hex(4)}"
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             try:
@@ -106,7 +107,7 @@ class ControlSockets:
     def connect(self) -> Iterator[tuple[socket.socket, Path]]:
         """A connection to each worker of others that listens; files behind which nobody does are removed."""
         try:
-            paths = sorted({*self.folder.iterdir()} - self._bound)
+            paths = sorted({*self._files()} - self._bound)
         except FileNotFoundError:
             return
         left: list[Path] = []
@@ -130,12 +131,16 @@ class ControlSockets:
         A worker of an earlier agent that drains ends by itself some day, and cannot remove a file of root's.
         """
         try:
-            paths = {*self.folder.iterdir()} - self._bound
+            paths = {*self._files()} - self._bound
         except FileNotFoundError:
             return
         # By the last part of the name, which chance made: the folder may be mounted elsewhere for others.
         bound = {line.rpartition("/")[2] for line in _UNIX_SOCKETS.read_text().splitlines()}
         self._unlink([path for path in paths if path.name not in bound])
+
+    def _files(self) -> Iterator[Path]:
+        """The workers'; the agent's own socket is somebody else's business. Raises `FileNotFoundError`."""
+        return (path for path in self.folder.iterdir() if path.name.startswith(_PREFIX))
 
     def _unlink(self, left: Iterable[Path]) -> None:
         with self._alone() as is_alone:

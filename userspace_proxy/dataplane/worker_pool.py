@@ -106,6 +106,11 @@ class WorkerPool:
         """The processes that serve now, seat by seat (a seat that is just changing hands is left out)."""
         return tuple(seat.process.pid for seat in self._seats if seat.process is not None)
 
+    @property
+    def seats(self) -> Sequence[WorkerSeat]:
+        """Where workers sit, and what each has to serve; to be looked at."""
+        return self._seats
+
     async def warm(self) -> None:
         """Start the spare. Raises `WorkerError` if no worker can be started."""
         self._warm_one()
