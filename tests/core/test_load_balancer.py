@@ -471,3 +471,62 @@ def test_endpoints_are_chosen_in_another_way_from_now_on() -> None:
     for _ in range(2):  # saying it again changes nothing
         made.set_balancing(Balancing.LEAST_CONNECTIONS)
         assert picks(made, 3) == [two] * 3
+
+
+def test_a_look_at_who_is_next_changes_nothing() -> None:
+    made = balancer(*endpoints(3))
+    for _ in range(7):
+        shown = made.peek(CLUSTER, CLIENT, 0)
+        assert made.peek(CLUSTER, None, 0) == shown
+        assert (made.next_endpoint(CLUSTER, CLIENT, 0),) == shown
+    assert made.peek(LOCAL, CLIENT, 0) == made.peek(CLUSTER, CLIENT, 0), "as `next_endpoint` has it"
+    assert balancer().peek(CLUSTER, CLIENT, 0) == ()
+    assert LoadBalancer(Random(1)).peek(CLUSTER, CLIENT, 0) == ()
+
+
+def test_a_look_knows_whom_a_client_is_bound_to() -> None:
+    made = balancer(*endpoints(3), affinity=TIMEOUT)
+    (bound,) = picks(made, 1)
+    assert bound is not None
+    other = made.peek(CLUSTER, "10.2.0.9", 0)
+    assert other not in ((bound,), ())
+    assert made.peek(CLUSTER, None, 0) == other
+    for _ in range(2):
+        assert made.peek(CLUSTER, CLIENT, TIMEOUT - 1) == (bound,)
+    assert made.bound_endpoint(CLIENT, TIMEOUT - 1) == bound
+    assert made.bound_endpoint(CLIENT, TIMEOUT) is None
+    assert balancer(*endpoints(3)).bound_endpoint(CLIENT, 0) is None
+    made.take_out(frozenset({bound}))
+    assert made.peek(CLUSTER, CLIENT, 0) == other
+    assert picks(made, 1) == list(other), "a client moves when its endpoint is taken out, and stays there"
+    assert made.bound_endpoint(CLIENT, 0) in other
+
+
+def test_a_look_at_a_probe_takes_it_from_nobody() -> None:
+    dead, *_ = everyone = endpoints(2)
+    made = balancer(*everyone)
+    for _ in range(FAILURES_TO_EJECT):
+        made.failed(CLIENT, dead, 0)
+    while made.peek(CLUSTER, CLIENT, FIRST_SECONDS) != (dead,):
+        picks(made, 1)
+    assert picks(made, 1, now=FIRST_SECONDS) == [dead]
+
+
+def test_what_an_operator_took_out_is_no_ejection() -> None:
+    told: list[tuple[Endpoint, float | None]] = []
+    made = LoadBalancer(Random(1), lambda endpoint, seconds: told.append((endpoint, seconds)))
+    one, two, three = everyone = endpoints(3)
+    made.set_endpoints(CLUSTER, everyone)
+    made.take_out(frozenset({one}))
+    assert (made.left_out, made.ejected) == ({one}, frozenset())
+    for endpoint in (one, two):
+        for _ in range(FAILURES_TO_EJECT):
+            made.failed(CLIENT, endpoint, 0)
+    assert (made.left_out, made.ejected) == ({one, two}, {two})
+    made.succeeded(one)
+    made.set_endpoints(CLUSTER, (one, three))
+    made.set_endpoints(CLUSTER, everyone)
+    assert made.left_out == {one}, "it is still out; the other one has come back and is well"
+    made.take_out(frozenset())
+    assert not made.left_out
+    assert told == [(two, FIRST_SECONDS)]

@@ -14,12 +14,16 @@ Theory of operation. Nobody is asked whether an endpoint is well; what happens t
 - Of those that a class of traffic may use, half are left out at most (rounded up) and never the last one:
   those that have been ejected for longest. The others are used as if nothing were.
 
+Beside these are the endpoints that an operator has *taken out*, all of them, without probes, until the
+operator says otherwise. Half and the last one are then counted among the others.
+
 Time (seconds of any monotonic clock) and chance (from 0 to 1) are arguments.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from copy import copy
 from typing import Final
 
 from userspace_proxy.core.endpoint import Endpoint
@@ -49,13 +53,17 @@ class Suspect:
 
 
 class Ejections:
-    """Those of one Service port. `suspects` is empty as long as every endpoint is well."""
+    """Those of one Service port. `suspects` is empty as long as every endpoint is well.
 
-    __slots__ = ("_ejected", "suspects")
+    `taken_out` are the endpoints that an operator wants left out.
+    """
+
+    __slots__ = ("_ejected", "suspects", "taken_out")
 
     def __init__(self) -> None:
         self.suspects: dict[Endpoint, Suspect] = {}
         self._ejected: dict[Endpoint, Suspect] = {}
+        self.taken_out: frozenset[Endpoint] = frozenset()
 
     @property
     def ejected(self) -> Iterable[Endpoint]:
@@ -92,12 +100,22 @@ class Ejections:
 
     def probe(self, endpoint: Endpoint, now: float) -> bool:
         """Whether the connection that asks is to try an ejected endpoint; for the next one it is not."""
+        if endpoint in self.taken_out:
+            return False
         suspect = self._ejected[endpoint]
         if now < suspect.retry_at:
             return False
         suspect.is_probed = True
         suspect.retry_at = now + suspect.seconds
         return True
+
+    def copy(self) -> Ejections:
+        """Another one that begins as this one is."""
+        twin = Ejections()
+        twin.suspects = {endpoint: copy(suspect) for endpoint, suspect in self.suspects.items()}
+        twin._ejected = {endpoint: twin.suspects[endpoint] for endpoint in self._ejected}
+        twin.taken_out = self.taken_out
+        return twin
 
     def forget_all_but(self, endpoints: Collection[Endpoint]) -> None:
         """Only `endpoints` are left: one that comes back later is a new one, with which nothing is wrong."""

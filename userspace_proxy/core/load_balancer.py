@@ -163,7 +163,7 @@ class LoadBalancer:
         turn = self._turns.get(policy)
         if turn is None:
             turn = self._turns[policy] = self._picker()
-        before = self.left_out
+        before = self.ejected
         turn.update(endpoints)
         self._forget_unusable(before)
 
@@ -174,7 +174,7 @@ class LoadBalancer:
         gone = [policy for policy in self._turns if policy not in policies]
         if len(gone) in (0, len(self._turns)):
             return
-        before = self.left_out
+        before = self.ejected
         for policy in gone:
             del self._turns[policy]
         self._forget_unusable(before)
@@ -190,6 +190,17 @@ class LoadBalancer:
         """The endpoints that some class of traffic leaves out now."""
         return frozenset().union(*(turn.left_out for turn in self._turns.values()))
 
+    @property
+    def ejected(self) -> frozenset[Endpoint]:
+        """Those of them that are left out because they keep failing, and not by an operator's will."""
+        return self.left_out - self.ejections.taken_out
+
+    def take_out(self, endpoints: frozenset[Endpoint]) -> None:
+        """Leave exactly these out by an operator's will."""
+        self.ejections.taken_out = endpoints
+        for turn in self._turns.values():
+            turn.leave_out()
+
     def leaves_out(self, policy: TrafficPolicy, endpoint: Endpoint) -> bool:
         """Whether a class of traffic leaves `endpoint` out now."""
         return policy in self._turns and endpoint in self._turns[policy].left_out
@@ -197,6 +208,24 @@ class LoadBalancer:
     def has_other(self, policy: TrafficPolicy, endpoint: Endpoint) -> bool:
         """Whether a class of traffic has an endpoint to go to instead of `endpoint`."""
         return policy in self._turns and self._turns[policy].has_other(endpoint)
+
+    def peek(self, policy: TrafficPolicy, client: str | None, now: float) -> tuple[Endpoint, ...]:
+        """Where `next_endpoint` would have `client` (None: somebody new) go, which changes nothing.
+
+        Several: to any of these. None: nothing is usable.
+        """
+        turn = self._turns.get(policy) or next(iter(self._turns.values()), None)
+        if turn is None:
+            return ()
+        if self._affinity is not None and client is not None:
+            endpoint = self._affinity.endpoint_of(client, now)
+            if endpoint is not None and turn.twin().takes(endpoint, now):
+                return (endpoint,)
+        return turn.peek(client, now)
+
+    def bound_endpoint(self, client: str, now: float) -> Endpoint | None:
+        """The endpoint that `client` has by affinity, whether or not it may go there now."""
+        return None if self._affinity is None else self._affinity.endpoint_of(client, now)
 
     def next_endpoint(self, policy: TrafficPolicy, client: str, now: float) -> Endpoint | None:
         """Where a new connection or flow of `client` (an IP address) goes; None if nothing is usable."""
@@ -229,14 +258,14 @@ class LoadBalancer:
             self._affinity.forget(client, endpoint)
         if self.ejections.failed(endpoint, now, self._random.random()):
             self._leave_out(frozenset())
-            if endpoint in self.left_out:
+            if endpoint in self.ejected:
                 self._ejection_changed(endpoint, self.ejections.seconds_of(endpoint))
 
     def succeeded(self, endpoint: Endpoint) -> None:
         """A connect to `endpoint` succeeded, or it answered."""
         if endpoint not in self.ejections.suspects:
             return
-        before = self.left_out
+        before = self.ejected
         if self.ejections.succeeded(endpoint):
             self._leave_out(before)
 
@@ -255,8 +284,8 @@ class LoadBalancer:
             self._affinity.remember(client, endpoint, now)
 
     def _leave_out(self, before: frozenset[Endpoint]) -> None:
-        """Follow a change of the ejections, and say which of those left out `before` are used again."""
+        """Follow a change of the ejections, and say which of those ejected `before` are used again."""
         for turn in self._turns.values():
             turn.leave_out()
-        for endpoint in sorted(before - self.left_out):
+        for endpoint in sorted(before - self.ejected):
             self._ejection_changed(endpoint, None)

@@ -45,6 +45,10 @@ class Setting:
             self.ejections.failed(endpoint, 0.0, 0.0)
         self.picker.leave_out()
 
+    def take_out(self, *endpoints: Endpoint) -> None:
+        self.ejections.taken_out = frozenset(endpoints)
+        self.picker.leave_out()
+
 
 def test_each_name_has_a_picker() -> None:
     assert set(PICKERS) == set(Balancing)
@@ -186,3 +190,78 @@ def test_of_several_that_are_left_out_the_first_in_turn_is_the_last_resort() -> 
     for endpoint in usable[:2]:
         setting.eject(endpoint)
     assert setting.pick(CLIENT, *usable[2:]) in usable[:2]
+
+
+@every_kind
+@given(
+    st.integers(0, 6),
+    st.sets(st.integers(0, 5)),
+    st.sets(st.integers(0, 5)),
+    st.lists(st.integers(1, 3), max_size=6),
+    st.sampled_from([0.0, FIRST_SECONDS]),
+)
+def test_what_a_peek_shows_is_what_the_next_pick_is(
+    kind: type[Picker], count: int, ejected: set[int], taken_out: set[int], loads: list[int], now: float
+) -> None:
+    usable = endpoints(count)
+    setting = Setting(kind, usable)
+    setting.loads.update(dict(zip(usable, loads, strict=False)))
+    for number in ejected:
+        setting.eject(Endpoint(f"10.1.0.{number + 1}", Port(80)))
+    setting.take_out(*(Endpoint(f"10.1.0.{number + 1}", Port(80)) for number in taken_out))
+    for number in range(8):
+        client = f"10.2.0.{number}"
+        shown = setting.picker.peek(client, now)
+        assert setting.picker.peek(client, now) == shown, "a look changes nothing"
+        picked = setting.pick(client, now=now)
+        if picked is None:
+            assert shown == ()
+        elif kind is RandomChoice:
+            assert picked in shown or picked in setting.picker.left_out  # that one is a probe
+        else:
+            assert shown == (picked,)
+
+
+@every_kind
+def test_somebody_may_be_any_client(kind: type[Picker]) -> None:
+    usable = endpoints(3)
+    setting = Setting(kind, usable)
+    setting.take_out(usable[0])
+    shown = setting.picker.peek(None, 0.0)
+    if kind in (RandomChoice, SourceHash):
+        assert shown == (usable[1], usable[2])
+    else:
+        assert shown == (setting.pick(),)
+
+
+@every_kind
+def test_an_endpoint_that_was_taken_out_gets_nothing_while_another_is_there(kind: type[Picker]) -> None:
+    one, two, three = usable = endpoints(3)
+    setting = Setting(kind, usable)
+    setting.take_out(one, two)
+    clients = [f"10.2.0.{number}" for number in range(30)]
+    assert {setting.pick(client, now=1e9) for client in clients} == {three}
+    assert setting.pick(CLIENT, three) in (one, two), "who has nowhere else to go still goes there"
+    setting.take_out()
+    assert {setting.pick(client) for client in clients} == {one, two, three}
+
+
+@every_kind
+def test_where_all_were_taken_out_all_are_used(kind: type[Picker]) -> None:
+    usable = endpoints(2)
+    setting = Setting(kind, usable)
+    setting.take_out(*usable)
+    clients = [f"10.2.0.{number}" for number in range(30)]
+    assert {setting.pick(client) for client in clients} == set(usable)
+
+
+@every_kind
+def test_half_of_the_others_may_fail_beside_one_that_was_taken_out(kind: type[Picker]) -> None:
+    one, two, three = usable = endpoints(3)
+    setting = Setting(kind, usable)
+    setting.take_out(one)
+    for endpoint in usable:
+        setting.eject(endpoint)
+    assert setting.picker.left_out == {one, two}
+    setting.take_out(one, three)
+    assert setting.picker.left_out == {one, three}, "the last one of the others is used, well or not"

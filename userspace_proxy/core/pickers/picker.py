@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator
+from copy import copy
 from itertools import islice
 from random import Random
-from typing import TypeAlias
+from typing import Self, TypeAlias
 
 from userspace_proxy.core.ejection import Ejections, most_left_out
 from userspace_proxy.core.endpoint import Endpoint
@@ -49,8 +50,14 @@ class Picker(ABC):
 
     def leave_out(self) -> None:
         """Follow a change of the ejections."""
-        ejected = (endpoint for endpoint in self._ejections.ejected if endpoint in self._usable)
-        self.left_out = frozenset(islice(ejected, most_left_out(len(self._order))))
+        taken_out = self._ejections.taken_out & self._usable
+        ejected = (
+            endpoint
+            for endpoint in self._ejections.ejected
+            if endpoint in self._usable and endpoint not in taken_out
+        )
+        others = len(self._usable) - len(taken_out)
+        self.left_out = taken_out.union(islice(ejected, most_left_out(others)))
 
     def has_other(self, endpoint: Endpoint) -> bool:
         """Whether there is one to go to instead of `endpoint`."""
@@ -61,6 +68,23 @@ class Picker(ABC):
         if endpoint not in self._usable:
             return False
         return endpoint not in self.left_out or self._ejections.probe(endpoint, now)
+
+    def peek(self, client: str | None, now: float) -> tuple[Endpoint, ...]:
+        """Where `pick` would have the next connection of `client` (None: of somebody) go, which changes
+        nothing. Several: to any of these.
+        """
+        picked = self.twin().pick(client or "", (), now)
+        return () if picked is None else (picked,)
+
+    def twin(self) -> Self:
+        """Another one that begins as this one is, to see what would be."""
+        twin = copy(self)
+        twin._ejections = self._ejections.copy()
+        return twin
+
+    def _any(self) -> tuple[Endpoint, ...]:
+        """Who may be next if it is not known who comes, or if chance decides."""
+        return tuple(sorted(self._usable - self.left_out or self._usable))
 
     @abstractmethod
     def pick(self, client: str, tried: Collection[Endpoint], now: float) -> Endpoint | None:

@@ -17,6 +17,10 @@ class RandomChoice(Picker):
         """Any of those that it has not `tried`."""
         return self._first(self._drawn(), tried, now)
 
+    def peek(self, client: str | None, now: float) -> tuple[Endpoint, ...]:
+        """Any of those that are not left out; the probe of one that is may come in between."""
+        return self._any()
+
     def _drawn(self) -> Iterator[Endpoint]:
         """All of them, in an order of chance that is made as far as somebody asks (Fisher and Yates)."""
         order = self._order

@@ -49,10 +49,20 @@ class SourceHash(Picker):
         """The endpoint of `client`'s place on the ring, or the next one from there on."""
         return self._first(self._from(client), tried, now)
 
-    def _from(self, client: str) -> Iterator[Endpoint]:
+    def peek(self, client: str | None, now: float) -> tuple[Endpoint, ...]:
+        """The same for a client; for somebody, any of those that are not left out."""
+        if client is None:
+            return self._any()
+        self._make_ring()  # here, where it lasts
+        return super().peek(client, now)
+
+    def _make_ring(self) -> None:
         if not self._ring:
             self._at = {point: endpoint for endpoint in sorted(self._usable) for point in _points(endpoint)}
             self._ring = sorted(self._at)
+
+    def _from(self, client: str) -> Iterator[Endpoint]:
+        self._make_ring()
         ring = self._ring
         start = bisect(ring, _place(client))
         seen: set[Endpoint] = set()
