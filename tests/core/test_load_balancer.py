@@ -518,11 +518,11 @@ def test_what_an_operator_took_out_is_no_ejection() -> None:
     one, two, three = everyone = endpoints(3)
     made.set_endpoints(CLUSTER, everyone)
     made.take_out(frozenset({one}))
-    assert (made.left_out, made.ejected) == ({one}, frozenset())
+    assert (made.left_out, made.ejected) == (frozenset({one}), frozenset())
     for endpoint in (one, two):
         for _ in range(FAILURES_TO_EJECT):
             made.failed(CLIENT, endpoint, 0)
-    assert (made.left_out, made.ejected) == ({one, two}, {two})
+    assert (made.left_out, made.ejected) == (frozenset({one, two}), frozenset({two}))
     made.succeeded(one)
     made.set_endpoints(CLUSTER, (one, three))
     made.set_endpoints(CLUSTER, everyone)

@@ -201,6 +201,10 @@ class LoadBalancer:
         for turn in self._turns.values():
             turn.leave_out()
 
+    def usable(self, policy: TrafficPolicy) -> Iterable[Endpoint]:
+        """The endpoints of a class of traffic."""
+        return self._turns.get(policy, ())
+
     def leaves_out(self, policy: TrafficPolicy, endpoint: Endpoint) -> bool:
         """Whether a class of traffic leaves `endpoint` out now."""
         return policy in self._turns and endpoint in self._turns[policy].left_out

@@ -15,6 +15,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from userspace_proxy.core.balancing import Balancing
+from userspace_proxy.core.live_traffic import ConnectionQuery, LiveConnection, ServicePortState
 from userspace_proxy.core.traffic_counters import ServicePortCounters
 from userspace_proxy.dataplane.succession import (
     Acknowledged,
@@ -116,6 +117,27 @@ class ReadCounters(_Message, frozen=True, tag="read-counters"):
     start: int = 0
 
 
+class ListConnections(_Message, frozen=True, tag="list-connections"):
+    """Say what `query` means of the connections that go on now, `most` of them at most. A worker answers with
+    some; `goes_on` asks for the next ones of the same listing.
+    """
+
+    sequence: int
+    query: ConnectionQuery
+    most: int
+    goes_on: bool = False
+
+
+class ReadStates(_Message, frozen=True, tag="read-states"):
+    """Say how these Service ports are, and where the next connection of `client` goes; None: of somebody. A
+    worker answers with some of them, from the first on.
+    """
+
+    sequence: int
+    service_ports: tuple[str, ...]
+    client: str | None = None
+
+
 class Keep(_Message, frozen=True, tag="keep"):
     """Hold exactly these sockets for the next agent, by their names. Those of `new` come along."""
 
@@ -183,7 +205,40 @@ class Counters(_Message, frozen=True, tag="counters"):
     following: int | None
 
 
+class Connections(_Message, frozen=True, tag="connections"):
+    """The answer to `ListConnections`: some, and how many beyond `most` were left out. Unless `is_complete`
+    there may be more.
+    """
+
+    sequence: int
+    connections: tuple[LiveConnection, ...]
+    left_out: int
+    is_complete: bool
+
+
+class States(_Message, frozen=True, tag="states"):
+    """The answer to `ReadStates`: so many were `looked_at`; those of them that the worker serves are here."""
+
+    sequence: int
+    service_ports: dict[str, ServicePortState]
+    looked_at: int
+
+
 AgentMessage: TypeAlias = (
-    Start | Configure | Inherit | Keep | ReadCounters | SetVerbosity | Hello | HandBack | GiveUp | Drain | End
+    Start
+    | Configure
+    | Inherit
+    | Keep
+    | ReadCounters
+    | ListConnections
+    | ReadStates
+    | SetVerbosity
+    | Hello
+    | HandBack
+    | GiveUp
+    | Drain
+    | End
 )
-WorkerMessage: TypeAlias = Acknowledged | Counters | Logged | Introduction | HandedBack | GaveUp
+WorkerMessage: TypeAlias = (
+    Acknowledged | Counters | Connections | States | Logged | Introduction | HandedBack | GaveUp
+)

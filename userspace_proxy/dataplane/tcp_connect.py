@@ -14,7 +14,7 @@ import asyncio
 import errno
 import logging
 import socket
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from time import monotonic
 from typing import Final
@@ -23,9 +23,10 @@ from userspace_proxy.core import proxy_protocol
 from userspace_proxy.core.admission import Admission, client_of
 from userspace_proxy.core.connect_attempts import MAX_ATTEMPTS_BESIDE, ConnectAttempts, Decision, Verdict
 from userspace_proxy.core.endpoint import Endpoint
+from userspace_proxy.core.live_traffic import ConnectionState
 from userspace_proxy.core.load_balancer import LoadBalancer
 from userspace_proxy.core.service_port import TrafficPolicy
-from userspace_proxy.core.traffic_counters import ServicePortCounters
+from userspace_proxy.core.traffic_counters import EndpointKey, ServicePortCounters
 from userspace_proxy.dataplane.limit_reports import LimitReports
 from userspace_proxy.dataplane.poller import EDGE_IN, FAILED, HUNG_UP, WRITABLE, Poller, Socket
 from userspace_proxy.dataplane.tcp_options import arm_reset, defer_acknowledgement, frontend_of
@@ -67,7 +68,7 @@ class TcpConnects:
         self.relays = relays
         self.now = monotonic  # the loop's clock too, which may have but milliseconds
         self._loop = loop
-        self._pending: set[_TcpConnect] = set()
+        self._pending: dict[_TcpConnect, None] = {}  # as they came
         self._timer: asyncio.TimerHandle | None = None
         self._short_until = 0.0
         self._silent_until = 0.0
@@ -75,6 +76,9 @@ class TcpConnects:
 
     def __len__(self) -> int:
         return len(self._pending)
+
+    def __iter__(self) -> Iterator[_TcpConnect]:
+        return iter(self._pending)
 
     def start(self, client: Socket, client_address: str, route: TcpRoute) -> None:
         """Find an endpoint for `client`, an accepted non-blocking socket, and relay; or reset it at once, if
@@ -88,7 +92,7 @@ class TcpConnects:
             return
         now = self.now()
         connect = _TcpConnect(self, client, client_address, counted_as, route, now)
-        self._pending.add(connect)
+        self._pending[connect] = None
         if self._timer is None:
             self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
         connect.begin(now)
@@ -126,7 +130,7 @@ class TcpConnects:
 
     def discard(self, connect: _TcpConnect) -> None:
         """`connect` is over, one way or the other."""
-        self._pending.discard(connect)
+        self._pending.pop(connect, None)
 
     def leave_all_but(self, listed: Mapping[int, Collection[Endpoint]]) -> None:
         """Go on elsewhere with who is on the way to an endpoint that is not `listed`; Service ports by the
@@ -159,11 +163,11 @@ class _TcpConnect:
 
     __slots__ = (
         "_attempts",
-        "_came_at",
         "_client",
         "_client_events",
         "_connects",
         "_counted_as",
+        "came_at",
         "route",
         "schedule",
     )
@@ -183,15 +187,35 @@ class _TcpConnect:
         self._client_events: int | None = None
         self.route = route
         self._attempts: list[_Attempt] = []
-        self._came_at = now
+        self.came_at = now
         self.schedule = ConnectAttempts(route.balancer, route.policy, client_address, now)
+
+    @property
+    def counters(self) -> ServicePortCounters:
+        return self.route.counters
+
+    @property
+    def leads_to(self) -> Endpoint | None:
+        """Whom it has tried last."""
+        return self._attempts[-1].endpoint if self._attempts else None
+
+    @property
+    def live_state(self) -> ConnectionState:
+        return ConnectionState.CONNECTING
+
+    def client_address(self) -> EndpointKey:
+        address, port = self._client.getpeername()[:2]
+        return address, port
+
+    def tcp_client(self) -> Socket:
+        return self._client
 
     def begin(self, now: float) -> None:
         self._carry_out(self.schedule.begin(now))
 
     def time_passed(self, now: float) -> None:
         if self._client_events is None:
-            if now - self._came_at >= TICK_SECONDS:
+            if now - self.came_at >= TICK_SECONDS:
                 self._watch_client()
         elif self.schedule.due_at <= now:
             self._carry_out(self.schedule.waited(now))
@@ -231,7 +255,7 @@ class _TcpConnect:
         connects.discard(self)
         now = connects.now()
         self.schedule.succeeded(attempt.endpoint, now)
-        self.route.counters.connected(now - self._came_at)
+        self.route.counters.connected(now - self.came_at)
         connects.relays.start(
             self._client,
             attempt.sock,
@@ -239,6 +263,7 @@ class _TcpConnect:
             self.route.counters,
             self.route.admission,
             self._counted_as,
+            self.came_at,
             self._client_events,
             events,
         )

@@ -13,6 +13,12 @@ _TCP_INFO: Final = struct.Struct("=2xBB52xI")
 """Of struct tcp_info: tcpi_retransmits, tcpi_probes, and tcpi_last_ack_recv in milliseconds; linux/tcp.h."""
 _TCP_INFO_OF_LISTENER: Final = struct.Struct("=24xI")
 """tcpi_unacked, which of a listener says how many have not been accepted; tcp_get_info in the kernel."""
+_TCP_INFO_OF_BYTES: Final = struct.Struct("=B119xQQ")
+"""tcpi_state, tcpi_bytes_acked, tcpi_bytes_received."""
+_PEER_HAS_FINISHED: Final = frozenset((8, 9, 11))
+"""TCP_CLOSE_WAIT, TCP_LAST_ACK, TCP_CLOSING; net/tcp_states.h."""
+_OWN_END_ACKNOWLEDGED: Final = 5
+"""TCP_FIN_WAIT2."""
 _SO_ORIGINAL_DST: Final = 80
 """SO_ORIGINAL_DST and IP6T_SO_ORIGINAL_DST; linux/netfilter_ipv4.h, linux/netfilter_ipv6/ip6_tables.h."""
 _SOCKADDR_IN: Final = struct.Struct("!2xH4s8x")
@@ -26,7 +32,18 @@ def arm_reset(sock: Socket) -> None:
 
 
 def frontend_of(client: Socket) -> tuple[str, int]:
-    """The address and port that `client`, an accepted socket, sent to before a rule redirected it."""
+    """The address and port that `client`, an accepted socket, sent to, be it redirected or not."""
+    found = original_destination(client)
+    if found is not None:
+        return found
+    host, port = client.getsockname()[:2]
+    return str(host), int(port)
+
+
+def original_destination(client: Socket) -> tuple[str, int] | None:
+    """The address and port that `client` sent to before a rule redirected it; None if none has, or if the
+    kernel has forgotten.
+    """
     is_ipv6 = client.family == socket.AF_INET6
     try:
         if is_ipv6:
@@ -35,9 +52,8 @@ def frontend_of(client: Socket) -> tuple[str, int]:
         else:
             found = client.getsockopt(socket.IPPROTO_IP, _SO_ORIGINAL_DST, _SOCKADDR_IN.size)
             port, address = _SOCKADDR_IN.unpack(found)
-    except OSError:  # ENOENT: nobody redirected it
-        host, port = client.getsockname()[:2]
-        return str(host), int(port)
+    except OSError:  # ENOENT
+        return None
     return socket.inet_ntop(client.family, address), port
 
 
@@ -84,6 +100,17 @@ def read_silence(sock: Socket) -> tuple[int, int, float]:
         sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
     )
     return retransmits, probes, milliseconds / 1000
+
+
+def read_progress(accepted: Socket) -> tuple[int, int]:
+    """How many bytes the peer of an accepted socket has sent, and how many it has acknowledged.
+
+    The kernel counts the end of either stream as a byte, which is taken off again.
+    """
+    state, acknowledged, received = _TCP_INFO_OF_BYTES.unpack(
+        accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_OF_BYTES.size)
+    )
+    return received - (state in _PEER_HAS_FINISHED), acknowledged - (state == _OWN_END_ACKNOWLEDGED)
 
 
 def count_waiting(listener: socket.socket) -> int:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection, Mapping, Set
+from collections.abc import Collection, Iterator, Mapping, Set
 from typing import Final
 
 from userspace_proxy.core.admission import Admission
 from userspace_proxy.core.endpoint import Endpoint
+from userspace_proxy.core.live_traffic import ConnectionState, state_of
 from userspace_proxy.core.relay_state import Half, RelayPhase, RelayState
-from userspace_proxy.core.traffic_counters import ServicePortCounters
+from userspace_proxy.core.traffic_counters import EndpointKey, ServicePortCounters
 from userspace_proxy.dataplane.peer_watch import NO_TIMEOUTS, PeerWatch, TcpTimeouts
 from userspace_proxy.dataplane.poller import EDGE_IN, READABLE, Callback, Poller, Socket
 from userspace_proxy.dataplane.splice import PipePool
@@ -42,11 +43,14 @@ class TcpRelays:
         self.loop = loop
         self.poller = poller
         self.means = SharedMeans(poller, pipes)
-        self._relays: set[_TcpRelay] = set()
+        self._relays: dict[_TcpRelay, None] = {}  # as they came
         self.watch = PeerWatch(loop, self._relays, timeouts)
 
     def __len__(self) -> int:
         return len(self._relays)
+
+    def __iter__(self) -> Iterator[_TcpRelay]:
+        return iter(self._relays)
 
     def start(
         self,
@@ -56,18 +60,20 @@ class TcpRelays:
         counters: ServicePortCounters,
         admission: Admission,
         counted_as: str,
+        came_at: float,
         client_events: int | None,
         endpoint_events: int,
     ) -> None:
         """Relay between two connected sockets. The endpoint is registered with the poller.
 
-        `admission` has taken a connection that counts as `counted_as`, and is told when it is over.
+        The client `came_at` a time of the loop's clock. `admission` has taken a connection that counts as
+        `counted_as`, and is told when it is over.
 
         The events are those that the poller has reported of them and nobody has acted on; of the client None
         if it is not registered yet.
         """
-        relay = _TcpRelay(self, client, endpoint, leads_to, counters, admission, counted_as)
-        self._relays.add(relay)
+        relay = _TcpRelay(self, client, endpoint, leads_to, counters, admission, counted_as, came_at)
+        self._relays[relay] = None
         if not self.watch.is_running:
             self.watch.begin()
         request, response = relay.request, relay.response
@@ -93,7 +99,7 @@ class TcpRelays:
 
     def discard(self, relay: _TcpRelay) -> None:
         """`relay` is over."""
-        self._relays.discard(relay)
+        self._relays.pop(relay, None)
 
     def close(self) -> None:
         """Reset every connection and close the pipes."""
@@ -136,6 +142,7 @@ class _TcpRelay:
         "_endpoint",
         "_relays",
         "_traffic",
+        "came_at",
         "counters",
         "leads_to",
         "request",
@@ -153,7 +160,9 @@ class _TcpRelay:
         counters: ServicePortCounters,
         admission: Admission,
         counted_as: str,
+        came_at: float,
     ) -> None:
+        self.came_at = came_at
         self.leads_to = leads_to
         self.timeouts: TcpTimeouts | None = None
         self._relays = relays
@@ -177,6 +186,17 @@ class _TcpRelay:
     @property
     def sockets(self) -> tuple[Socket, Socket]:
         return self._client, self._endpoint
+
+    @property
+    def live_state(self) -> ConnectionState:
+        return state_of(self.state)
+
+    def client_address(self) -> EndpointKey:
+        address, port = self._client.getpeername()[:2]
+        return address, port
+
+    def tcp_client(self) -> Socket:
+        return self._client
 
     def close(self) -> None:
         """Both streams have ended, or one side was reset."""

@@ -28,9 +28,10 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from userspace_proxy.core.endpoint import Endpoint
+from userspace_proxy.core.live_traffic import ConnectionState
 from userspace_proxy.core.load_balancer import LoadBalancer
 from userspace_proxy.core.service_port import TrafficPolicy
-from userspace_proxy.core.traffic_counters import EndpointCounters, ServicePortCounters
+from userspace_proxy.core.traffic_counters import EndpointCounters, EndpointKey, ServicePortCounters
 from userspace_proxy.core.udp_silence import REPEAT_SECONDS, Answers, Silence, UdpSilence
 from userspace_proxy.dataplane.poller import FAILED, READABLE, Poller, Socket
 from userspace_proxy.dataplane.received_datagrams import BURST, Address
@@ -85,6 +86,7 @@ class UdpFlow(CappedFlow):
         "_reply_control",
         "_sock",
         "_tried",
+        "came_at",
         "endpoint",
         "endpoint_gone",
         "traffic",
@@ -97,9 +99,15 @@ class UdpFlow(CappedFlow):
     traffic: EndpointCounters
 
     def __init__(
-        self, listener: ListenerFlows, key: FlowKey, client: Address, reply_control: tuple[Control]
+        self,
+        listener: ListenerFlows,
+        key: FlowKey,
+        client: Address,
+        reply_control: tuple[Control],
+        came_at: float,
     ) -> None:
         super().__init__()
+        self.came_at = came_at
         self.endpoint_gone = False
         self._asked_at = 0.0  # when the client sent the first that is unanswered; 0: all are answered
         self._listener = listener
@@ -123,6 +131,28 @@ class UdpFlow(CappedFlow):
     def reply_control(self) -> tuple[Control]:
         """The ancillary data with which answers leave."""
         return self._reply_control
+
+    @property
+    def counters(self) -> ServicePortCounters:
+        return self._listener.counters
+
+    @property
+    def leads_to(self) -> Endpoint:
+        return self.endpoint
+
+    @property
+    def live_state(self) -> ConnectionState:
+        return ConnectionState.ANSWERED if self.answered else ConnectionState.UNANSWERED
+
+    def client_address(self) -> EndpointKey:
+        """Raises OSError if the flow has ended."""
+        if self._listener.by_key.get(self._key) is not self:
+            raise OSError(errno.ENOTCONN, "the flow has ended")
+        address, port = self._client[:2]
+        return address, port
+
+    def tcp_client(self) -> None:
+        return None
 
     def is_waiting(self, since: float) -> bool:
         """Whether what its client asked then or later has no answer yet."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import lru_cache
 from itertools import islice
 from typing import Final
@@ -62,6 +62,10 @@ class UdpListener:
     @property
     def active_flows(self) -> int:
         return len(self._flows.by_key)
+
+    @property
+    def flows(self) -> Collection[UdpFlow]:
+        return self._flows.by_key.values()
 
     def update(self, unanswered_seconds: float, answered_seconds: float) -> None:
         """How long a flow may be idle until its endpoint has answered, and after that.
@@ -121,9 +125,10 @@ class UdpListener:
     def adopt(self, held: HeldFlow, sock: Socket) -> None:
         """Go on with a flow that another process has handed over; `sock` is ours to close."""
         key = pack_address(held.client) + held.local_address
-        flow = UdpFlow(self._flows, key, held.client, (held.reply_control,))
+        now = self._flows.loop.time()
+        flow = UdpFlow(self._flows, key, held.client, (held.reply_control,), now)
         address, port = held.endpoint
-        last_used = self._flows.loop.time() - held.idle_seconds
+        last_used = now - held.idle_seconds
         flow.resume(sock, Endpoint(address, Port(port)), is_answered=held.is_answered, last_used=last_used)
         flow.endpoint_gone = flow.endpoint not in self._usable
         self._flows.by_key[key] = flow
@@ -160,7 +165,7 @@ class UdpListener:
         client = unpack_address(key[: self._layout.client[1]])
         begin, end = self._layout.packet_info
         pktinfo = self._received.records[record + begin : record + end]
-        flow = UdpFlow(self._flows, key, client, _reply_control(pktinfo))
+        flow = UdpFlow(self._flows, key, client, _reply_control(pktinfo), now)
         if not flow.connect(now):
             return None
         self._flows.by_key[key] = flow

@@ -11,8 +11,8 @@ import asyncio
 import logging
 import resource
 import socket
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from random import Random
 from typing import Final
@@ -21,19 +21,18 @@ from userspace_proxy.core.admission import (
     CLIENTS_SHARE,
     TCP_DESCRIPTORS,
     UNLIMITED,
-    Admission,
     Room,
 )
 from userspace_proxy.core.balancing import Balancing
 from userspace_proxy.core.endpoint import Endpoint
-from userspace_proxy.core.load_balancer import LoadBalancer
+from userspace_proxy.core.live_traffic import ConnectionQuery, ServicePortState
 from userspace_proxy.core.service_port import IPFamily, Port, Protocol, TrafficPolicy
-from userspace_proxy.core.traffic_counters import EndpointKey, ServicePortCounters
+from userspace_proxy.core.traffic_counters import ServicePortCounters
 from userspace_proxy.dataplane.dialled_addresses import is_dialled
 from userspace_proxy.dataplane.ejection_reports import EjectionReports
 from userspace_proxy.dataplane.endpoint_removals import EndpointRemovals, Listed
 from userspace_proxy.dataplane.inherited import Flow, Inherited
-from userspace_proxy.dataplane.limit_reports import LimitReports
+from userspace_proxy.dataplane.live_connections import ConnectionListing, ListedServicePort
 from userspace_proxy.dataplane.messages import (
     ListenerConfig,
     ListenerKey,
@@ -42,12 +41,13 @@ from userspace_proxy.dataplane.messages import (
 )
 from userspace_proxy.dataplane.peer_watch import TcpTimeouts
 from userspace_proxy.dataplane.poller import Poller
+from userspace_proxy.dataplane.served_service_port import ServedListener, ServedServicePort
 from userspace_proxy.dataplane.splice import PipePool
 from userspace_proxy.dataplane.succession import AffineClient
 from userspace_proxy.dataplane.tcp_connect import TcpConnects, TcpRoute
 from userspace_proxy.dataplane.tcp_listener import BURST, SHARED_BURST, TcpListener
 from userspace_proxy.dataplane.tcp_relay import TcpRelays
-from userspace_proxy.dataplane.udp_flow_cap import FlowCap, FlowShare
+from userspace_proxy.dataplane.udp_flow_cap import FlowCap
 from userspace_proxy.dataplane.udp_listener import UdpListener
 from userspace_proxy.errors import WorkerError
 
@@ -59,111 +59,10 @@ _MAX_PIPES: Final = 128
 _PIPES_SHARE: Final = 16
 """Of the descriptors one in so many may be a pipe's end: where there are few, copying has to do."""
 
+_STATES_AT_ONCE: Final = 200
+"""Of so many endpoints the state is read at a time, which takes half a millisecond."""
+
 _ADDRESS_FAMILY = {IPFamily.IPV4: socket.AF_INET, IPFamily.IPV6: socket.AF_INET6}
-
-
-@dataclass(frozen=True, slots=True)
-class _Listener:
-    policy: TrafficPolicy
-    socket: TcpListener | UdpListener
-
-    def close(self, *, serve_waiting: bool) -> None:
-        if serve_waiting and isinstance(self.socket, TcpListener):
-            self.socket.serve_waiting()
-        self.socket.close()
-
-
-class _ServicePort:
-    """What the worker keeps of one Service port, which may still carry connections after it was removed."""
-
-    __slots__ = (
-        "admission",
-        "balancer",
-        "counters",
-        "flows",
-        "given_clients",
-        "listed",
-        "listeners",
-        "reports",
-    )
-
-    def __init__(
-        self,
-        label: str,
-        room: Room,
-        flow_cap: FlowCap,
-        random: Random,
-        ejection_reports: EjectionReports,
-    ) -> None:
-        self.admission = Admission(room)
-        self.given_clients = 0
-        self.listed: frozenset[EndpointKey] = frozenset()
-        self.counters = ServicePortCounters()
-        self.balancer = LoadBalancer(
-            random,
-            ejection_reports.of(label, self.counters),
-            load=lambda endpoint: self.counters.active_at(endpoint.address, endpoint.port),
-        )
-        self.reports = LimitReports(label, self.counters)
-        self.flows = FlowShare(flow_cap, self.reports)
-        self.listeners: dict[ListenerKey, _Listener] = {}
-
-    def count(self) -> ServicePortCounters:
-        """What it has carried until now."""
-        self.counters.forget_departed(self.listed)
-        self.counters.ejected = len(self.balancer.left_out)
-        return self.counters
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether it has connections, be they on their way to an endpoint, or flows."""
-        return bool(self.counters.active or self.admission.admitted)
-
-    def _udp_listeners(self) -> Iterator[tuple[ListenerKey, UdpListener]]:
-        for key, listener in self.listeners.items():
-            if isinstance(listener.socket, UdpListener):
-                yield key, listener.socket
-
-    def stop_reading(self) -> None:
-        for _, listener in self._udp_listeners():
-            listener.stop_reading()
-
-    def drain(self) -> bool:
-        """Whether it is done with its listeners."""
-        return not sum(listener.drain() for _, listener in self._udp_listeners())
-
-    def read_again(self) -> None:
-        self.given_clients = 0
-        for _, listener in self._udp_listeners():
-            listener.read()
-
-    def give_clients(self, key: str, most: int, now: float) -> list[AffineClient]:
-        clients = self.balancer.affine_clients(now, self.given_clients, self.given_clients + most)
-        self.given_clients += len(clients)
-        return [
-            AffineClient(key, address, (endpoint.address, endpoint.port), silent_seconds)
-            for address, endpoint, silent_seconds in clients
-        ]
-
-    def give_flows(self, key: str, most: int) -> list[Flow]:
-        flows: list[Flow] = []
-        for _, listener in self._udp_listeners():
-            flows += listener.hand_over(key, most - len(flows))
-        return flows
-
-    def inherit(self, key: str, inherited: Inherited, now: float) -> None:
-        for client in inherited.take_clients(key):
-            address, port = client.endpoint
-            endpoint = Endpoint(address, Port(port))
-            self.balancer.settle(client.address, endpoint, now - client.silent_seconds)
-        flows = [
-            (listener, held, sock)
-            for listener_key, listener in self._udp_listeners()
-            for held, sock in inherited.take_flows(key, listener_key.proxy_port)
-        ]
-        # As they were used: who was idle for longest is the first to expire, and to leave for another one.
-        for udp_listener, held, sock in sorted(flows, key=lambda flow: -flow[1].idle_seconds):
-            udp_listener.adopt(held, sock)
 
 
 class Worker:
@@ -185,8 +84,8 @@ class Worker:
         self._removals = EndpointRemovals(loop, self._connects)
         max_udp_flows = _default_udp_flows() if limits.max_udp_flows is None else limits.max_udp_flows
         self._flow_cap = FlowCap(max_udp_flows, loop, self._room)
-        self._service_ports: dict[str, _ServicePort] = {}
-        self._removed: dict[str, _ServicePort] = {}
+        self._service_ports: dict[str, ServedServicePort] = {}
+        self._removed: dict[str, ServedServicePort] = {}
         self._inherited = Inherited()
 
     def configure(
@@ -283,6 +182,35 @@ class Worker:
                 counters[key] = service_port.count()
         return counters
 
+    def list_connections(self, query: ConnectionQuery) -> ConnectionListing:
+        """Those that `query` means and that go on now. They are described as the listing is read."""
+        served, removed = self._service_ports, self._removed
+        meant = [(key, each, each.listed) for key, each in served.items() if query.has_service_port(key)]
+        meant += [  # removed, they have no endpoint for new ones
+            (key, each, frozenset()) for key, each in removed.items() if query.has_service_port(key)
+        ]
+        service_ports = {id(each.counters): ListedServicePort(key, listed) for key, each, listed in meant}
+        flows = (flow for _, each, _ in meant for flow in each.live_flows())
+        return ConnectionListing([*self._connects, *self._relays, *flows], service_ports, query)
+
+    def states(self, keys: Sequence[str], client: str | None) -> tuple[dict[str, ServicePortState], int]:
+        """How the first of these Service ports are, by their keys, and how many were looked for.
+
+        One that is not served is left out. Where they have many endpoints the rest is to be asked for.
+        """
+        now = self._loop.time()
+        states: dict[str, ServicePortState] = {}
+        endpoints = looked_at = 0
+        for key in keys:
+            service_port = self._service_ports.get(key)
+            if service_port is not None:
+                states[key] = service_port.state(client, now)
+                endpoints += len(states[key].endpoints)
+            looked_at += 1
+            if endpoints >= _STATES_AT_ONCE:
+                break
+        return states, looked_at
+
     @property
     def active(self) -> int:
         """How many connections and flows go on, connections on their way to an endpoint included."""
@@ -325,7 +253,7 @@ class Worker:
         service_port = self._service_ports.get(config.key)
         if service_port is None:
             # It may be back while connections of its earlier life go on: they are counted together.
-            service_port = self._removed.pop(config.key, None) or _ServicePort(
+            service_port = self._removed.pop(config.key, None) or ServedServicePort(
                 config.label,
                 self._room,
                 self._flow_cap,
@@ -365,7 +293,7 @@ class Worker:
             )
         return endpoints
 
-    def _limit(self, service_port: _ServicePort, config: ServicePortConfig) -> None:
+    def _limit(self, service_port: ServedServicePort, config: ServicePortConfig) -> None:
         """What is not said is without limit; for one client it is a part of what the worker has room for."""
         most, most_per_client = config.max_connections, config.max_per_client
         admission, flows = service_port.admission, service_port.flows.flows
@@ -383,7 +311,7 @@ class Worker:
         listener_config: ListenerConfig,
         policy: TrafficPolicy,
         endpoints: tuple[Endpoint, ...],
-        service_port: _ServicePort,
+        service_port: ServedServicePort,
         sockets: dict[ListenerKey, socket.socket],
     ) -> None:
         key = ListenerKey(config.protocol, listener_config.proxy_port)
@@ -391,7 +319,8 @@ class Worker:
         if sock is not None:
             if key in service_port.listeners:
                 service_port.listeners.pop(key).close(serve_waiting=True)
-            service_port.listeners[key] = _Listener(policy, self._open(sock, config, policy, service_port))
+            opened = self._open(sock, config, policy, service_port)
+            service_port.listeners[key] = ServedListener(policy, opened)
         listener = service_port.listeners[key].socket
         if isinstance(listener, TcpListener):
             listener.burst = BURST if config.workers == 1 else SHARED_BURST
@@ -405,7 +334,7 @@ class Worker:
         sock: socket.socket,
         config: ServicePortConfig,
         policy: TrafficPolicy,
-        service_port: _ServicePort,
+        service_port: ServedServicePort,
     ) -> TcpListener | UdpListener:
         sock.setblocking(False)
         balancer, counters = service_port.balancer, service_port.counters

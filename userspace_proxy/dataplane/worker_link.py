@@ -18,10 +18,21 @@ from typing import Final
 
 import msgspec
 
+from userspace_proxy.core.live_traffic import ConnectionQuery, LiveConnection, ServicePortState
 from userspace_proxy.core.traffic_counters import ServicePortCounters
 from userspace_proxy.dataplane.channel import Channel
 from userspace_proxy.dataplane.control_sockets import ControlSockets
-from userspace_proxy.dataplane.messages import AgentMessage, Counters, Logged, ReadCounters, WorkerMessage
+from userspace_proxy.dataplane.messages import (
+    AgentMessage,
+    Connections,
+    Counters,
+    ListConnections,
+    Logged,
+    ReadCounters,
+    ReadStates,
+    States,
+    WorkerMessage,
+)
 from userspace_proxy.dataplane.peer_credentials import peer_of
 from userspace_proxy.dataplane.succession import End
 from userspace_proxy.dataplane.worker_log import log_again
@@ -31,6 +42,7 @@ logger = logging.getLogger(__name__)
 
 _ANSWER_SECONDS: Final = 10.0
 """A worker that says nothing for so long is stuck, and is replaced."""
+_STATES_PER_MESSAGE: Final = 200
 _END_SECONDS: Final = 2.0
 _IMPORTED_FROM: Final = Path(__file__).parents[2]
 
@@ -82,6 +94,7 @@ class WorkerLink:
         self._questions: dict[int, asyncio.Future[tuple[WorkerMessage, list[int]]]] = {}
         self._died: asyncio.Future[None] = loop.create_future()
         self._woken: asyncio.Event | None = None
+        self._listing = asyncio.Lock()
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder = msgspec.msgpack.Decoder(WorkerMessage)
         self._channel = Channel(loop, sock, self._receive, self._closed)
@@ -176,6 +189,39 @@ class WorkerLink:
             counters |= answer.service_ports
             start = answer.following
         return counters
+
+    async def connections(self, query: ConnectionQuery, most: int) -> tuple[list[LiveConnection], int]:
+        """Those that `query` means, `most` at most, and how many more there are. Raises `WorkerError`. For
+        workers of our own build.
+        """
+        connections: list[LiveConnection] = []
+        left_out = 0
+        async with self._listing:  # a worker has one at a time
+            is_complete = goes_on = False
+            while not is_complete:
+                ask = partial(ListConnections, query=query, most=most - len(connections), goes_on=goes_on)
+                answer = await self.request(ask)
+                if not isinstance(answer, Connections):
+                    raise WorkerError(f"pid={self.pid} answers with {type(answer).__name__}")
+                connections += answer.connections
+                left_out += answer.left_out
+                is_complete, goes_on = answer.is_complete, True
+        return connections, left_out
+
+    async def states(self, keys: Sequence[str], client: str | None) -> dict[str, ServicePortState]:
+        """How those of these Service ports are that the worker serves. Raises `WorkerError`. For workers of
+        our own build.
+        """
+        states: dict[str, ServicePortState] = {}
+        place = 0
+        while place < len(keys):
+            asked = tuple(keys[place : place + _STATES_PER_MESSAGE])
+            answer = await self.request(partial(ReadStates, service_ports=asked, client=client))
+            if not isinstance(answer, States):
+                raise WorkerError(f"pid={self.pid} answers with {type(answer).__name__}")
+            states |= answer.service_ports
+            place += max(1, answer.looked_at)
+        return states
 
     async def until(self, event: asyncio.Event, seconds: float) -> None:
         """Wait for `event`, at most for `seconds`. Raises `WorkerError` if the process ends first."""

@@ -30,6 +30,7 @@ from userspace_proxy.core.back_off import doubled_seconds
 from userspace_proxy.core.traffic_counters import ServicePortCounters
 from userspace_proxy.dataplane.control_sockets import ControlSockets
 from userspace_proxy.dataplane.inherited import close_flows
+from userspace_proxy.dataplane.live_reading import Askable
 from userspace_proxy.dataplane.messages import (
     ServicePortConfig,
     Start,
@@ -222,13 +223,20 @@ class WorkerPool:
     async def _all_settled(self) -> None:
         await asyncio.wait([seat.settled() for seat in self._seats], timeout=_SETTLE_SECONDS)
 
+    def askable(self) -> Askable:
+        """The workers that serve, or drain, now."""
+        serving = [seat.process for seat in self._seats if seat.process is not None]
+        leaving = [*self._draining.values(), *(worker.link for worker in self._outgoing)]
+        leaving = [link for link in leaving if link.is_alive]
+        former = [link for link in leaving if link in self._former]
+        return Askable([*serving, *former], [link for link in leaving if link not in self._former])
+
     async def read_counters(self) -> dict[int, dict[str, ServicePortCounters]]:
         """What every Service port has carried on each worker, by a number that no other process ever has.
 
         A worker that dies during the question is left out.
         """
-        links = [seat.process for seat in self._seats if seat.process is not None]
-        links += [link for link in self._draining.values() if link in self._former and link.is_alive]
+        links = self.askable().links
         answers = await asyncio.gather(*map(_counters_of, links))
         return {
             link.number: answer for link, answer in zip(links, answers, strict=True) if answer is not None

@@ -25,16 +25,21 @@ import uvloop
 
 from userspace_proxy.dataplane.agent_conversation import AgentConversation
 from userspace_proxy.dataplane.descriptor_reserve import DescriptorReserve
+from userspace_proxy.dataplane.live_connections import ConnectionListing
 from userspace_proxy.dataplane.messages import (
     MAX_DESCRIPTORS_PER_MESSAGE,
     AgentMessage,
     Configure,
+    Connections,
     Counters,
     Inherit,
     Keep,
+    ListConnections,
     ReadCounters,
+    ReadStates,
     SetVerbosity,
     Start,
+    States,
 )
 from userspace_proxy.dataplane.peer_credentials import peer_of
 from userspace_proxy.dataplane.poller import Socket
@@ -95,6 +100,7 @@ class WorkerProcess:
         self._timer: asyncio.TimerHandle | None = None
         self._is_draining = False
         self._counted: list[str] = []
+        self._listing: ConnectionListing | None = None
         self._given: list[Socket] = []
         self._visitors: set[AgentConversation] = set()
         self._agent: AgentConversation | None = None
@@ -143,6 +149,7 @@ class WorkerProcess:
         self._visitors.discard(conversation)
         if conversation is self._agent:
             self._agent = None
+            self._listing = None
             if self._log is not None:
                 self._log.tell = None
             if not self.ended.done():
@@ -198,6 +205,11 @@ class WorkerProcess:
                 asker.answer(Acknowledged(message.sequence))
             case ReadCounters():
                 asker.answer(self._counters(message))
+            case ListConnections():
+                asker.answer(self._connections(message))
+            case ReadStates():
+                states, looked_at = self._started().states(message.service_ports, message.client)
+                asker.answer(States(message.sequence, states, looked_at))
             case SetVerbosity():
                 if self._log is not None:
                     self._log.show(message.verbosity)
@@ -241,6 +253,15 @@ class WorkerProcess:
         following = start + _COUNTERS_AT_ONCE
         counters = worker.counters(self._counted[start:following])
         return Counters(message.sequence, counters, following if following < len(self._counted) else None)
+
+    def _connections(self, message: ListConnections) -> Connections:
+        worker, listing = self._started(), self._listing
+        if listing is None or not message.goes_on:
+            self._listing = listing = worker.list_connections(message.query)
+        described, left_out = listing.portion(message.most, self._loop.time())
+        if listing.is_complete:
+            self._listing = None  # it keeps connections that have ended
+        return Connections(message.sequence, tuple(described), left_out, listing.is_complete)
 
     def _give_up(self, message: GiveUp) -> tuple[GaveUp, list[int]]:
         self._forget_given()
