@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from userspace_proxy.core.ip_addresses import family_of, read_network, shown, why_not_dialled
+from userspace_proxy.core.ip_addresses import (
+    family_of,
+    is_ordinary_ipv4,
+    read_network,
+    shown,
+    why_not_dialled,
+)
 from userspace_proxy.core.service_port import IPFamily
 
 
@@ -114,3 +120,34 @@ def test_a_range_can_go_into_rules_whatever_it_was(text: str) -> None:
     except ValueError:
         return
     assert set(str(network)) <= set("0123456789abcdef:./")
+
+
+@given(st.ip_addresses(v=4).map(str) | st.from_regex(r"[0-9]{1,3}(\.[0-9]{1,3}){3}", fullmatch=True))
+def test_what_is_ordinary_need_not_be_read(text: str) -> None:
+    if is_ordinary_ipv4(text):
+        address = ipaddress.IPv4Address(text)
+        assert str(address) == text
+        assert why_not_dialled(address) is None
+
+
+@pytest.mark.parametrize("first", [octet for octet in range(1, 224) if octet not in (127, 169)])
+def test_nearly_all_addresses_are_ordinary(first: int) -> None:
+    assert is_ordinary_ipv4(f"{first}.0.99.255")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(f"{first}.1.2.3" for first in (0, 127, 169, *range(224, 257))),
+        "",
+        "10.0.0",
+        "10.0.0.256",
+        "10.0.0.01",
+        "10.0.0.1\n",
+        " 10.0.0.1",
+        "10.0.0.\u0661",
+        "fd00::a",
+    ],
+)
+def test_the_others_are_to_be_read(text: str) -> None:
+    assert not is_ordinary_ipv4(text)

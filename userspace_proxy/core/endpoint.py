@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from userspace_proxy.core.decoding import describe
-from userspace_proxy.core.ip_addresses import IPAddress, family_of, shown, why_not_dialled
+from userspace_proxy.core.ip_addresses import family_of, is_ordinary_ipv4, shown, why_not_dialled
 from userspace_proxy.core.objects import EndpointPort, EndpointSlice, SliceEndpoint
 from userspace_proxy.core.problem import Problem
 from userspace_proxy.core.service_checks import Complaints, is_port
@@ -109,7 +109,34 @@ def _read_host(
     if not endpoint.addresses:
         return None
     text = endpoint.addresses[0]  # all of one entry's addresses are the same host; the API promises the first
-    where = f"{where}.addresses[0]"
+    if family is IPFamily.IPV4 and is_ordinary_ipv4(text):
+        address = text
+    else:
+        read = _read_address(text, f"{where}.addresses[0]", family, complaints)
+        if read is None:
+            return None
+        address = read
+    conditions = endpoint.conditions
+    ready = serving = True
+    terminating = False
+    if conditions is not None:
+        ready = conditions.ready is not False
+        serving = ready if conditions.serving is None else conditions.serving
+        terminating = conditions.terminating is True
+    hints = endpoint.hints
+    return EndpointHost(
+        address=address,
+        ready=ready,
+        serving=serving,
+        terminating=terminating,
+        node_name=intern(endpoint.node_name) if endpoint.node_name is not None else None,
+        hint_nodes=frozenset(hint.name for hint in (hints.for_nodes if hints else None) or ()),
+        hint_zones=frozenset(hint.name for hint in (hints.for_zones if hints else None) or ()),
+    )
+
+
+def _read_address(text: str, where: str, family: IPFamily, complaints: Complaints) -> str | None:
+    """The canonical spelling; `text` itself, and no copy, where it has that already."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
@@ -123,26 +150,5 @@ def _read_host(
     if reason := why_not_dialled(address):
         complaints.add(where, f"{shown(address)} {reason}")
         return None
-    conditions = endpoint.conditions
-    ready = serving = True
-    terminating = False
-    if conditions is not None:
-        ready = conditions.ready is not False
-        serving = ready if conditions.serving is None else conditions.serving
-        terminating = conditions.terminating is True
-    hints = endpoint.hints
-    return EndpointHost(
-        address=_spelled(address, text),
-        ready=ready,
-        serving=serving,
-        terminating=terminating,
-        node_name=intern(endpoint.node_name) if endpoint.node_name is not None else None,
-        hint_nodes=frozenset(hint.name for hint in (hints.for_nodes if hints else None) or ()),
-        hint_zones=frozenset(hint.name for hint in (hints.for_zones if hints else None) or ()),
-    )
-
-
-def _spelled(address: IPAddress, text: str) -> str:
-    """The canonical spelling; `text` itself, and no copy, where it has that already."""
     canonical = str(address)
     return text if text == canonical else canonical

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from typing import Final, TypeAlias
 
 from userspace_proxy.core.service_port import IPFamily
@@ -13,6 +14,20 @@ IPNetwork: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 _BROADCAST: Final = ipaddress.IPv4Address("255.255.255.255")
 _METADATA: Final = frozenset(map(ipaddress.ip_address, ("fd00:ec2::254", "fd20:ce::254")))
 """Where clouds tell a machine its secrets (AWS, Google) in IPv6; in IPv4 the address is link-local."""
+
+_OCTET: Final = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
+_ORDINARY_IPV4: Final = re.compile(
+    rf"(?:22[0-3]|2[01]\d|1[013-57-9]\d|12[0-689]|16[0-8]|[1-9]\d?)(?:\.{_OCTET}){{3}}", re.ASCII
+)
+
+
+def is_ordinary_ipv4(text: str) -> bool:
+    """Whether `text` is, for sure, an IPv4 address in its canonical spelling that may be dialled.
+
+    Of a large cluster's addresses nearly all are, and this takes a tenth of the time that reading one takes.
+    The others are to be read: those of 0/8, 127/8, 169/8 and 224/3 too, of which some may be dialled.
+    """
+    return _ORDINARY_IPV4.fullmatch(text) is not None
 
 
 def family_of(item: IPAddress | IPNetwork) -> IPFamily:
