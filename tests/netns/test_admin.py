@@ -7,8 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support import objects
 from tests.support.agent import userspace_proxy
+from tests.support.clients import who_greets
 from tests.support.service_node import ServiceNode
+from tests.support.waiting import wait_until
 from userspace_proxy.demo.namespaces import Namespace
 
 
@@ -32,6 +35,57 @@ def test_status_says_how_the_agent_does(node: ServiceNode) -> None:
     assert said["node"] == "node-1"
     assert {worker["pid"] for worker in said["workers"]} < {*node.agent.worker_pids}
     assert f"{node.agent.pid}" in answer(node.node, "status")
+
+
+def test_services_say_what_is_served(node: ServiceNode) -> None:
+    service = node.serve("greet", "echo", affinity_seconds=60)
+    assert len(who_greets(node.client, service["greet"], 3)) == 3
+    greet, echo = sorted(
+        (each for each in json.loads(answer(node.node, "services", service.name, "-o", "json"))),
+        key=lambda each: str(each["protocol"]),
+    )
+    assert greet["servicePort"] == f"default/{service.name}:greet"
+    assert greet["frontends"][0]["frontend"] == f"{service.cluster_ip}:80/TCP"
+    assert (greet["opened"], greet["affinityTimeoutSeconds"]) == (3, 60)
+    assert greet["workers"][0]["pid"] in node.agent.worker_pids
+    assert {each["endpoint"] for each in greet["endpoints"]} == {
+        f"{address}:8080" for address in node.endpoint_addresses
+    }
+    assert echo["protocol"] == "UDP"
+    said = answer(node.node, "services")
+    assert f"default/{service.name}:greet" in said and service.cluster_ip in said
+    assert f"default/{service.name}:greet TCP IPv4" in answer(node.node, "services", service.name)
+
+
+def test_endpoints_say_why_they_are_not_used(node: ServiceNode) -> None:
+    service = node.serve("greet")
+    node.objects.apply(
+        objects.endpoint_slice(
+            "others",
+            of=service.name,
+            ports=["greet:8080"],
+            endpoints=[objects.endpoint("10.9.9.9", ready=False)],
+        )
+    )
+    wait_until(lambda: "10.9.9.9" in answer(node.node, "endpoints", "--service", service.name))
+    found = json.loads(answer(node.node, "endpoints", "--service", service.name, "-o", "json"))
+    uses = {each["endpoint"]: each["uses"] for each in found}
+    assert uses["10.9.9.9:8080"] == [{"policy": "Cluster", "isUsed": False, "reason": "not ready"}]
+    assert [use["isUsed"] for each in uses.values() for use in each].count(True) == 3
+
+
+def test_a_name_that_is_not_served_is_an_error(node: ServiceNode) -> None:
+    done = userspace_proxy(node.node, "services", "default/nobody")
+    assert done.returncode == 1
+    assert done.stderr.startswith("userspace-proxy: no Service port default/nobody is served here: ")
+
+
+def test_names_of_services_are_completed(node: ServiceNode) -> None:
+    service = node.serve("greet")
+    typed = ("env", "_USERSPACE_PROXY_COMPLETE=bash_complete", "COMP_CWORD=2")
+    words = f"COMP_WORDS=userspace-proxy services {service.name[:-1]}"
+    completed = userspace_proxy(node.node, prefix=(*typed, words)).stdout
+    assert f"plain,default/{service.name}" in completed.splitlines()
 
 
 def test_where_no_agent_runs_that_is_said_in_a_sentence(node: ServiceNode) -> None:

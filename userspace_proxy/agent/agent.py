@@ -34,6 +34,7 @@ from userspace_proxy.agent.host import (
 )
 from userspace_proxy.agent.observation import Observation
 from userspace_proxy.agent.proxier import Proxier
+from userspace_proxy.agent.served import ServedAnswers
 from userspace_proxy.agent.shared_ports import SharedPorts
 from userspace_proxy.agent.single_instance import Request, SingleInstance
 from userspace_proxy.agent.status import StatusOf
@@ -234,7 +235,8 @@ async def run_agent(live: LiveConfiguration, log: Log) -> None:
             shown=lambda: {"kubeproxy.config.k8s.io": yaml.safe_load(live.loaded.written())},
         )
         stack.push_async_callback(observation.close)
-        administration = Administration(control_sockets.folder, StatusOf(state, workers))
+        served = ServedAnswers(state, proxier.plan, sockets, workers, proxier.ledger)
+        administration = Administration(control_sockets.folder, StatusOf(state, workers), served.methods())
         stack.push_async_callback(administration.close)
         if inheritance.adopted or inheritance.outgoing:
             logger.info(

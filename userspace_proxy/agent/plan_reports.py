@@ -14,6 +14,16 @@ from userspace_proxy.core.service_port import ServiceName, ServicePortName
 from userspace_proxy.observability.problem_ledger import ProblemLedger
 
 
+def scope_of_port(name: ServicePortName) -> str:
+    """Where the ledger has what a Service port lost to others."""
+    return f"Service port {name.key}"
+
+
+def scope_of_health_check(name: ServiceName) -> str:
+    """Where it has what is wrong with a Service's health check port."""
+    return f"Health check of Service {name}"
+
+
 class PlanReports:
     """`origin_of` says where an object came from."""
 
@@ -27,11 +37,11 @@ class PlanReports:
         for name in names:
             match name:
                 case ServicePortName(service=service):
-                    scope, field, reasons = f"Service port {name.key}", "", list(self._port_reasons(name))
+                    scope, field, reasons = scope_of_port(name), "", list(self._port_reasons(name))
                 case ServiceName():
                     service, scope, field = (
                         name,
-                        f"Health check of Service {name}",
+                        scope_of_health_check(name),
                         "spec.healthCheckNodePort",
                     )
                     reasons = list(self._health_check_reasons(name))

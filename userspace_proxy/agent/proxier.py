@@ -124,6 +124,11 @@ class Proxier:
         self._is_serving = False
 
     @property
+    def plan(self) -> ProxyPlan:
+        """What is followed; to be read."""
+        return self._plan
+
+    @property
     def health_checks(self) -> Mapping[ServiceName, HealthCheck]:
         """What load balancers are to be told now."""
         return self._plan.health_checks

@@ -9,8 +9,11 @@ import click
 
 from userspace_proxy.cli.check import check
 from userspace_proxy.cli.cleanup import cleanup
+from userspace_proxy.cli.completion import completion
 from userspace_proxy.cli.drain import drain
+from userspace_proxy.cli.endpoints import endpoints
 from userspace_proxy.cli.run import run
+from userspace_proxy.cli.services import services
 from userspace_proxy.cli.status import status
 from userspace_proxy.cli.supervise import supervise
 from userspace_proxy.errors import UserspaceProxyError
@@ -28,6 +31,9 @@ commands.add_command(cleanup)
 commands.add_command(drain)
 commands.add_command(supervise)
 commands.add_command(status)
+commands.add_command(services)
+commands.add_command(endpoints)
+commands.add_command(completion)
 
 
 def main() -> None:

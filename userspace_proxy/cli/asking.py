@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
-from userspace_proxy.admin.client import ask
+from userspace_proxy.admin.client import ANSWER_SECONDS, ask
 from userspace_proxy.admin.socket_file import admin_socket_in
 from userspace_proxy.cli.rendering import Output
 from userspace_proxy.configuration.options import DEFAULT_STATE_DIRECTORY
@@ -46,7 +46,13 @@ def answer_options(command: _F) -> _F:
 
 
 def ask_agent(
-    state_directory: Path, method: str, item_type: type[_T], parameters: msgspec.Struct | None = None
+    state_directory: Path,
+    method: str,
+    item_type: type[_T],
+    parameters: msgspec.Struct | None = None,
+    *,
+    timeout_seconds: float = ANSWER_SECONDS,
 ) -> Iterator[_T]:
     """What the agent of this network namespace answers. Raises as `admin.client.ask` does."""
-    return ask(admin_socket_in(ControlSockets(state_directory).folder), method, item_type, parameters)
+    path = admin_socket_in(ControlSockets(state_directory).folder)
+    return ask(path, method, item_type, parameters, timeout_seconds=timeout_seconds)

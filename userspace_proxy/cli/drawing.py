@@ -1,37 +1,44 @@
-"""Blocks on a terminal, with rich: it knows how wide that is and which colours it has."""
+"""Blocks on a terminal, with rich's colours.
+
+A table is as wide as what is in it, like kubectl's. Only a last column that is `long` gives way: it is
+wrapped in what room there is, and where that is next to nothing it has lines of its own below.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import textwrap
+from collections.abc import Iterable, Iterator
 from typing import Final, TextIO
 
 from rich.console import Console
 from rich.highlighter import RegexHighlighter
-from rich.table import Table as Drawn
 from rich.text import Text
 from rich.theme import Theme
 
-from userspace_proxy.cli.rendering import Block, Fields, Sentences, Table
+from userspace_proxy.cli.rendering import GAP, Block, Fields, Sentences, Table, columns_of, widths_of
+
+_LEAST_ROOM: Final = 24
+_INDENT: Final = 4
 
 
 class _States(RegexHighlighter):
-    """Colours the words that say how something does."""
+    """Colours what begins with how something does."""
 
     base_style = "state."
     highlights = [  # noqa: RUF012
-        r"(?P<good>\b(?:ready|serving|healthy|used|yes|served|delivered)\b)",
-        r"(?P<bad>\b(?:unhealthy|refused|dropped|ejected|failed|failing)\b)",
-        r"(?P<bad>\bnot (?:ready|serving|healthy|used|eligible|served)\b)",
-        r"(?P<doubt>\b(?:terminating|draining|pending|unused)\b)",
+        r"^(?P<good>ready|healthy|yes|served|delivered)\b",
+        r"^(?P<bad>no|not ready|not healthy|refused|dropped|failing|ejected)\b",
+        r"^(?P<doubt>terminating|draining|pending|unknown)\b",
     ]
 
 
+_STATES: Final = _States()
 _THEME: Final = Theme({"state.good": "green", "state.bad": "red", "state.doubt": "yellow"})
 
 
 def draw(blocks: Iterable[Block], out: TextIO, width: int | None = None) -> None:
-    """Write them to `out`, `width` columns wide, or as wide as the terminal."""
-    console = Console(file=out, width=width, theme=_THEME, highlighter=_States(), emoji=False, markup=False)
+    """Write them to `out`, for `width` columns, or as many as the terminal has."""
+    console = Console(file=out, width=width, theme=_THEME, highlight=False, emoji=False, markup=False)
     for number, block in enumerate(blocks):
         if number:
             console.print()
@@ -39,30 +46,49 @@ def draw(blocks: Iterable[Block], out: TextIO, width: int | None = None) -> None
             console.print(Text(block.title, style="bold"))
         match block:
             case Fields(entries):
-                console.print(_fields(entries))
+                lines = _fields(entries, console.width)
             case Table():
-                console.print(_table(block))
-            case Sentences(lines):
-                for line in lines:
-                    console.print(line)
+                lines = _table(block, console.width)
+            case Sentences(sentences):
+                lines = (Text(line) for line in sentences for line in textwrap.wrap(line, console.width))
+        for line in lines:
+            console.print(line, soft_wrap=True)
 
 
-def _fields(entries: Iterable[tuple[str, str]]) -> Drawn:
-    grid = Drawn.grid(padding=(0, 2, 0, 0))
-    grid.add_column(style="cyan", no_wrap=True)
-    grid.add_column(overflow="fold")
-    for name, text in entries:
-        if text:
-            grid.add_row(name, _States()(text))
-    return grid
+def _fields(entries: Iterable[tuple[str, str]], width: int) -> Iterator[Text]:
+    shown = [(name, text) for name, text in entries if text]
+    indent = max((len(name) for name, _ in shown), default=0) + GAP
+    for name, text in shown:
+        first, *others = textwrap.wrap(text, max(width - indent, _LEAST_ROOM))
+        yield Text.assemble((f"{name:{indent}}", "cyan"), _STATES(first))
+        yield from (Text(" " * indent + line) for line in others)
 
 
-def _table(table: Table) -> Drawn:
-    drawn = Drawn(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for title in table.columns:
-        drawn.add_column(
-            title.removeprefix(">"), justify="right" if title.startswith(">") else "left", overflow="fold"
-        )
+def _table(table: Table, width: int) -> Iterator[Text]:
+    columns, widths = columns_of(table), widths_of(table)
+    room = width - sum(widths[:-1]) - GAP * (len(widths) - 1)
+    gives_way = columns[-1].is_long and widths[-1] > room
+    is_below = gives_way and room < _LEAST_ROOM
+    shown = len(columns) - 1 if is_below else len(columns)
+    indent = _INDENT if is_below else width - room
+    yield _row([column.title for column in columns], table, shown, "bold")
     for row in table.rows:
-        drawn.add_row(*map(_States(), row))
-    return drawn
+        if not gives_way:
+            yield _row(row, table, shown)
+            continue
+        wrapped = textwrap.wrap(row[-1], width - indent, break_on_hyphens=False)
+        if not is_below:
+            row = [*row[:-1], wrapped.pop(0) if wrapped else ""]
+        yield _row(row, table, shown)
+        yield from (Text(" " * indent + line, "dim" if is_below else "") for line in wrapped)
+
+
+def _row(cells: Iterable[str], table: Table, shown: int, style: str = "") -> Text:
+    """The first `shown` cells of a row, below each other with those of other rows."""
+    line = Text(style=style)
+    for cell, column, width in list(zip(cells, columns_of(table), widths_of(table), strict=True))[:shown]:
+        text = _STATES(cell) if not style else Text(cell)
+        space = Text(" " * (width - len(cell)))
+        line.append_text(space + text if column.is_number else text + space).append(" " * GAP)
+    line.rstrip()
+    return line

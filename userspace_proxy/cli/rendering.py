@@ -16,7 +16,8 @@ import click
 import msgspec
 
 _T = TypeVar("_T")
-_GAP: Final = 2
+GAP: Final = 2
+"""How many columns of space there are between those of a table."""
 
 
 class Output(Enum):
@@ -37,10 +38,29 @@ class Fields:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
-    """`columns` are titles; one that begins with `>` is of numbers, which stand to the right."""
+class Column:
+    """The last one may be `long`: it gives way where a terminal is too narrow for all."""
 
-    columns: Sequence[str]
+    title: str
+    is_number: bool = False
+    is_long: bool = False
+
+
+def number(title: str) -> Column:
+    """A column of figures, which stand to the right."""
+    return Column(title, is_number=True)
+
+
+def long(title: str) -> Column:
+    """A last column, of lists or sentences."""
+    return Column(title, is_long=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows below the titles of their columns; a plain text is the title of a column of words."""
+
+    columns: Sequence[Column | str]
     rows: Sequence[Sequence[str]]
     title: str = ""
 
@@ -99,21 +119,32 @@ def plain(blocks: Iterable[Block]) -> Iterator[str]:
                 shown = [(name, text) for name, text in entries if text]
                 width = max((len(name) for name, _ in shown), default=0) + 1
                 yield from (f"{name + ':':{width}}  {text}".rstrip() for name, text in shown)
-            case Table(columns, rows):
-                yield from _aligned(columns, rows)
+            case Table():
+                yield from _aligned(block)
             case Sentences(lines):
                 yield from lines
 
 
-def _aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    titles = [title.removeprefix(">") for title in columns]
-    widths = [max(map(len, cells)) for cells in zip(titles, *rows, strict=True)]
-    for row in (titles, *rows):
+def _aligned(table: Table) -> Iterator[str]:
+    columns = columns_of(table)
+    widths = widths_of(table)
+    for row in ([column.title for column in columns], *table.rows):
         cells = (
-            f"{cell:>{width}}" if title.startswith(">") else f"{cell:{width}}"
-            for title, cell, width in zip(columns, row, widths, strict=True)
+            f"{cell:>{width}}" if column.is_number else f"{cell:{width}}"
+            for column, cell, width in zip(columns, row, widths, strict=True)
         )
-        yield (" " * _GAP).join(cells).rstrip()
+        yield (" " * GAP).join(cells).rstrip()
+
+
+def widths_of(table: Table) -> list[int]:
+    """How wide each column is if nothing is cut."""
+    titles = [column.title for column in columns_of(table)]
+    return [max(map(len, cells)) for cells in zip(titles, *table.rows, strict=True)]
+
+
+def columns_of(table: Table) -> list[Column]:
+    """Its columns, all as such."""
+    return [Column(column) if isinstance(column, str) else column for column in table.columns]
 
 
 def _encoded(value: object, output: Output) -> str:

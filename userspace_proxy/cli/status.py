@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from userspace_proxy.cli.asking import answer_options, ask_agent
-from userspace_proxy.cli.rendering import Block, Fields, Output, Table, show_one
+from userspace_proxy.cli.rendering import Block, Fields, Output, Table, number, show_one
 from userspace_proxy.core.answers.status import Status
 
 
@@ -23,6 +23,6 @@ def status(output: Output, state_directory: Path) -> None:
 def _blocks(status: Status, wide: bool) -> Iterator[Block]:
     yield Fields([("Version", status.version), ("Pid", str(status.pid)), ("Node", status.node)])
     yield Table(
-        ["WORKER", ">PID", ">SERVICE PORTS"],
+        ["WORKER", number("PID"), number("SERVICE PORTS")],
         [[str(worker.number), str(worker.pid), str(worker.service_ports)] for worker in status.workers],
     )

@@ -174,8 +174,12 @@ class ClusterState:
 
     def slices_of(self, name: ServiceName) -> Sequence[CheckedSlice]:
         """In the order of their names, so that the answer does not depend on the order in which they came."""
+        return [*self.slices_by_name(name).values()]
+
+    def slices_by_name(self, name: ServiceName) -> dict[str, CheckedSlice]:
+        """The same with their names."""
         slices = self._slices.get(name, {})
-        return [slices[key] for key in sorted(slices, key=lambda key: key.name)]
+        return {key.name: slices[key] for key in sorted(slices, key=lambda key: key.name)}
 
     def services_with_endpoint_on(self, addresses: Collection[str]) -> Iterator[ServiceName]:
         """The Services some endpoint of which has one of `addresses`."""

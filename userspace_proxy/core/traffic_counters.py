@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Final, TypeAlias
 
 import msgspec
@@ -97,3 +97,22 @@ class ServicePortCounters(msgspec.Struct, array_like=True):
             departed = self.endpoints.pop(key)
             self.departed_bytes_in += departed.bytes_in
             self.departed_bytes_out += departed.bytes_out
+
+
+_SUMMED: Final = tuple(
+    name for name in ServicePortCounters.__struct_fields__ if name not in ("connects", "endpoints")
+)
+
+
+def summed(parts: Iterable[ServicePortCounters]) -> ServicePortCounters:
+    """What several workers have carried together."""
+    total = ServicePortCounters()
+    for part in parts:
+        for name in _SUMMED:
+            setattr(total, name, getattr(total, name) + getattr(part, name))
+        total.connects = [mine + its for mine, its in zip(total.connects, part.connects, strict=True)]
+        for key, carried in part.endpoints.items():
+            there = total.at(*key)
+            for name in EndpointCounters.__struct_fields__:
+                setattr(there, name, getattr(there, name) + getattr(carried, name))
+    return total

@@ -112,6 +112,10 @@ class WorkerPool:
         """Where workers sit, and what each has to serve; to be looked at."""
         return self._seats
 
+    def seats_of(self, key: str) -> Sequence[WorkerSeat]:
+        """Where the Service port of that key is served."""
+        return self._seats_of.get(key, ())
+
     async def warm(self) -> None:
         """Start the spare. Raises `WorkerError` if no worker can be started."""
         self._warm_one()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from userspace_proxy.core.problem import Problem
 
@@ -20,6 +20,14 @@ class ProblemLedger:
     def __len__(self) -> int:
         """How many problems there are now."""
         return sum(len(problems) for problems in self._present.values())
+
+    def of(self, scope: str) -> list[Problem]:
+        """What is wrong with `scope` now."""
+        return sorted(self._present.get(scope, ()), key=str)
+
+    def __iter__(self) -> Iterator[Problem]:
+        """All that is wrong now."""
+        return iter([problem for problems in self._present.values() for problem in problems])
 
     def report(self, scope: str, problems: Sequence[Problem]) -> None:
         """All that is wrong with `scope` now. New problems are logged, those not repeated are gone."""
