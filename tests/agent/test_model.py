@@ -26,6 +26,7 @@ from tests.agent.test_proxier import FakeWorkers
 from tests.iptables.fake_tables import FakeTables
 from tests.support.objects import endpoint, endpoint_slice, service
 from tests.support.packet_tracer import Delivered, Dropped, Node, Packet, PassedOn, Refused, trace
+from userspace_proxy.agent.operator_ejections import OperatorEjections
 from userspace_proxy.agent.portal_capture import PortalCapture
 from userspace_proxy.agent.proxier import Proxier
 from userspace_proxy.agent.shared_ports import SharedPorts
@@ -214,6 +215,7 @@ class Agent(RuleBasedStateMachine):
             serve_health_checks=lambda checks: None,
             node_changed=lambda: None,
             shared_ports=SharedPorts(set),
+            ejections=OperatorEjections(),
             udp_timeout_seconds=None,
             max_descriptors=10_000,
         )

@@ -20,6 +20,7 @@ import uvloop
 
 from tests.support.objects import endpoint, endpoint_slice, service
 from tests.support.rules_backend import FakeBackend
+from userspace_proxy.agent.operator_ejections import OperatorEjections
 from userspace_proxy.agent.portal_capture import PortalCapture
 from userspace_proxy.agent.proxier import Proxier
 from userspace_proxy.agent.shared_ports import SharedPorts
@@ -73,7 +74,9 @@ class Fixture:
         retry_seconds: float = 3600.0,
         listening_ports: ListeningPorts = lambda: {(Protocol.TCP, 30080)},
         ipv6: FakeBackend | None = None,
+        ejections: OperatorEjections | None = None,
     ) -> None:
+        self.ejections = ejections or OperatorEjections()
         self.workers = FakeWorkers()
         self.health_checks: dict[ServiceName, HealthCheck] = {}
         self.backend = FakeBackend(installed or RuleSet())
@@ -100,6 +103,7 @@ class Fixture:
             serve_health_checks=self.health_checks.update,
             node_changed=lambda: None,
             shared_ports=SharedPorts(listening_ports),
+            ejections=self.ejections,
             udp_timeout_seconds=None,
             max_descriptors=max_descriptors,
             retry_seconds=retry_seconds,
@@ -134,11 +138,19 @@ def with_proxier(
     retry_seconds: float = 3600.0,
     listening_ports: ListeningPorts = lambda: {(Protocol.TCP, 30080)},
     ipv6: FakeBackend | None = None,
+    ejections: OperatorEjections | None = None,
 ) -> None:
     async def run() -> None:
         with ThreadPoolExecutor(1) as rules_thread:
             fixture = Fixture(
-                rules_thread, installed, max_descriptors, ports, retry_seconds, listening_ports, ipv6
+                rules_thread,
+                installed,
+                max_descriptors,
+                ports,
+                retry_seconds,
+                listening_ports,
+                ipv6,
+                ejections,
             )
             job = asyncio.ensure_future(fixture.proxier.run())
             try:

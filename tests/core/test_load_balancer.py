@@ -475,6 +475,8 @@ def test_endpoints_are_chosen_in_another_way_from_now_on() -> None:
 
 def test_a_look_at_who_is_next_changes_nothing() -> None:
     made = balancer(*endpoints(3))
+    assert set(made.usable(CLUSTER)) == set(endpoints(3))
+    assert set(made.usable(LOCAL)) == set()
     for _ in range(7):
         shown = made.peek(CLUSTER, CLIENT, 0)
         assert made.peek(CLUSTER, None, 0) == shown

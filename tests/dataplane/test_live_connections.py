@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 
+import msgspec
 import pytest
 
 from tests.dataplane.test_worker import (
@@ -38,6 +40,7 @@ from userspace_proxy.core.live_traffic import (
 )
 from userspace_proxy.core.service_port import Port
 from userspace_proxy.core.traffic_counters import EndpointKey
+from userspace_proxy.dataplane.messages import ListenerKey, ServicePortConfig, TakenOut
 
 MANY = 1 << 20
 ALL = ConnectionQuery()
@@ -302,3 +305,60 @@ def test_states_of_many_endpoints_come_in_portions(worker: RunningWorker) -> Non
         worker.serve(*pods, key=name)
     states, looked_at = worker.call(worker.worker.states, ["default/none TCP IPv4", *names], None)
     assert (list(states), looked_at) == (names[:2], 3)
+
+
+def take_out(
+    worker: RunningWorker, config: ServicePortConfig, *endpoints: Endpoint, seconds: float | None = None
+) -> None:
+    until = None if seconds is None else time.monotonic() + seconds
+    worker.configure(
+        msgspec.structs.replace(
+            config, taken_out=tuple(TakenOut(each.address, each.port, until) for each in endpoints)
+        )
+    )
+
+
+def test_an_endpoint_that_is_taken_out_gets_nothing_new_and_keeps_what_it_has(
+    worker: RunningWorker, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    with ExitStack() as stack:
+        one, two = (stack.enter_context(server(say_port_and_echo)) for _ in range(2))
+        listener = worker.serve(one)
+        client = stack.enter_context(connect(listener.proxy_port))
+        assert int(client.recv(10)) == one.port
+        config = service_port((listener, "Cluster", [one, two]))
+        take_out(worker, config, one)
+        assert {hear(listener) for _ in range(6)} == {two.port}
+        client.sendall(b"still")
+        assert receive(client, 5) == b"still"
+        assert worker.counters().ejected == 0, "nobody has failed"
+        assert state_of(worker).classes[0].left_out == (key_at(one),)
+        take_out(worker, config, one, two)
+        assert {hear(listener) for _ in range(6)} == {one.port, two.port}, "as a last resort"
+        take_out(worker, config)
+        assert {hear(listener) for _ in range(6)} == {one.port, two.port}
+        assert state_of(worker).classes[0].left_out == ()
+    said = [message for message in caplog.messages if "taken out no longer" in message]
+    phrase = "Endpoint is taken out no longer: service_port=default/web:http endpoint="
+    assert sorted(said) == sorted(f"{phrase}{each}" for each in (one, two))
+
+
+def test_when_its_time_is_over_an_endpoint_is_used_again(worker: RunningWorker) -> None:
+    with server(say_port) as one, server(say_port) as two:
+        config = service_port((worker.serve(one, two), "Cluster", [one, two]))
+        take_out(worker, config, one, seconds=0.05)
+        wait_until(lambda: state_of(worker).classes[0].left_out == ())
+        take_out(worker, config, one, seconds=DEADLINE_SECONDS * 10)
+        assert state_of(worker).classes[0].left_out == (key_at(one),)
+        worker.configure(removed=[WEB])  # and no timer is left to go off
+
+
+def say_port_and_echo(sock: socket.socket) -> None:
+    sock.sendall(str(sock.getsockname()[1]).encode())
+    echo(sock)
+
+
+def hear(listener: ListenerKey) -> int:
+    with connect(listener.proxy_port) as client:
+        return int(client.recv(10))

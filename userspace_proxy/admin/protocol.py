@@ -26,6 +26,8 @@ class ErrorCode(Enum):
     UNSUPPORTED_VERSION = "unsupported-version"
     NOT_FOUND = "not-found"
     AMBIGUOUS = "ambiguous"
+    REFUSED = "refused"
+    """It would do harm, and can be forced."""
     UNAVAILABLE = "unavailable"
     """It may be had later: a worker or the kernel does not answer now."""
     TOO_MANY_CLIENTS = "too-many-clients"

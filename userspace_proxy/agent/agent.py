@@ -16,6 +16,7 @@ from userspace_proxy.agent.administration import Administration
 from userspace_proxy.agent.configuration_watch import watch_configuration
 from userspace_proxy.agent.conntrack_room import watch_conntrack_room
 from userspace_proxy.agent.conntrack_sysctls import set_conntrack_sysctls
+from userspace_proxy.agent.ejecting import Ejecting
 from userspace_proxy.agent.fitted_captures import (
     FittedCaptures,
     KernelThread,
@@ -33,6 +34,7 @@ from userspace_proxy.agent.host import (
     udp_flows_per_worker,
 )
 from userspace_proxy.agent.observation import Observation
+from userspace_proxy.agent.operator_ejections import OperatorEjections
 from userspace_proxy.agent.proxier import Proxier
 from userspace_proxy.agent.served import ServedAnswers
 from userspace_proxy.agent.shared_ports import SharedPorts
@@ -201,6 +203,8 @@ async def run_agent(live: LiveConfiguration, log: Log) -> None:
             proxier.observe(())  # to have planned again what that touches
             refit_health_checks()
 
+        ejections = OperatorEjections()
+        ejections.inherit(inheritance.told)
         proxier = Proxier(
             state=state,
             sockets=sockets,
@@ -210,6 +214,7 @@ async def run_agent(live: LiveConfiguration, log: Log) -> None:
             serve_health_checks=health_checks.serve,
             node_changed=node_changed,
             shared_ports=SharedPorts(listening_ports),
+            ejections=ejections,
             udp_timeout_seconds=configuration.udp_timeout_seconds,
             max_descriptors=max_descriptors,
         )
@@ -236,7 +241,12 @@ async def run_agent(live: LiveConfiguration, log: Log) -> None:
         )
         stack.push_async_callback(observation.close)
         served = ServedAnswers(state, proxier.plan, sockets, workers, proxier.ledger)
-        administration = Administration(control_sockets.folder, StatusOf(state, workers), served.methods())
+        administration = Administration(
+            control_sockets.folder,
+            StatusOf(state, workers),
+            served.methods(),
+            Ejecting(ejections, proxier).methods(),
+        )
         stack.push_async_callback(administration.close)
         if inheritance.adopted or inheritance.outgoing:
             logger.info(

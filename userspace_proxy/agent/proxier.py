@@ -21,6 +21,7 @@ from typing import Final, NoReturn
 from typing import Protocol as TypingProtocol
 
 from userspace_proxy.agent.listeners import Listeners
+from userspace_proxy.agent.operator_ejections import OperatorEjections
 from userspace_proxy.agent.plan_reports import PlanReports
 from userspace_proxy.agent.portal_capture import PortalCapture
 from userspace_proxy.agent.shared_ports import SharedPorts
@@ -94,6 +95,7 @@ class Proxier:
         serve_health_checks: Callable[[Mapping[ServiceName, HealthCheck]], None],
         node_changed: Callable[[], None],
         shared_ports: SharedPorts,
+        ejections: OperatorEjections,
         udp_timeout_seconds: float | None,
         max_descriptors: int,
         retry_seconds: float = 5.0,
@@ -111,6 +113,7 @@ class Proxier:
         self._reports = PlanReports(self._plan, self.ledger, origin_of)
         self._listeners = Listeners(self._plan, sockets, max_descriptors)
         self._shared_ports = shared_ports
+        self._ejections = ejections
         self._udp_timeout_seconds = udp_timeout_seconds
         self._changed = asyncio.Event()
         self._workers_lock = asyncio.Lock()
@@ -204,7 +207,9 @@ class Proxier:
     async def _serve_changes(self, is_retry: bool) -> None:
         async with self._workers_lock:
             self.changes.begin()
-            change = self._plan.update(self._state, sorted(self._state.take_dirty()))
+            dirty = sorted(self._state.take_dirty())
+            change = self._plan.update(self._state, dirty)
+            self._ejections.follow(dirty, self._state)
             if not self._is_serving:
                 self._listeners.require_room()
             opened = await self._listeners.open(change.changed)
@@ -244,6 +249,13 @@ class Proxier:
             logger.info(
                 "Serving: service_ports=%d listeners=%d", len(self._plan.service_ports), len(self._sockets)
             )
+
+    async def tell_workers(self, names: Iterable[ServicePortName]) -> None:
+        """Have the workers of these Service ports know what `ejections` says by now; returns when they do."""
+        async with self._workers_lock:
+            planned = [self._plan.service_ports[name] for name in names if name in self._plan.service_ports]
+            configs = [self._config_of(each) for each in planned]
+            await self._workers.configure([config for config in configs if config.listeners])
 
     def _has_idle_listener(self, change: PlanChange) -> bool:
         """Whether one is open that the plan has no more; it closes after a sync, if no rule leads to it."""
@@ -302,6 +314,7 @@ class Proxier:
             pod_cidrs=self._pod_cidrs if name.family is IPFamily.IPV6 else (),
             balancing=settings.balancing.value,
             sends_proxy_protocol=settings.sends_proxy_protocol and is_tcp,
+            taken_out=self._ejections.told(name),
         )
 
     def _hand_over_portals(self) -> None:

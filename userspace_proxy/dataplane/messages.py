@@ -54,6 +54,16 @@ class ListenerConfig(msgspec.Struct, frozen=True, array_like=True):
     endpoints: tuple[tuple[str, int], ...]
 
 
+class TakenOut(msgspec.Struct, frozen=True, array_like=True):
+    """An endpoint that an operator wants left out `until` then, in seconds of CLOCK_MONOTONIC; None: until
+    the operator says otherwise.
+    """
+
+    address: str
+    port: int
+    until: float | None
+
+
 class ServicePortConfig(msgspec.Struct, frozen=True, array_like=True):
     """The whole state of one Service port on a worker that serves it.
 
@@ -64,7 +74,8 @@ class ServicePortConfig(msgspec.Struct, frozen=True, array_like=True):
     within `pod_cidrs` an address. TCP connections to an endpoint that is neither a listener's nor one of
     `idle_endpoints` end after `drain_removed_seconds`; None: they go on. So many `workers` serve it, and each
     has turns (by `balancing`) and affinity for itself. With `sends_proxy_protocol` TCP endpoints are told of
-    the client first (`core.proxy_protocol`).
+    the client first (`core.proxy_protocol`). Endpoints that are `taken_out` get nothing new as long as there
+    is another.
     """
 
     key: str
@@ -83,6 +94,7 @@ class ServicePortConfig(msgspec.Struct, frozen=True, array_like=True):
     pod_cidrs: tuple[str, ...] = ()
     balancing: str = Balancing.ROUND_ROBIN.value
     sends_proxy_protocol: bool = False
+    taken_out: tuple[TakenOut, ...] = ()
 
 
 class WorkerLimits(msgspec.Struct, frozen=True, array_like=True):

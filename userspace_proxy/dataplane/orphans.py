@@ -122,11 +122,12 @@ class OutgoingWorker:
 
 @dataclass(frozen=True, slots=True)
 class Inheritance:
-    """What came of all orphans."""
+    """What came of all orphans. `told` is what they were told of the Service ports that they serve."""
 
     adopted: list[AdoptedWorker] = field(default_factory=list)
     outgoing: list[OutgoingWorker] = field(default_factory=list)
     kept: dict[str, socket.socket] = field(default_factory=dict)
+    told: list[ServicePortConfig] = field(default_factory=list)
 
     def close(self) -> None:
         """Close what was kept and nobody has taken."""
@@ -270,6 +271,7 @@ def sort_out(orphans: list[Orphan], *, build: str, pool_size: int, accept: Accep
             if held.key in accepted:
                 served.setdefault(held.key, []).append(held)
         configs = [_state_of(held) for held in mine]
+        inheritance.told.extend(config for config in configs if config is not None)
         is_like = orphan.likeness == ours and len(inheritance.adopted) < pool_size
         if is_like and None not in configs and len(accepted) == len(mine):
             told = tuple(config for config in configs if config is not None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
@@ -46,6 +47,7 @@ class ServedServicePort:
         "listed",
         "listeners",
         "reports",
+        "timer",
     )
 
     def __init__(
@@ -68,6 +70,13 @@ class ServedServicePort:
         self.reports = LimitReports(label, self.counters)
         self.flows = FlowShare(flow_cap, self.reports)
         self.listeners: dict[ListenerKey, ServedListener] = {}
+        self.timer: asyncio.TimerHandle | None = None
+
+    def forget_timer(self) -> None:
+        """Nothing is to end by itself: no endpoint's time of being taken out."""
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
 
     def count(self) -> ServicePortCounters:
         """What it has carried until now."""

@@ -228,6 +228,7 @@ class Worker:
     def close(self) -> None:
         """Close every listener, reset every connection, end every flow. Safe to repeat."""
         for service_port in (*self._service_ports.values(), *self._removed.values()):
+            service_port.forget_timer()
             for listener in service_port.listeners.values():
                 listener.close(serve_waiting=False)  # a successor has the same sockets
         self._service_ports.clear()
@@ -263,6 +264,7 @@ class Worker:
             self._service_ports[config.key] = service_port
         service_port.balancer.set_balancing(Balancing(config.balancing))
         service_port.balancer.set_affinity(config.affinity_timeout_seconds)
+        self._take_out(service_port, config)
         self._limit(service_port, config)
         wanted = {ListenerKey(config.protocol, listener.proxy_port) for listener in config.listeners}
         for listener in config.listeners:
@@ -279,6 +281,21 @@ class Worker:
             service_port.listeners.pop(key).close(serve_waiting=True)
         service_port.balancer.keep_classes({listener.policy for listener in service_port.listeners.values()})
         return Listed(service_port.counters, config.label, listed, config.drain_removed_seconds)
+
+    def _take_out(self, service_port: ServedServicePort, config: ServicePortConfig) -> None:
+        """Leave out what an operator has taken out, and come back when the time of some is over."""
+        service_port.forget_timer()
+        now = self._loop.time()
+        left = [each for each in config.taken_out if each.until is None or each.until > now]
+        before = service_port.balancer.ejections.taken_out
+        service_port.balancer.take_out(frozenset(Endpoint(each.address, Port(each.port)) for each in left))
+        for endpoint in sorted(before - service_port.balancer.ejections.taken_out):
+            logger.info(
+                "Endpoint is taken out no longer: service_port=%s endpoint=%s", config.label, endpoint
+            )
+        ends = min((each.until for each in left if each.until is not None), default=None)
+        if ends is not None:
+            service_port.timer = self._loop.call_at(ends, self._take_out, service_port, config)
 
     def _dialled_endpoints(self, config: ServicePortConfig, listener: ListenerConfig) -> tuple[Endpoint, ...]:
         endpoints = tuple(
@@ -348,6 +365,7 @@ class Worker:
         service_port = self._service_ports.pop(key, None)
         if service_port is None:
             return
+        service_port.forget_timer()
         for listener in service_port.listeners.values():
             listener.close(serve_waiting=serve_waiting)
         service_port.listeners.clear()

@@ -1,0 +1,54 @@
+"""What goes on in the workers right now, for whoever asks the agent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from time import monotonic
+
+from userspace_proxy.core.live_traffic import ConnectionQuery, LiveServicePort, summed_up
+from userspace_proxy.core.manual_ejections import ManualEjections
+from userspace_proxy.core.service_port import ServicePortName
+from userspace_proxy.dataplane.live_reading import ConnectionList, list_connections, read_states
+from userspace_proxy.dataplane.worker_pool import WorkerPool
+
+
+@dataclass(frozen=True, slots=True)
+class LiveState:
+    """Service ports by their names; one that no worker serves is not among them.
+
+    `not_asked` are the pids of workers of an earlier agent, which drain and may not understand: what goes on
+    there is not in these numbers.
+    """
+
+    service_ports: Mapping[ServicePortName, LiveServicePort]
+    not_asked: tuple[int, ...] = ()
+
+
+class LiveTraffic:
+    """Asks the workers of a pool. A worker that dies meanwhile has nothing to say; nobody waits for it."""
+
+    def __init__(self, workers: WorkerPool, ejections: ManualEjections) -> None:
+        self._workers = workers
+        self._ejections = ejections
+
+    async def state_of(self, names: Sequence[ServicePortName], client: str | None = None) -> LiveState:
+        """How these Service ports are now, and where the next connection of `client` goes (an IP address in
+        its canonical spelling; None: of somebody). Nobody's turn is taken for it.
+
+        Costs a worker about a millisecond for 400 endpoints, in portions between which it carries traffic.
+        """
+        read = await read_states(self._workers.askable(), [name.key for name in names], client)
+        now = monotonic()
+        return LiveState(
+            {
+                name: summed_up(states.values(), self._ejections.of(name, now), now)
+                for name in names
+                if (states := read.service_ports.get(name.key)) is not None
+            },
+            read.not_asked,
+        )
+
+    async def connections(self, query: ConnectionQuery, most: int) -> ConnectionList:
+        """The connections that `query` means, the oldest first, `most` at most."""
+        return await list_connections(self._workers.askable(), query, most)
