@@ -1,0 +1,336 @@
+"""The server that a container without a `command:` runs: it says who it is, over HTTP, TCP and UDP.
+
+On each of its ports it listens for all of them, in both families; what a TCP client says first decides.
+
+    /             who answers, who asked, in a line; /json the same as JSON, /name the pod's name alone
+    /client       the address and port that the request came from
+    /status/503   that status
+    /sleep/2.5    the answer of `/`, after so many seconds
+    /bytes/1000   so many bytes
+
+A TCP client that does not speak HTTP gets the line and then back what it sends; a datagram gets the line.
+
+It sits on a selector, not on asyncio: a cluster runs dozens of these, and a forked one has 0.6 MB of its own
+so, where one with asyncio's loop has 2.3. After SIGTERM it serves new connections for a while, since proxies
+may not have heard yet that it leaves; then it closes what is idle, and ends once the rest is done.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from userspace_proxy.demo.kubelet.pod_http import (
+    Answer,
+    Identity,
+    Request,
+    RequestError,
+    answer,
+    may_be_http,
+    read_request,
+    refusal,
+)
+
+LEAVING_SECONDS: Final = 2.0
+"""So long after SIGTERM new connections are served: longer than the news takes to reach every proxy."""
+_FIRST_REQUEST_SECONDS: Final = 0.5
+"""What the last who were let in are given to ask something."""
+
+_ZEROS: Final = memoryview(bytes(65536))
+_MOST_OUTPUT_BYTES: Final = 262144
+_BACKLOG: Final = 1024
+_LOG_LINES_PER_SECOND: Final = 50
+
+
+class _Connection:
+    """One TCP client. `is_http` is None until it has said enough."""
+
+    def __init__(self, server: PodServer, stream: socket.socket, client: str) -> None:
+        self._server = server
+        self._stream = stream
+        self._client = client
+        self._is_http: bool | None = None
+        self._input = bytearray()
+        self._skipped = 0  # bytes of a request's body that are still to come
+        self._output = bytearray()
+        self._zeros = 0
+        self._delayed: Answer | None = None
+        self._ends = False  # once everything is sent
+        self._client_is_done = False
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is under way that a client waits for."""
+        begun = self._input or self._output or self._zeros or self._skipped or self._delayed
+        return not begun and self._is_http is not False
+
+    def ready(self, mask: int) -> None:
+        """Read and write what can be; close when done or broken."""
+        try:
+            if mask & selectors.EVENT_READ:
+                self._read()
+            self._go_on()
+        except OSError:
+            self.close()
+
+    def close(self) -> None:
+        if self._stream.fileno() >= 0:
+            self._server.forget(self, self._stream)
+            self._stream.close()
+
+    def _read(self) -> None:
+        with suppress(BlockingIOError):
+            data = self._stream.recv(65536)
+            self._input += data
+            self._client_is_done = not data
+
+    def _go_on(self) -> None:
+        """Answer what was asked, send what can be sent, and wait for what comes next."""
+        while self._answer_next():
+            pass
+        self._send()
+        sends = bool(self._output or self._zeros)
+        # In the middle of a request's body the connection must not end: its client would be reset.
+        reads = not self._client_is_done and (self._skipped > 0 or not self._ends)
+        if self._ends and not (sends or reads or self._delayed):
+            self.close()
+            return
+        wanted = selectors.EVENT_WRITE if sends else 0
+        if reads and not (self._delayed or len(self._output) > _MOST_OUTPUT_BYTES):
+            wanted |= selectors.EVENT_READ
+        self._server.want(self, self._stream, wanted)
+
+    def _answer_next(self) -> bool:
+        """Take the next piece of input; False if there is no more, or its turn has not come."""
+        taken = min(self._skipped, len(self._input))
+        del self._input[:taken]
+        self._skipped -= taken
+        if self._ends or self._delayed or self._zeros or len(self._output) > _MOST_OUTPUT_BYTES:
+            return False
+        if self._is_http is None:
+            self._is_http = may_be_http(bytes(self._input[:16])) if self._input else None
+            if self._is_http is None and not self._client_is_done:
+                return False
+            if not self._is_http:
+                self._is_http = False
+                self._output += self._server.identity.line(self._client).encode()
+                if self._input:  # else it may have been a probe
+                    self._server.log(f"{self._client} TCP")
+        if not self._is_http:
+            self._output += self._input
+            self._input.clear()
+            self._ends = self._client_is_done
+            return False
+        return self._answer_request()
+
+    def _answer_request(self) -> bool:
+        try:
+            request = read_request(bytes(self._input)) if self._input and not self._skipped else None
+        except RequestError as error:
+            self._take(refusal(error), f"- {error.status}", is_last=True)
+            return False
+        if request is None:
+            self._ends = self._client_is_done
+            return False
+        del self._input[: request.head_bytes]
+        self._skipped = request.body_bytes
+        if request.expects_continue:
+            self._output += b"HTTP/1.1 100 Continue\r\n\r\n"
+        self._answer(request)
+        return True
+
+    def _answer(self, request: Request) -> None:
+        is_last = request.is_last or self._server.is_leaving
+        reply = answer(request, self._server.identity, self._client, is_last=is_last)
+        what = "" if request.is_probe else f"{request.method} {request.path} {reply.status}"
+        self._take(reply, what, is_last=is_last)
+
+    def _take(self, reply: Answer, what: str, *, is_last: bool) -> None:
+        if what:
+            self._server.log(f"{self._client} {what}")
+        self._ends = is_last
+        if reply.delay_seconds:
+            self._delayed = reply
+            self._server.call_later(reply.delay_seconds, self._waited)
+        else:
+            self._put(reply)
+
+    def _waited(self) -> None:
+        if self._delayed is not None and self._stream.fileno() >= 0:
+            due, self._delayed = self._delayed, None
+            self._put(due)
+            self.ready(0)
+
+    def _put(self, reply: Answer) -> None:
+        self._output += reply.head_and_body
+        self._zeros = reply.zeros
+
+    def _send(self) -> None:
+        with suppress(BlockingIOError):
+            while self._output:
+                del self._output[: self._stream.send(self._output)]
+            while self._zeros:
+                self._zeros -= self._stream.send(_ZEROS[: self._zeros])
+
+
+class PodServer:
+    """A pod's server. Raises OSError where it cannot listen on a port."""
+
+    def __init__(self, identity: Identity, ports: list[int]) -> None:
+        self.identity = identity
+        self.is_leaving = False
+        self._selector = selectors.DefaultSelector()
+        self._connections: set[_Connection] = set()
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._numbers = itertools.count()
+        self._log_second = 0
+        self._logged = 0
+        self._listeners = [_bound(socket.SOCK_STREAM, port) for port in ports]
+        for listener in self._listeners:
+            listener.listen(_BACKLOG)
+            self._selector.register(listener, selectors.EVENT_READ, self._accept)
+        for port in ports:
+            datagrams = _bound(socket.SOCK_DGRAM, port)
+            self._selector.register(datagrams, selectors.EVENT_READ, self._answer_datagrams)
+
+    def run(self) -> None:
+        """Serve until SIGTERM, and then until all is done. Only in a process of its own: it takes SIGTERM."""
+        woken, waker = socket.socketpair()
+        waker.setblocking(False)
+        self._selector.register(woken, selectors.EVENT_READ, self._woken)
+        signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGTERM, lambda _number, _frame: None)
+        while self._listeners or self._connections:
+            for key, mask in self._selector.select(self._patience()):
+                if isinstance(key.data, _Connection):
+                    key.data.ready(mask)
+                else:
+                    key.data(key.fileobj)
+            self._call_due()
+
+    def call_later(self, seconds: float, function: Callable[[], None]) -> None:
+        """Have `function` called."""
+        heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._numbers), function))
+
+    def want(self, connection: _Connection, stream: socket.socket, mask: int) -> None:
+        """Have `connection` called when `stream` is ready for what `mask` says."""
+        registered = stream in self._selector.get_map()
+        if not mask:
+            if registered:
+                self._selector.unregister(stream)
+        elif registered:
+            self._selector.modify(stream, mask, connection)
+        else:
+            self._selector.register(stream, mask, connection)
+
+    def forget(self, connection: _Connection, stream: socket.socket) -> None:
+        """The connection is over."""
+        self.want(connection, stream, 0)
+        self._connections.discard(connection)
+
+    def log(self, line: str) -> None:
+        """Say `line`, unless much was said this second. A slow reader misses lines, and delays nobody."""
+        second = int(time.monotonic())
+        if second != self._log_second:
+            self._log_second, self._logged = second, 0
+        self._logged += 1
+        if self._logged == _LOG_LINES_PER_SECOND:
+            line = "more requests within this second are not logged"
+        if self._logged <= _LOG_LINES_PER_SECOND:
+            with suppress(OSError):
+                os.write(sys.stdout.fileno(), f"{line}\n".encode(errors="replace"))
+
+    def _patience(self) -> float | None:
+        return max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else None
+
+    def _call_due(self) -> None:
+        now = time.monotonic()
+        while self._timers and self._timers[0][0] <= now:
+            _due, _number, function = heapq.heappop(self._timers)
+            function()
+
+    def _accept(self, listener: socket.socket) -> None:
+        with suppress(BlockingIOError, ConnectionError):
+            while True:
+                stream, peer = listener.accept()
+                stream.setblocking(False)
+                stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                connection = _Connection(self, stream, _spelled(peer))
+                self._connections.add(connection)
+                self._selector.register(stream, selectors.EVENT_READ, connection)
+
+    def _answer_datagrams(self, datagrams: socket.socket) -> None:
+        with suppress(OSError):  # among others one that answers an earlier datagram: nobody listens there
+            while True:
+                _datagram, peer = datagrams.recvfrom(65535)
+                client = _spelled(peer)
+                datagrams.sendto(self.identity.line(client).encode(), peer)
+                self.log(f"{client} UDP")
+
+    def _woken(self, woken: socket.socket) -> None:
+        woken.recv(64)
+        if not self.is_leaving:
+            self.is_leaving = True
+            self.log(f"asked to end; new connections are served for {LEAVING_SECONDS:.0f} s more")
+            self.call_later(LEAVING_SECONDS, self._close_listeners)
+            self.call_later(LEAVING_SECONDS + _FIRST_REQUEST_SECONDS, self._close_idle)
+
+    def _close_listeners(self) -> None:
+        for listener in self._listeners:
+            self._accept(listener)  # closing it would reset who waits in its backlog
+            self._selector.unregister(listener)
+            listener.close()
+        self._listeners.clear()
+
+    def _close_idle(self) -> None:
+        for connection in list(self._connections):
+            if connection.is_idle:
+                connection.close()
+
+
+def serve(identity: Identity, ports: list[int]) -> int:
+    """Be the server, and return the exit status of its process."""
+    try:
+        server = PodServer(identity, ports)
+    except OSError as error:
+        print(f"{identity.name} cannot listen: {error}", file=sys.stderr, flush=True)
+        return 1
+    os.set_blocking(sys.stdout.fileno(), False)
+    where = ", ".join(map(str, ports))
+    server.log(f"{identity.name} serves HTTP, TCP and UDP on port {where}")
+    server.run()
+    server.log("ended, with nothing left to do")
+    return 0
+
+
+def _bound(kind: socket.SocketKind, port: int) -> socket.socket:
+    """A socket on all addresses of both families; of IPv4 alone where the kernel has no IPv6."""
+    try:
+        bound = socket.socket(socket.AF_INET6, kind)
+        bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        address = "::"
+    except OSError:
+        bound, address = socket.socket(socket.AF_INET, kind), "0.0.0.0"
+    if kind == socket.SOCK_STREAM:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.setblocking(False)
+    try:
+        bound.bind((address, port))
+    except OSError as error:
+        bound.close()
+        raise OSError(error.errno, f"{error.strerror} (port {port})") from error
+    return bound
+
+
+def _spelled(peer: tuple[str, int] | tuple[str, int, int, int]) -> str:
+    host = peer[0].removeprefix("::ffff:")
+    return f"[{host}]:{peer[1]}" if ":" in host else f"{host}:{peer[1]}"

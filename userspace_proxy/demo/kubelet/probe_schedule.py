@@ -1,0 +1,48 @@
+"""When a probe of a running container is due, and what its outcomes come to; pure.
+
+Source: "Configure Liveness, Readiness and Startup Probes".
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from userspace_proxy.demo.kubelet.pod_spec import Probe
+
+SETTLING_SECONDS: Final = 0.3
+"""What a process is given before its first probe: one that is refused at once would cost it a whole period.
+(A real kubelet takes up to a second to notice that a container runs.)"""
+
+
+class ProbeSchedule:
+    """One probe, of one start of a container. Times are seconds of one clock.
+
+    `is_passing` is what counts now, `initially` until enough outcomes speak. `has_failed` once as many in a
+    row as the threshold says were failures.
+    """
+
+    __slots__ = ("_in_a_row", "_last", "due_at", "has_failed", "is_passing", "probe")
+
+    def __init__(self, probe: Probe, started_at: float, now: float, *, initially: bool) -> None:
+        self.probe = probe
+        self._last: bool | None = None
+        self._in_a_row = 0
+        self.is_passing = initially
+        self.has_failed = False
+        delay = max(SETTLING_SECONDS, float(probe.initial_delay_seconds))
+        self.due_at: float | None = max(now, started_at + delay)
+        """None while one is under way."""
+
+    def began(self) -> None:
+        """The probe that was due is under way."""
+        self.due_at = None
+
+    def ended(self, *, succeeded: bool, now: float) -> None:
+        """The probe under way has an outcome."""
+        self.due_at = now + self.probe.period_seconds
+        self._in_a_row = self._in_a_row + 1 if succeeded is self._last else 1
+        self._last = succeeded
+        probe = self.probe
+        if self._in_a_row >= (probe.success_threshold if succeeded else probe.failure_threshold):
+            self.is_passing = succeeded
+            self.has_failed = not succeeded

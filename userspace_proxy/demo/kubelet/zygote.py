@@ -1,0 +1,172 @@
+"""The process that all processes of pods are children of, so that one starts in a millisecond and is cheap.
+
+`processes` starts `python -I -m userspace_proxy.demo.kubelet.zygote` with a Unix socket (SOCK_SEQPACKET) as
+its standard input. Each message there is a JSON object; a launch brings the descriptor that is to be the
+child's stdout and stderr.
+
+    → {"launch": 7, "serve": {"namespace_path": …, "identity": {…}, "ports": […]}}
+    → {"launch": 8, "execute": {"argv": […], "env": {…}, "cwd": …}}
+    → {"signal": 15, "to": 7}
+    ← {"launched": 7, "pid": 4711}
+    ← {"ended": 7, "status": 0}         the exit status; -n for signal n
+
+A child leads a session of its own. When its first process has ended, whatever else is in its group is
+killed, as all of a container is. A child dies with its zygote, a zygote with the process that started it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import os
+import selectors
+import signal
+import socket
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from userspace_proxy.demo.isolation import set_network_namespace
+from userspace_proxy.demo.kubelet.pod_http import Identity
+from userspace_proxy.demo.kubelet.pod_server import serve
+
+MOST_MESSAGE_BYTES: Final = 131072
+TITLE_ROOM: Final = "-" * 160
+"""An argument that is not read: a child writes over our arguments what `ps` shall show of it."""
+
+_PR_SET_PDEATHSIG: Final = 1
+
+_libc = ctypes.CDLL(None)
+
+
+class _Zygote:
+    def __init__(self, commands: socket.socket) -> None:
+        self._commands = commands
+        self._pid = os.getpid()
+        self._launches: dict[int, int] = {}  # by pid, until it is reaped
+        self._woken, self._waker = socket.socketpair()
+        self._woken.setblocking(False)
+        self._waker.setblocking(False)
+        signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+
+    def run(self) -> None:
+        """Carry out commands until the other side closes."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._commands, selectors.EVENT_READ, self._command)
+            selector.register(self._woken, selectors.EVENT_READ, self._reap)
+            while all(key.data() for key, _mask in selector.select()):
+                pass
+
+    def _command(self) -> bool:
+        message, descriptors, _flags, _address = socket.recv_fds(
+            self._commands, MOST_MESSAGE_BYTES, 1, socket.MSG_CMSG_CLOEXEC
+        )
+        if not message:
+            return False
+        command = json.loads(message)
+        if "signal" in command:
+            self._signal(command["to"], command["signal"])
+        else:
+            self._launch(command, descriptors[0])
+            os.close(descriptors[0])
+        return True
+
+    def _signal(self, launch: int, number: int) -> None:
+        for pid, known in self._launches.items():
+            if known == launch:
+                os.kill(pid, number)  # not reaped yet, so this pid is nobody else's
+
+    def _launch(self, command: dict[str, Any], output: int) -> None:
+        pid = os.fork()
+        if pid == 0:
+            self._become(command, output)
+        self._launches[pid] = command["launch"]
+        self._report({"launched": command["launch"], "pid": pid})
+
+    def _become(self, command: dict[str, Any], output: int) -> NoReturn:
+        status = 126
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            os.setsid()
+            _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            if os.getppid() != self._pid:
+                os._exit(status)
+            os.dup2(output, 1)
+            os.dup2(output, 2)
+            null = os.open(os.devnull, os.O_RDONLY)
+            os.dup2(null, 0)
+            for descriptor in (null, output, self._woken.detach(), self._waker.detach()):
+                os.close(descriptor)
+            if self._commands.fileno() > 2:
+                self._commands.close()
+            if "serve" in command:
+                status = _serve(**command["serve"])
+            else:
+                _execute(**command["execute"])
+        except BaseException as error:  # a child that went on would answer commands in its parent's place
+            with suppress(OSError):
+                os.write(2, f"cannot start: {error}\n".encode(errors="replace"))
+        finally:
+            os._exit(status)
+
+    def _reap(self) -> bool:
+        with suppress(BlockingIOError):
+            while self._woken.recv(4096):
+                pass
+        with suppress(ChildProcessError):
+            while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(ended.si_pid, signal.SIGKILL)  # before its number can be somebody else's
+                _pid, status = os.waitpid(ended.si_pid, 0)
+                launch = self._launches.pop(ended.si_pid)
+                self._report({"ended": launch, "status": os.waitstatus_to_exitcode(status)})
+        return True
+
+    def _report(self, report: dict[str, int]) -> None:
+        with suppress(ConnectionError):  # its reader has gone; the next command says so
+            self._commands.send(json.dumps(report).encode())
+
+
+def _serve(namespace_path: str, identity: dict[str, str], ports: list[int]) -> int:
+    set_network_namespace(Path(namespace_path))
+    who = Identity(**identity)
+    _set_title(f"pod-server: {who.namespace}/{who.name}")
+    return serve(who, ports)
+
+
+def _execute(argv: list[str], env: dict[str, str], cwd: str) -> NoReturn:
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # which Python ignores
+    if cwd:
+        os.chdir(cwd)
+    os.execvpe(argv[0], argv, env)
+
+
+def _set_title(title: str) -> None:
+    """What `ps` shows of this process: its arguments, in the memory where the kernel put them; proc(5)."""
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    start, end = (
+        int(fields[45]),
+        int(fields[46]),
+    )  # arg_start and arg_end, 48 and 49 in proc(5), counted from 1
+    written = title.encode()[: end - start - 1]
+    ctypes.memmove(start, written + bytes(end - start - len(written)), end - start)
+    Path("/proc/self/comm").write_text("pod-server")
+
+
+def main() -> None:
+    """The process."""
+    commands = socket.socket(fileno=os.dup(0))
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    # What exists now is shared with every child for as long as nobody writes to it, the collector included.
+    gc.collect()
+    gc.freeze()
+    _Zygote(commands).run()
+
+
+if __name__ == "__main__":
+    main()
