@@ -115,7 +115,7 @@ if ! has_compiler && ! is_installable_without_compiler; then
 fi
 
 case $purpose in
-demo) say "set-up: installing the package into .venv" && set -- --editable . ;;
+demo) say "set-up: installing the package into .venv" && set -- --editable '.[demo]' ;;
 test) say "set-up: installing tox into .venv" && set -- "tox>=4.23" ;;
 bench) say "set-up: installing the package and what draws into .venv" && set -- --editable '.[bench]' ;;
 develop) say "set-up: installing the package and the tools into .venv" && set -- --editable '.[bench,lint,test]' "tox>=4.23" "pre-commit>=4" build ;;

@@ -1,0 +1,18 @@
+"""The demo cluster's API server, which kubectl and the node agents speak to: objects in, Services given their
+addresses, watches told.
+
+`server` puts it together. `routes` is HTTP; `reads` are lists and watches, `writer` everything that writes;
+both stand on `store` (one order of all writes, history) and that on `database` (SQLite). Everything else is
+pure: `kinds` (which resources), `schemas` (their types), `defaults`, `validation`, `allocation`, `lifecycle`,
+`patches`, `selectors`, `tables`, `discovery`, `openapi`. `certificates` and `kubeconfig` are for whoever sets
+a cluster up.
+
+It keeps and checks objects and never acts on them: pods, endpoints, garbage and the emptying of namespaces
+are the controllers'. What it does not do - server-side apply, admission, access control, other kinds -
+it says in a Status. It reads nothing of the rest of the demo, and nobody's state but its database.
+"""
+
+from userspace_proxy.demo.api_server.routes import PodLogs, PodLogsError
+from userspace_proxy.demo.api_server.server import ApiServer
+
+__all__ = ["ApiServer", "PodLogs", "PodLogsError"]

@@ -1,0 +1,383 @@
+"""Objects as rows, for `kubectl get`: the columns of each kind, some of them for `-o wide` only.
+
+Source: https://kubernetes.io/docs/reference/using-api/api-concepts/#receiving-resources-as-tables
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, TypeAlias
+
+from userspace_proxy.demo.api_server.kinds import (
+    DEPLOYMENTS,
+    ENDPOINT_SLICES,
+    ENDPOINTS,
+    EVENTS,
+    LEASES,
+    NAMESPACES,
+    NEW_EVENTS,
+    NODES,
+    PODS,
+    SERVICES,
+    Resource,
+)
+from userspace_proxy.demo.api_server.objects import Object, parse_timestamp, selector_text
+
+NONE: Final = "<none>"
+UNKNOWN: Final = "<unknown>"
+UNSET: Final = "<unset>"
+_SHOWN: Final = 3
+
+Cells: TypeAlias = tuple[Any, ...]
+RowOf: TypeAlias = Callable[[Object, datetime], Cells]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column; `priority` 1 is for wide tables."""
+
+    name: str
+    type: str = "string"
+    format: str = ""
+    priority: int = 0
+
+
+def columns_of(resource: Resource) -> list[Object]:
+    """The definitions of a resource's columns."""
+    return [
+        {
+            "name": column.name,
+            "type": column.type,
+            "format": column.format,
+            "description": "",
+            "priority": column.priority,
+        }
+        for column in _TABLES[resource][0]
+    ]
+
+
+def cells_of(resource: Resource, item: Object, now: datetime) -> list[Any]:
+    """The cells of an object, one for each column."""
+    return list(_TABLES[resource][1](item, now))
+
+
+def columns(*names: str, wide: Iterable[str] = ()) -> tuple[Column, ...]:
+    """Columns of text by their names; the first is the object's name."""
+    narrow = [Column(name, format="name" if index == 0 else "") for index, name in enumerate(names)]
+    return (*narrow, *(Column(name, priority=1) for name in wide))
+
+
+# Kinds, in the order of their names.
+
+
+def _deployment(item: Object, now: datetime) -> Cells:
+    spec, status = item.get("spec", {}), item.get("status", {})
+    containers = spec.get("template", {}).get("spec", {}).get("containers", ())
+    return (
+        item["metadata"]["name"],
+        f"{status.get('readyReplicas', 0)}/{spec.get('replicas', 1)}",
+        status.get("updatedReplicas", 0),
+        status.get("availableReplicas", 0),
+        age(item, now),
+        ",".join(container.get("name", "") for container in containers),
+        ",".join(container.get("image", "") for container in containers),
+        label_selector_text(spec.get("selector", {})) or NONE,
+    )
+
+
+def _endpoints(item: Object, now: datetime) -> Cells:
+    found: list[str] = []
+    for subset in item.get("subsets", ()):
+        addresses = [address.get("ip", "") for address in subset.get("addresses", ())]
+        ports = [port.get("port") for port in subset.get("ports", ())]
+        found += [host_port(ip, port) for port in ports for ip in addresses] if ports else addresses
+    return item["metadata"]["name"], _shortened(found, NONE), age(item, now)
+
+
+def _endpoint_slice(item: Object, now: datetime) -> Cells:
+    ports = [str(port.get("port", "*")) for port in item.get("ports", ())]
+    addresses = [
+        address for endpoint in item.get("endpoints", ()) for address in endpoint.get("addresses", ())
+    ]
+    return (
+        item["metadata"]["name"],
+        item.get("addressType", ""),
+        _shortened(ports, UNSET),
+        _shortened(addresses, UNSET),
+        age(item, now),
+    )
+
+
+def _event(item: Object, now: datetime) -> Cells:
+    involved = item.get("involvedObject", {})
+    series, source = item.get("series", {}), item.get("source", {})
+    first = item.get("firstTimestamp") or item.get("eventTime")
+    last = series.get("lastObservedTime") or item.get("lastTimestamp") or item.get("eventTime")
+    count = series.get("count") or item.get("count") or 1
+    sources = [part for part in (source.get("component"), source.get("host")) if part]
+    reporter = item.get("reportingComponent", "")
+    if not sources and reporter:
+        sources = [part for part in (reporter, item.get("reportingInstance")) if part]
+    return (
+        since(last, now),
+        item.get("type", ""),
+        item.get("reason", ""),
+        f"{involved.get('kind', '').lower()}/{involved.get('name', '')}",
+        (item.get("message") or "").strip(),
+        involved.get("fieldPath", ""),
+        ", ".join(sources),
+        since(first, now),
+        count,
+        item["metadata"]["name"],
+    )
+
+
+def _lease(item: Object, now: datetime) -> Cells:
+    return item["metadata"]["name"], item.get("spec", {}).get("holderIdentity", ""), age(item, now)
+
+
+def _namespace(item: Object, now: datetime) -> Cells:
+    return item["metadata"]["name"], item.get("status", {}).get("phase", ""), age(item, now)
+
+
+def _node(item: Object, now: datetime) -> Cells:
+    status = item.get("status", {})
+    conditions = {
+        condition.get("type"): condition.get("status") for condition in status.get("conditions", ())
+    }
+    ready = {"True": "Ready", "False": "NotReady"}.get(conditions.get("Ready", ""), "Unknown")
+    if item.get("spec", {}).get("unschedulable"):
+        ready += ",SchedulingDisabled"
+    info = status.get("nodeInfo", {})
+    addresses = {
+        address.get("type"): address.get("address") for address in reversed(status.get("addresses", []))
+    }
+    return (
+        item["metadata"]["name"],
+        ready,
+        _roles(item["metadata"].get("labels", {})) or NONE,
+        age(item, now),
+        info.get("kubeletVersion", ""),
+        addresses.get("InternalIP", NONE),
+        addresses.get("ExternalIP", NONE),
+        info.get("osImage") or UNKNOWN,
+        info.get("kernelVersion") or UNKNOWN,
+        info.get("containerRuntimeVersion") or UNKNOWN,
+    )
+
+
+def _roles(labels: dict[str, str]) -> str:
+    prefix = "node-role.kubernetes.io/"
+    roles = {key.removeprefix(prefix) for key in labels if key.startswith(prefix) and key != prefix}
+    if role := labels.get("kubernetes.io/role"):
+        roles.add(role)
+    return ",".join(sorted(roles))
+
+
+def _pod(item: Object, now: datetime) -> Cells:
+    spec, status = item.get("spec", {}), item.get("status", {})
+    statuses = status.get("containerStatuses", [])
+    ready = sum(
+        1 for container in statuses if container.get("ready") and "running" in container.get("state", {})
+    )
+    gates = spec.get("readinessGates", [])
+    true = {c.get("type") for c in status.get("conditions", ()) if c.get("status") == "True"}
+    passed = sum(1 for gate in gates if gate.get("conditionType") in true)
+    return (
+        item["metadata"]["name"],
+        f"{ready}/{len(spec.get('containers', ()))}",
+        pod_reason(item),
+        _restarts(statuses, now),
+        age(item, now),
+        status.get("podIP") or NONE,
+        spec.get("nodeName") or NONE,
+        status.get("nominatedNodeName") or NONE,
+        f"{passed}/{len(gates)}" if gates else NONE,
+    )
+
+
+def pod_reason(item: Object) -> str:
+    """What is to be said of a pod in a word: its phase, or what ails a container, or that it is going."""
+    status = item.get("status", {})
+    reason = status.get("reason") or status.get("phase", "")
+    has_running = False
+    for container in reversed(status.get("containerStatuses", [])):
+        state = container.get("state", {})
+        waiting, terminated = state.get("waiting"), state.get("terminated")
+        if waiting and waiting.get("reason"):
+            reason = waiting["reason"]
+        elif terminated:
+            signal, code = terminated.get("signal"), terminated.get("exitCode")
+            reason = terminated.get("reason") or (f"Signal:{signal}" if signal else f"ExitCode:{code}")
+        elif container.get("ready") and "running" in state:
+            has_running = True
+    if reason == "Completed" and has_running:
+        is_ready = any(
+            c.get("type") == "Ready" and c.get("status") == "True" for c in status.get("conditions", ())
+        )
+        reason = "Running" if is_ready else "NotReady"
+    if "deletionTimestamp" in item["metadata"]:
+        return "Unknown" if status.get("reason") == "NodeLost" else "Terminating"
+    return str(reason)
+
+
+def _restarts(statuses: list[Object], now: datetime) -> str:
+    count = sum(container.get("restartCount", 0) for container in statuses)
+    ends = [
+        finished
+        for container in statuses
+        if (finished := container.get("lastState", {}).get("terminated", {}).get("finishedAt"))
+    ]
+    return f"{count} ({since(max(ends), now)} ago)" if count and ends else str(count)
+
+
+def _service(item: Object, now: datetime) -> Cells:
+    spec = item.get("spec", {})
+    kind = spec.get("type", "ClusterIP")
+    return (
+        item["metadata"]["name"],
+        kind,
+        spec.get("clusterIP") or NONE,
+        _external_ip(item),
+        ",".join(_service_port(port) for port in spec.get("ports", ())) or NONE,
+        age(item, now),
+        selector_text(spec.get("selector", {})) or NONE,
+    )
+
+
+def _external_ip(item: Object) -> str:
+    spec = item.get("spec", {})
+    given = ",".join(spec.get("externalIPs", ()))
+    match spec.get("type"):
+        case "ExternalName":
+            return spec.get("externalName") or NONE
+        case "LoadBalancer":
+            ingress = item.get("status", {}).get("loadBalancer", {}).get("ingress", ())
+            balanced = [entry.get("ip") or entry.get("hostname") or "" for entry in ingress]
+            return ",".join(filter(None, (*balanced, given))) or "<pending>"
+        case _:
+            return given or NONE
+
+
+def _service_port(port: Object) -> str:
+    node_port = f":{port['nodePort']}" if port.get("nodePort") else ""
+    return f"{port.get('port')}{node_port}/{port.get('protocol')}"
+
+
+_AGE: Final = "Age"
+_COUNT: Final = "integer"
+_EVENT_COLUMNS: Final = (
+    Column("Last Seen"),
+    Column("Type"),
+    Column("Reason"),
+    Column("Object"),
+    Column("Message"),
+    Column("Subobject", priority=1),
+    Column("Source", priority=1),
+    Column("First Seen", priority=1),
+    Column("Count", _COUNT, priority=1),
+    Column("Name", format="name", priority=1),
+)
+
+_TABLES: Final[dict[Resource, tuple[tuple[Column, ...], RowOf]]] = {
+    DEPLOYMENTS: (
+        columns("Name", "Ready", "Up-to-date", "Available", _AGE, wide=("Containers", "Images", "Selector")),
+        _deployment,
+    ),
+    ENDPOINTS: (columns("Name", "Endpoints", _AGE), _endpoints),
+    ENDPOINT_SLICES: (columns("Name", "AddressType", "Ports", "Endpoints", _AGE), _endpoint_slice),
+    EVENTS: (_EVENT_COLUMNS, _event),
+    NEW_EVENTS: (_EVENT_COLUMNS, _event),
+    LEASES: (columns("Name", "Holder", _AGE), _lease),
+    NAMESPACES: (columns("Name", "Status", _AGE), _namespace),
+    NODES: (
+        columns(
+            *("Name", "Status", "Roles", _AGE, "Version"),
+            wide=("Internal-IP", "External-IP", "OS-Image", "Kernel-Version", "Container-Runtime"),
+        ),
+        _node,
+    ),
+    PODS: (
+        columns(
+            *("Name", "Ready", "Status", "Restarts", _AGE),
+            wide=("IP", "Node", "Nominated Node", "Readiness Gates"),
+        ),
+        _pod,
+    ),
+    SERVICES: (
+        columns("Name", "Type", "Cluster-IP", "External-IP", "Port(s)", _AGE, wide=("Selector",)),
+        _service,
+    ),
+}
+
+
+# Words for cells.
+
+
+def age(item: Object, now: datetime) -> str:
+    """How long an object has been there."""
+    return since(item["metadata"].get("creationTimestamp"), now)
+
+
+def since(text: str | None, now: datetime) -> str:
+    """How long ago a timestamp was."""
+    moment = parse_timestamp(text) if text else None
+    return UNKNOWN if moment is None else duration((now - moment).total_seconds())
+
+
+def duration(seconds: float) -> str:
+    """A time span in two or three characters, coarser the longer it is: `42s`, `5m3s`, `3h`, `2d4h`."""
+    whole = max(0, int(seconds))
+    minutes, hours, days = whole // 60, whole // 3600, whole // 86_400
+    if whole < 120:
+        return f"{whole}s"
+    if minutes < 10:
+        return _two(minutes, "m", whole % 60, "s")
+    if hours < 3:
+        return f"{minutes}m"
+    if hours < 8:
+        return _two(hours, "h", minutes % 60, "m")
+    if hours < 48:
+        return f"{hours}h"
+    if days < 8:
+        return _two(days, "d", hours % 24, "h")
+    if days < 730:
+        return f"{days}d"
+    if days < 2920:
+        return _two(days // 365, "y", days % 365, "d")
+    return f"{days // 365}y"
+
+
+def _two(large: int, unit: str, small: int, smaller: str) -> str:
+    return f"{large}{unit}{small}{smaller}" if small else f"{large}{unit}"
+
+
+def label_selector_text(selector: Object) -> str:
+    """A LabelSelector as one would write it for kubectl."""
+    words = [f"{key}={value}" for key, value in sorted(selector.get("matchLabels", {}).items())]
+    for expression in selector.get("matchExpressions", ()):
+        key, values = expression.get("key", ""), ",".join(expression.get("values", ()))
+        match expression.get("operator"):
+            case "In":
+                words.append(f"{key} in ({values})")
+            case "NotIn":
+                words.append(f"{key} notin ({values})")
+            case "Exists":
+                words.append(key)
+            case _:
+                words.append(f"!{key}")
+    return ",".join(words)
+
+
+def host_port(address: str, port: object) -> str:
+    """Address and port, IPv6 in brackets."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def _shortened(parts: list[str], empty: str) -> str:
+    if not parts:
+        return empty
+    more = len(parts) - _SHOWN
+    return ",".join(parts[:_SHOWN]) + (f" + {more} more..." if more > 0 else "")
