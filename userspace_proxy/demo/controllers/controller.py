@@ -1,0 +1,225 @@
+"""Running a controller: look, plan, write, wait until the mirrors show what was written, and look again.
+
+A plan is made of what the mirrors show alone, so nothing is lost by a crash, a missed event or a failed
+write. Because it waits for its own writes to come back, it never does a thing twice out of impatience; what
+somebody else changed meanwhile ends in a conflict, and in a plan of what is there then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, TypeAlias
+
+from userspace_proxy.core.back_off import delay_seconds, doubled_seconds
+from userspace_proxy.demo.api_client import ApiClient, ApiError, Identity
+from userspace_proxy.demo.controllers.objects import Metadata
+from userspace_proxy.demo.controllers.writes import (
+    Create,
+    Delete,
+    Patch,
+    Plan,
+    Post,
+    Request,
+    Say,
+    Write,
+    key_of,
+)
+from userspace_proxy.demo.event_recorder import EventRecorder, Notice
+from userspace_proxy.demo.mirror import Mirror
+
+MAX_WRITES = 200
+"""In one go; what is left comes with the next plan."""
+BATCH_SECONDS = 0.01
+"""A change seldom comes alone: what follows it so soon is planned together with it."""
+COMING_BACK_SECONDS = 5.0
+"""How long to wait for a write to be shown; a plan made without it ends in a conflict at worst."""
+FIRST_AGAIN_SECONDS = 0.05
+FIRST_AGAIN_AFTER_REFUSAL_SECONDS = 1.0
+LONGEST_AGAIN_SECONDS = 30.0
+
+_log = logging.getLogger(__name__)
+
+Planner: TypeAlias = Callable[[datetime, random.Random], Plan]
+"""Plans from what its mirrors show now, the time and chance."""
+
+
+@dataclass(slots=True)
+class _Attempts:
+    """How often a write was tried in plans that followed each other, and when it may be again."""
+
+    count: int
+    again_at: float
+
+
+@dataclass(slots=True)
+class Controller:
+    """Carries out what `plan` says, again after each change in `mirrors`.
+
+    A write that a plan repeats, because it was refused or did not have its effect, waits twice as long each
+    time, and holds up no other one.
+    """
+
+    name: str
+    plan: Planner
+    mirrors: Sequence[Mirror[Any]]
+    client: ApiClient
+    recorder: EventRecorder
+    chance: random.Random = field(default_factory=random.Random)
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _attempts: dict[Hashable, _Attempts] = field(default_factory=dict)
+    _said: set[Hashable] = field(default_factory=set)
+    _unanswered: int = 0
+
+    async def run(self) -> None:
+        """Keep at it until cancelled."""
+        for mirror in self.mirrors:
+            mirror.subscribe(self._changed.set)
+        for mirror in self.mirrors:
+            await mirror.synced()
+        while True:
+            self._changed.clear()
+            plan = self.plan(self.clock(), self.chance)
+            self._forget_all_but({key_of(write) for write in plan.writes})
+            if await self._carry_out(plan.writes):
+                continue
+            now = _now()
+            waits = [attempts.again_at - now for attempts in self._attempts.values()]
+            if plan.again_in_seconds is not None:
+                waits.append(plan.again_in_seconds)
+            await self._change_within(max(0.0, min(waits)) if waits else None)
+            await asyncio.sleep(BATCH_SECONDS)
+
+    def _forget_all_but(self, planned: set[Hashable]) -> None:
+        self._attempts = {key: attempts for key, attempts in self._attempts.items() if key in planned}
+        self._said &= planned
+
+    async def _carry_out(self, writes: Sequence[Write]) -> bool:
+        """Write what is due, and wait until the mirrors show it. Returns whether anything was written."""
+        now = _now()
+        held = {key for key, attempts in self._attempts.items() if attempts.again_at > now}
+        written: list[tuple[Request, str]] = []
+        tried: dict[Hashable, float] = {}
+        for write in writes:
+            key = key_of(write)
+            if isinstance(write, Say):
+                if key not in self._said:
+                    self._said.add(key)
+                    self.recorder.record(write.subject, write.notice)
+                continue
+            if key in held or len(tried) == MAX_WRITES:
+                continue
+            tried.setdefault(key, FIRST_AGAIN_SECONDS)
+            try:
+                version = await self._send(write)
+            except ApiError as error:
+                held.add(key)
+                if error.code is None:
+                    await self._wait_for_server(error)
+                    break
+                if error.code not in (404, 409):
+                    tried[key] = FIRST_AGAIN_AFTER_REFUSAL_SECONDS
+                    self._complain(write, error)
+                continue
+            self._unanswered = 0
+            written.append((write, version))
+            if write.notice is not None:
+                self.recorder.record(write.subject, write.notice)
+        now = _now()
+        for key, first in tried.items():
+            count = self._attempts[key].count + 1 if key in self._attempts else 1
+            wait = doubled_seconds(first, count, LONGEST_AGAIN_SECONDS)
+            self._attempts[key] = _Attempts(count, now + wait)
+        await self._shown(written)
+        return bool(written)
+
+    async def _send(self, write: Request) -> str:
+        """Returns the version that the object has with it, if the answer says so."""
+        resource = write.resource.read_as(Identity)
+        match write:
+            case Create():
+                made = await self.client.create(resource, write.namespace, write.body)
+                return made.metadata.resource_version
+            case Post(metadata=metadata):
+                await self.client.create(
+                    resource,
+                    metadata.namespace,
+                    write.body,
+                    name=metadata.name,
+                    subresource=write.subresource,
+                )
+            case Patch(metadata=metadata):
+                condition = {"uid": metadata.uid, "resourceVersion": metadata.resource_version}
+                body = {**write.body, "metadata": {**write.body.get("metadata", {}), **condition}}
+                patched = await self.client.patch(
+                    resource, metadata.namespace, metadata.name, body, subresource=write.subresource
+                )
+                return patched.metadata.resource_version
+            case Delete(metadata=metadata):
+                if not await self._is_there(write):
+                    await self.client.delete(
+                        resource,
+                        metadata.namespace,
+                        metadata.name,
+                        uid=metadata.uid,
+                        grace_seconds=write.grace_seconds,
+                    )
+        return ""
+
+    async def _is_there(self, write: Delete) -> bool:
+        """Whether the object is there whose absence alone allows it. The mirrors may be behind each other."""
+        if write.unless_there is None:
+            return False
+        resource, other = write.unless_there
+        try:
+            found = await self.client.get(resource.read_as(Identity), other.namespace, other.name)
+        except ApiError as error:
+            if error.is_not_found:
+                return False
+            raise
+        return other.uid in ("", found.metadata.uid)
+
+    def _complain(self, write: Request, error: ApiError) -> None:
+        _log.info("Request refused: controller=%s object=%s why=%s", self.name, write.subject.name, error)
+        if write.failure_reason:
+            self.recorder.record(write.subject, Notice(write.failure_reason, error.message, is_warning=True))
+
+    async def _wait_for_server(self, error: ApiError) -> None:
+        self._unanswered += 1
+        if self._unanswered == 1:
+            _log.warning("API server does not answer: controller=%s why=%s", self.name, error)
+        await asyncio.sleep(delay_seconds(self._unanswered, self.chance.random()))
+
+    async def _shown(self, written: Sequence[tuple[Request, str]]) -> None:
+        """Wait until the mirrors show what was written."""
+        until = _now() + COMING_BACK_SECONDS
+        for write, version in written:
+            for mirror in self.mirrors:
+                if mirror.resource.kind == write.resource.kind:
+                    while not _shows(mirror, write, version) and _now() < until:
+                        self._changed.clear()
+                        await self._change_within(until - _now())
+
+    async def _change_within(self, seconds: float | None) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+        except TimeoutError:
+            pass
+
+
+def _shows(mirror: Mirror[Any], write: Request, version: str) -> bool:
+    if isinstance(write, Create | Patch):
+        return mirror.shows(version)
+    planned: Metadata = write.metadata
+    there = mirror.objects.get((planned.namespace, planned.name))
+    return there is None or there.metadata.resource_version != planned.resource_version
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

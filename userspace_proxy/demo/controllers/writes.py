@@ -1,0 +1,110 @@
+"""What a controller wants written, as values: its plan returns them, and `controller` carries them out."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeAlias
+
+from userspace_proxy.demo.api_resources import JsonObject, Resource
+from userspace_proxy.demo.controllers.objects import Metadata
+from userspace_proxy.demo.event_recorder import Notice, Reference
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Create:
+    """Make an object of `body`.
+
+    In every write `subject` is on whose behalf: its events are about that. `notice` is said once it is done,
+    and why it was refused under `failure_reason`, if there is one.
+    """
+
+    resource: Resource[Any]
+    namespace: str
+    body: JsonObject
+    subject: Reference
+    notice: Notice | None = None
+    failure_reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Post:
+    """Post `body` to a subresource of an object that exists."""
+
+    resource: Resource[Any]
+    metadata: Metadata
+    subresource: str
+    body: JsonObject
+    subject: Reference
+    notice: Notice | None = None
+    failure_reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patch:
+    """Merge `body` (RFC 7396) into an object, if it is still in the version that `metadata` says."""
+
+    resource: Resource[Any]
+    metadata: Metadata
+    body: JsonObject
+    subject: Reference
+    subresource: str = ""
+    notice: Notice | None = None
+    failure_reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delete:
+    """Ask for an object's end. `unless_there`: only if that other object is really gone, asked for then."""
+
+    resource: Resource[Any]
+    metadata: Metadata
+    subject: Reference
+    grace_seconds: int | None = None
+    unless_there: tuple[Resource[Any], Reference] | None = None
+    notice: Notice | None = None
+    failure_reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Say:
+    """Write nothing but an event, once as long as it is planned."""
+
+    subject: Reference
+    notice: Notice
+
+
+Request: TypeAlias = Create | Post | Patch | Delete
+Write: TypeAlias = Request | Say
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is due now, in order, and in how many seconds to look again although nothing changes."""
+
+    writes: Sequence[Write] = ()
+    again_in_seconds: float | None = None
+
+
+def key_of(write: Write) -> Hashable:
+    """What makes two writes of different plans the same attempt."""
+    match write:
+        case Create():
+            return Create, write.resource.kind, write.subject
+        case Post() | Patch():
+            return type(write), write.resource.kind, write.metadata.uid, write.subresource
+        case Delete():
+            return Delete, write.resource.kind, write.metadata.uid
+        case Say():
+            return Say, write.subject, write.notice
+
+
+def reference(resource: Resource[Any], metadata: Metadata) -> Reference:
+    """What an event, an owner reference or an error calls an object by."""
+    return Reference(resource.group_version, resource.kind, metadata.namespace, metadata.name, metadata.uid)
+
+
+def timestamp(moment: datetime) -> str:
+    """A moment as the API writes it, in whole seconds."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
