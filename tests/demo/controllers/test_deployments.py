@@ -16,8 +16,8 @@ from userspace_proxy.demo.controllers.deployments import (
     limits_of,
     plan_deployment,
     plan_deployments,
-    template_hash,
 )
+from userspace_proxy.demo.controllers.names import content_hash
 from userspace_proxy.demo.controllers.objects import Deployment, condition_of
 from userspace_proxy.demo.controllers.writes import Create, Delete
 
@@ -78,7 +78,7 @@ def test_pods_are_of_the_template_and_owned() -> None:
     simulation = Simulation(deployment(replicas=2))
     settle(simulation)
     first, second = simulation.pods.values()
-    hash_ = template_hash(simulation.item["spec"]["template"])
+    hash_ = content_hash(simulation.item["spec"]["template"])
     assert first["metadata"]["name"] != second["metadata"]["name"]
     assert first["metadata"]["name"].startswith(f"web-{hash_}-")
     assert first["metadata"]["labels"] == {"app": "web", "pod-template-hash": hash_}

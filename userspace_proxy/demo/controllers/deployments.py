@@ -6,7 +6,6 @@ There are no ReplicaSets in between: the pods belong to the Deployment itself, a
 
 from __future__ import annotations
 
-import hashlib
 import math
 import random
 from collections import Counter, defaultdict
@@ -15,11 +14,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-import msgspec
-
 from userspace_proxy.demo.api_resources import JsonObject
 from userspace_proxy.demo.controllers.deployment_status import plan_status
 from userspace_proxy.demo.controllers.label_selectors import selects
+from userspace_proxy.demo.controllers.names import (
+    HASH_CHARACTERS,
+    SUFFIX_CHARACTERS,
+    content_hash,
+    name_suffix,
+)
 from userspace_proxy.demo.controllers.objects import (
     DEPLOYMENTS,
     PODS,
@@ -37,11 +40,7 @@ ROLLED_OUT_TEMPLATE: Final = "demo.userspace-proxy.io/pod-template-hash"
 """Which template has the revision that is annotated, since no ReplicaSet remembers it."""
 
 DEFAULT_SHARE: Final = "25%"
-_SAFE_CHARACTERS: Final = "bcdfghjklmnpqrstvwxz2456789"
-"""Those of which Kubernetes makes names: they spell no words."""
-_HASH_CHARACTERS: Final = 10
-_SUFFIX_CHARACTERS: Final = 5
-_PREFIX_CHARACTERS: Final = 63 - _HASH_CHARACTERS - _SUFFIX_CHARACTERS - 2
+_PREFIX_CHARACTERS: Final = 63 - HASH_CHARACTERS - SUFFIX_CHARACTERS - 2
 """What is left of a pod's name: it is the host name inside."""
 
 
@@ -77,7 +76,7 @@ def plan_deployment(
     if not selects(deployment.spec.selector, _template_labels(deployment)):
         why = "the selector does not match the labels of the template: no pod can be made"
         return Plan([Say(subject=subject, notice=Notice("FailedCreate", why, is_warning=True))])
-    hash_ = template_hash(deployment.spec.template)
+    hash_ = content_hash(deployment.spec.template)
     annotations = deployment.metadata.annotations or {}
     rolled_out = annotations.get(ROLLED_OUT_TEMPLATE)
     if rolled_out != hash_ and not (deployment.spec.paused and rolled_out):
@@ -133,12 +132,6 @@ def limits_of(deployment: Deployment) -> Limits:
 def replicas_of(deployment: Deployment) -> int:
     """How many pods there should be."""
     return 1 if deployment.spec.replicas is None else deployment.spec.replicas
-
-
-def template_hash(template: JsonObject) -> str:
-    """A short name for a template, the same for the same content."""
-    number = int.from_bytes(hashlib.sha256(msgspec.json.encode(template, order="deterministic")).digest()[:8])
-    return _in_safe_characters(number, _HASH_CHARACTERS)
 
 
 def is_available(pod: Pod, deployment: Deployment, now: datetime) -> bool:
@@ -218,8 +211,7 @@ def _create(deployment: Deployment, hash_: str, chance: random.Random) -> Create
         controller=True,
         block_owner_deletion=True,
     )
-    suffix = _in_safe_characters(chance.getrandbits(64), _SUFFIX_CHARACTERS)
-    name = f"{deployment.metadata.name[:_PREFIX_CHARACTERS]}-{hash_}-{suffix}"
+    name = f"{deployment.metadata.name[:_PREFIX_CHARACTERS]}-{hash_}-{name_suffix(chance)}"
     metadata: JsonObject = {
         "name": name,
         "namespace": deployment.metadata.namespace,
@@ -294,11 +286,3 @@ def _share(value: int | str, whole: int) -> float:
         percent = int(digits) if digits != value and digits.isascii() and digits.isdecimal() else 25
         return percent * whole / 100
     return max(0, value)
-
-
-def _in_safe_characters(number: int, length: int) -> str:
-    characters = []
-    for _ in range(length):
-        number, index = divmod(number, len(_SAFE_CHARACTERS))
-        characters.append(_SAFE_CHARACTERS[index])
-    return "".join(characters)

@@ -1,0 +1,110 @@
+"""Namespaces that are to go: first everything in them, then they themselves.
+
+What there can be in a namespace the API server says itself, so nothing that it knows is left behind.
+Source: "Namespaces" in the Kubernetes documentation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import msgspec
+
+from userspace_proxy.core.back_off import doubled_seconds
+from userspace_proxy.demo.api_client import ApiClient, ApiError, Identity, decoded
+from userspace_proxy.demo.api_resources import NAMESPACES, Resource
+from userspace_proxy.demo.controllers.objects import Namespace
+from userspace_proxy.demo.mirror import Mirror
+
+FIRST_AGAIN_SECONDS = 0.1
+LONGEST_AGAIN_SECONDS = 5.0
+
+_log = logging.getLogger(__name__)
+
+
+class _ApiResource(msgspec.Struct, frozen=True):
+    name: str
+    kind: str
+    namespaced: bool
+    verbs: list[str]
+
+
+class _ApiResourceList(msgspec.Struct, frozen=True):
+    resources: list[_ApiResource]
+
+
+class _GroupVersion(msgspec.Struct, frozen=True, rename="camel"):
+    group_version: str
+
+
+class _ApiGroup(msgspec.Struct, frozen=True, rename="camel"):
+    preferred_version: _GroupVersion
+
+
+class _ApiGroupList(msgspec.Struct, frozen=True):
+    groups: list[_ApiGroup]
+
+
+async def delete_namespaces(client: ApiClient, namespaces: Mirror[Namespace]) -> None:
+    """Empty and end every namespace that was asked to end, until cancelled."""
+    changed = asyncio.Event()
+    namespaces.subscribe(changed.set)
+    tries = 0
+    while True:
+        changed.clear()
+        ending = [
+            namespace.metadata.name
+            for namespace in namespaces.objects.values()
+            if namespace.metadata.deletion_timestamp is not None
+        ]
+        tries = tries + 1 if ending else 0
+        try:
+            for name in ending:
+                await _work_on(client, name)
+        except ApiError as error:
+            _log.info("Namespaces are not deleted yet: why=%s", error)
+        # Pods take their time, and nobody says when the last of everything is gone.
+        wait = doubled_seconds(FIRST_AGAIN_SECONDS, tries, LONGEST_AGAIN_SECONDS) if tries else None
+        try:
+            async with asyncio.timeout(wait):
+                await changed.wait()
+        except TimeoutError:
+            continue
+
+
+async def _work_on(client: ApiClient, name: str) -> None:
+    """Ask all that is in it to end; if nothing is, let it go."""
+    is_empty = True
+    for resource in await _namespaced_resources(client):
+        for item in await client.list(resource, name):
+            is_empty = False
+            if item.metadata.deletion_timestamp is None:
+                try:
+                    await client.delete(resource, name, item.metadata.name)
+                except ApiError as error:
+                    if not error.is_not_found:
+                        raise
+    if is_empty:
+        try:
+            namespace = await client.get(NAMESPACES, None, name)
+            namespace["spec"] = {**namespace.get("spec", {}), "finalizers": []}
+            await client.replace(NAMESPACES, None, name, namespace, subresource="finalize")
+        except ApiError as error:
+            if not error.is_not_found:
+                raise
+
+
+async def _namespaced_resources(client: ApiClient) -> list[Resource[Identity]]:
+    """All kinds of which there can be objects in a namespace."""
+    groups = decoded(await client.request("GET", "/apis"), _ApiGroupList).groups
+    found: list[Resource[Identity]] = []
+    for group_version in ("v1", *(group.preferred_version.group_version for group in groups)):
+        path = "/api/v1" if group_version == "v1" else f"/apis/{group_version}"
+        known = decoded(await client.request("GET", path), _ApiResourceList).resources
+        found.extend(
+            Resource(group_version, each.kind, each.name, Identity)
+            for each in known
+            if each.namespaced and {"list", "delete"} <= set(each.verbs)
+        )
+    return found
