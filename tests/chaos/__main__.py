@@ -9,7 +9,7 @@ from pathlib import Path
 from random import SystemRandom
 
 from tests.chaos.report import report
-from tests.chaos.run import BACKENDS, run
+from tests.chaos.run import BACKENDS, LAUNCHES, run
 from userspace_proxy.demo import isolation
 
 
@@ -20,6 +20,7 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=100, help="clients a second")
     parser.add_argument("--folder", type=Path, help="where manifests and the agents' logs are to stay")
     parser.add_argument("--backend", choices=BACKENDS, default="", help="otherwise the seed's")
+    parser.add_argument("--launch", choices=LAUNCHES, default="", help="otherwise the seed's")
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}", flush=True)
     isolation.enter()
@@ -32,6 +33,7 @@ def main() -> int:
             folder,
             rate=arguments.rate,
             backend=arguments.backend,
+            launch=arguments.launch,
         )
     print(report(result))
     return 0 if result.is_good else 1

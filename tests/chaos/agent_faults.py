@@ -15,6 +15,7 @@ from tests.chaos.faults import Fault
 from tests.chaos.ledger import ALL_PHASES, Excuse, Phase
 from tests.chaos.world import REPAIR_SECONDS, UDP_PORTS, World
 from tests.support.agent import USERSPACE_PROXY, userspace_proxy
+from tests.support.container import SERVING, Container
 from tests.support.kernel_state import descriptors
 from tests.support.waiting import wait_until
 
@@ -30,6 +31,53 @@ class AgentKilled(Fault):
 class AgentStopped(AgentKilled):
     def inflict(self) -> None:
         assert self.world.agent.stop() == 0
+
+
+class ContainerFault(Fault):
+    """Of the container that the agent is in."""
+
+    def __init__(self, world: World, random: Random) -> None:
+        super().__init__(world, random)
+        assert isinstance(world.agent, Container)
+        self.container = world.agent
+
+
+class SupervisedAgentKilled(ContainerFault):
+    """It is started again in place, and once more while it may be starting still."""
+
+    def inflict(self) -> None:
+        self.serving = self.container.log.count(SERVING)
+        self.world.kill_agent()
+        if self.random.random() < 0.5:
+            wait_until(lambda: self.container.is_running, REPAIR_SECONDS)
+            time.sleep(self.random.uniform(0, 1))
+            self.world.kill_agent()
+
+    def heal(self) -> None:
+        wait_until(lambda: self.container.log.count(SERVING) > self.serving, REPAIR_SECONDS)
+
+
+class ContainerTold(ContainerFault):
+    """SIGTERM ends the agent; the container stays until its workers are done, and another one follows."""
+
+    def inflict(self) -> None:
+        self.container.end()
+        wait_until(lambda: not self.container.is_running, REPAIR_SECONDS)
+
+    def heal(self) -> None:
+        self.world.start_agent()
+
+
+class SupervisedAgentTold(ContainerTold):
+    """The agent alone is told, and is not started again: another container must follow."""
+
+    def inflict(self) -> None:
+        os.kill(self.container.pid, signal.SIGTERM)
+        wait_until(lambda: not self.container.is_running, REPAIR_SECONDS)
+
+    def heal(self) -> None:
+        super().heal()
+        self.container.end()
 
 
 class AgentFrozen(Fault):

@@ -31,7 +31,7 @@ def holdings(world: World) -> Holdings:
     pids = [world.agent.pid, *world.agent.worker_pids]
     return Holdings(
         processes=min(_processes(world) for _ in range(LOOKS)),
-        descriptors=sum(descriptors(pid) for pid in pids),
+        descriptors=sum(map(_descriptors, pids)),
         state_files=len(list(world.node.state_folder.iterdir())),
         listening=sorted(
             PROXY_PORT.sub("(proxy port)", " ".join(line.split()[:5:4]))
@@ -44,6 +44,14 @@ def _processes(world: World) -> int:
     """One look alone may meet a program that the agent runs for a moment."""
     time.sleep(BETWEEN_LOOKS_SECONDS)
     return len(world.node.node.pids())
+
+
+def _descriptors(pid: int) -> int:
+    """None for a process that has just ended, as one that drained does."""
+    try:
+        return descriptors(pid)
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
 
 
 def what_is_left(world: World, before: Holdings) -> list[str]:

@@ -25,6 +25,7 @@ from tests.support.service_node import ServiceNode
 BACKENDS = ("nft", "legacy", "python-iptables")
 MANIFESTS, API_SERVER = SOURCES = ("manifests", "API server")
 REMOVED_ENDPOINTS = ("keep", "drain=2s", "reset")
+BARE, SUPERVISED = LAUNCHES = ("bare", "supervised")
 CALM_SECONDS = 2.0
 MOMENT_SECONDS = 2.0
 FLAGS = ("--workers", str(WORKERS), "--udp-timeout", "10s", "--drain-seconds", "120")
@@ -38,15 +39,22 @@ class Setting:
     backend: str
     source: str
     removed_endpoints: str
+    launch: str
 
     def __str__(self) -> str:
-        return f"{self.backend}, {self.source}, removed endpoints: {self.removed_endpoints}"
+        removed = f"removed endpoints: {self.removed_endpoints}"
+        return f"{self.backend}, {self.source}, {removed}, agents {self.launch}"
 
 
-def setting_of(seed: int, backend: str = "") -> Setting:
+def setting_of(seed: int, backend: str = "", launch: str = "") -> Setting:
     random = Random(seed)
-    chosen = Setting(random.choice(BACKENDS), random.choice(SOURCES), random.choice(REMOVED_ENDPOINTS))
-    return replace(chosen, backend=backend) if backend else chosen
+    chosen = Setting(
+        random.choice(BACKENDS),
+        random.choice(SOURCES),
+        random.choice(REMOVED_ENDPOINTS),
+        random.choice(LAUNCHES),
+    )
+    return replace(chosen, backend=backend or chosen.backend, launch=launch or chosen.launch)
 
 
 @dataclass(slots=True)
@@ -65,12 +73,19 @@ class Result:
         return not self.problems and not self.ledger.failures
 
 
-def run(seed: int, seconds: float, folder: Path, *, rate: float, backend: str = "") -> Result:
+def run(
+    seed: int, seconds: float, folder: Path, *, rate: float, backend: str = "", launch: str = ""
+) -> Result:
     """Have `rate` clients a second for that long, and let whatever fails be told by the result."""
-    setting = setting_of(seed, backend)
+    setting = setting_of(seed, backend, launch)
     ledger = Ledger()
     result = Result(seed, setting, ledger)
-    possible = faults_of(is_legacy=setting.backend != "nft", has_api_server=setting.source == API_SERVER)
+    is_supervised = setting.launch == SUPERVISED
+    possible = faults_of(
+        is_legacy=setting.backend != "nft",
+        has_api_server=setting.source == API_SERVER,
+        is_supervised=is_supervised,
+    )
     faults = {fault.name: fault for fault in possible}
     steps = schedule(seed, seconds, list(faults.values()))
     flags = (*FLAGS, "--iptables-backend", setting.backend, "--removed-endpoints", setting.removed_endpoints)
@@ -82,7 +97,14 @@ def run(seed: int, seconds: float, folder: Path, *, rate: float, backend: str = 
         if cluster is not None:
             stack.enter_context(cluster.reachable_inside(node.node))
         are_removed_cut = setting.removed_endpoints != "keep"
-        world = World(node, folder, ledger, api_server=server, are_removed_cut=are_removed_cut)
+        world = World(
+            node,
+            folder,
+            ledger,
+            api_server=server,
+            are_removed_cut=are_removed_cut,
+            is_supervised=is_supervised,
+        )
         clients = Clients(node, world.service, ledger, rate, seed)
         before = holdings(world)
         asyncio.run(_play(world, clients, steps, faults, seconds, result))

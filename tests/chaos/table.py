@@ -9,8 +9,11 @@ from tests.chaos.agent_faults import (
     AgentKilled,
     AgentStopped,
     AllKilled,
+    ContainerTold,
     DescriptorsScarce,
     Drained,
+    SupervisedAgentKilled,
+    SupervisedAgentTold,
     TakenOver,
     UpgradeCannotStart,
     Upgraded,
@@ -56,8 +59,6 @@ FAULTS: tuple[PlannedFault, ...] = (
     PlannedFault("chains deleted", "rules", AT_ONCE, ChainsDeleted, is_repaired=True),
     PlannedFault("filter flushed", "rules", AT_ONCE, FilterFlushed, is_repaired=True),
     PlannedFault("foreign rule first", "rules", AT_ONCE, ForeignFirst, is_repaired=True),
-    PlannedFault("agent killed", "agent", A_WHILE, AgentKilled, 2),
-    PlannedFault("agent stopped", "agent", A_WHILE, AgentStopped),
     PlannedFault("agent frozen", "agent", A_WHILE, AgentFrozen),
     PlannedFault("taken over", "agent", AT_ONCE, TakenOver, 2),
     PlannedFault("upgraded", "agent", AT_ONCE, Upgraded, 2),
@@ -76,6 +77,17 @@ FAULTS: tuple[PlannedFault, ...] = (
 )
 """`odd` and `even` endpoints: of these one each may fail at a time, so that two of the four are well."""
 
+BARE_FAULTS: tuple[PlannedFault, ...] = (
+    PlannedFault("agent killed", "agent", A_WHILE, AgentKilled, 2),
+    PlannedFault("agent stopped", "agent", A_WHILE, AgentStopped),
+)
+SUPERVISED_FAULTS: tuple[PlannedFault, ...] = (
+    PlannedFault("supervised agent killed", "agent", AT_ONCE, SupervisedAgentKilled, 2, is_repaired=True),
+    PlannedFault("supervised agent told to end", "agent", A_WHILE, SupervisedAgentTold),
+    PlannedFault("container told to end", "agent", A_WHILE, ContainerTold, 2),
+)
+"""Elsewhere "all killed" is the container, too: everything in it dies with its first process."""
+
 LEGACY_FAULTS: tuple[PlannedFault, ...] = (
     PlannedFault("xtables lock held", "rules", A_WHILE, LockHeld, is_repaired=True),
 )
@@ -93,10 +105,11 @@ API_FAULTS: tuple[PlannedFault, ...] = (
 """An agent that starts meanwhile would wait for the API server, so their place is the agent's."""
 
 
-def faults_of(*, is_legacy: bool, has_api_server: bool) -> tuple[PlannedFault, ...]:
+def faults_of(*, is_legacy: bool, has_api_server: bool, is_supervised: bool) -> tuple[PlannedFault, ...]:
     """What may befall a run."""
     return (
         *FAULTS,
+        *(SUPERVISED_FAULTS if is_supervised else BARE_FAULTS),
         *(LEGACY_FAULTS if is_legacy else ()),
         *(API_FAULTS if has_api_server else MANIFEST_FAULTS),
     )

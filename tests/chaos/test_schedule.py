@@ -26,6 +26,6 @@ def test_faults_of_one_place_come_one_after_the_other() -> None:
 
 
 def test_a_long_run_has_every_fault() -> None:
-    for is_legacy, has_api_server in product((False, True), repeat=2):
-        faults = faults_of(is_legacy=is_legacy, has_api_server=has_api_server)
+    for is_legacy, has_api_server, is_supervised in product((False, True), repeat=3):
+        faults = faults_of(is_legacy=is_legacy, has_api_server=has_api_server, is_supervised=is_supervised)
         assert {step.name for step in schedule(7, 600, faults)} == {fault.name for fault in faults}

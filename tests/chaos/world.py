@@ -15,6 +15,7 @@ from pathlib import Path
 from tests.chaos.ledger import Ledger
 from tests.support import objects
 from tests.support.agent import Agent
+from tests.support.container import Container
 from tests.support.faulty_api_server import FaultyApiServer
 from tests.support.other_version import other_version
 from tests.support.service_node import (
@@ -97,7 +98,7 @@ class World:
     """`node` serves `service`. `folder` is for logs and for another version of the agent.
 
     Objects come from `api_server`, if there is one. `are_removed_cut` is whether connections to endpoints
-    that are removed end.
+    that are removed end. Agents run in containers of their own if they are `supervised`.
     """
 
     def __init__(
@@ -108,11 +109,13 @@ class World:
         *,
         api_server: FaultyApiServer | None = None,
         are_removed_cut: bool = False,
+        is_supervised: bool = False,
     ) -> None:
         self.node = node
         self.ledger = ledger
         self.api_server = api_server
         self.are_removed_cut = are_removed_cut
+        self.is_supervised = is_supervised
         self.logs: list[Path] = []
         self._folder = folder
         self._other_version = other_version(folder / "other")
@@ -188,8 +191,9 @@ class World:
     # The agent and its workers
 
     def kill_agent(self) -> None:
-        os.kill(self.agent.pid, signal.SIGKILL)
-        wait_until(lambda: not self.agent.is_running)
+        pid = self.agent.pid
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: pid not in self.node.node.pids())
 
     def start_agent(self) -> None:
         """Start an agent of the version that ran last, where none runs."""
@@ -203,8 +207,12 @@ class World:
         predecessor, successor = self.agent, self._new_agent()
         successor.start(prefix=self._version)
         wait_until(lambda: not predecessor.is_running, REPAIR_SECONDS)
-        assert predecessor.exit_status == 0
         self.node.agent = successor
+        if isinstance(predecessor, Container):
+            predecessor.wait_for(1, "is not started again")
+            predecessor.end()
+        else:
+            assert predecessor.exit_status == 0
 
     def serving_workers(self) -> dict[int, set[str]]:
         """Pids of workers with listeners of ours, and the names of the Service's ports that they serve.
@@ -235,7 +243,8 @@ class World:
     def _new_agent(self) -> Agent:
         log = self._folder / f"agent-{len(self.logs)}.log"
         self.logs.append(log)
-        return Agent(self.node.node, log, *self.node.agent.flags)
+        kind = Container if self.is_supervised else Agent
+        return kind(self.node.node, log, *self.node.agent.flags)
 
 
 def tracebacks(logs: Sequence[Path]) -> list[str]:

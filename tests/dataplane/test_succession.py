@@ -23,7 +23,6 @@ import uvloop
 
 from tests.support.loopback import echo, serving
 from tests.support.traffic import carried
-from tests.support.waiting import wait_until
 from userspace_proxy.core.port_claims import PortRange, ProxyPortClaims
 from userspace_proxy.core.proxy_plan import ListenerName
 from userspace_proxy.core.service_port import (
@@ -285,10 +284,13 @@ def test_an_agent_of_another_build_replaces_them_and_nobody_notices(
 
 
 async def until_ended(pid: int) -> None:
-    """A child of ours, which nobody reaps before the end."""
-    await asyncio.to_thread(
-        wait_until, lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    )
+    """A child of ours, which nobody reaps before the end; the last of its threads closes its sockets."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        ended, _, _ = await asyncio.to_thread(select.select, [pidfd], [], [], 30)
+    finally:
+        os.close(pidfd)
+    assert ended
 
 
 def test_a_drain_ends_in_time(tmp_path: Path) -> None:

@@ -10,42 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.agent import START_SECONDS, STOP_SECONDS, USERSPACE_PROXY, command_line, userspace_proxy
+from tests.support.agent import START_SECONDS, STOP_SECONDS, USERSPACE_PROXY, userspace_proxy
 from tests.support.clients import connect, greeting, who_greets
+from tests.support.container import FIRST_OF_A_PID_NAMESPACE, SERVING, Container
 from tests.support.service_node import ServiceNode
 from tests.support.waiting import wait_until
 
-FIRST_OF_A_PID_NAMESPACE = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
 
-
-SUPERVISED_RUN = (*USERSPACE_PROXY, "supervise", "--", "run")
-
-
-class Container:
-    """`supervise -- run` on a node."""
-
-    def __init__(
-        self, node: ServiceNode, log_file: Path, *prefix: str, command: Sequence[str] = SUPERVISED_RUN
-    ) -> None:
-        self.node = node
-        self._log_file = log_file
-        command = (*prefix, *command, *node.agent.flags)
-        with log_file.open("w") as log:
-            self.process = node.node.popen(*command, stdout=log, stderr=log)
-        self.wait_for(1, "Serving:")
-
-    @property
-    def log(self) -> str:
-        return self._log_file.read_text()
-
-    def wait_for(self, times: int, text: str) -> None:
-        wait_until(lambda: self.log.count(text) == times, START_SECONDS)
-
-    def pid_of(self, what: str) -> int:
-        return max(pid for pid in self.node.node.pids() if what in command_line(pid))
-
-    def end(self) -> None:
-        os.kill(self.pid_of("userspace_proxy supervise"), signal.SIGTERM)
+def started(
+    node: ServiceNode, log_file: Path, runtime: Sequence[str] = FIRST_OF_A_PID_NAMESPACE
+) -> Container:
+    container = Container(node.node, log_file, *node.agent.flags, runtime=runtime)
+    container.start()
+    return container
 
 
 @pytest.fixture
@@ -54,59 +31,57 @@ def node(tmp_path: Path) -> Iterator[ServiceNode]:
         yield node
 
 
-@pytest.mark.parametrize("prefix", [(), FIRST_OF_A_PID_NAMESPACE])
+@pytest.mark.parametrize("runtime", [(), FIRST_OF_A_PID_NAMESPACE])
 def test_an_agent_that_dies_is_started_again_and_the_end_waits_for_the_workers(
-    node: ServiceNode, tmp_path: Path, prefix: tuple[str, ...]
+    node: ServiceNode, tmp_path: Path, runtime: tuple[str, ...]
 ) -> None:
-    container = Container(node, tmp_path / "container.log", *prefix)
+    container = started(node, tmp_path / "container.log", runtime)
     service = node.serve("greet", "digest")
     with connect(node.client, service["digest"]) as client:
         client.sendall(b"?")
-        os.kill(container.pid_of("userspace_proxy run"), signal.SIGKILL)
+        os.kill(container.pid, signal.SIGKILL)
         who_greets(node.client, service["greet"], 3)
-        container.wait_for(2, "Serving:")
+        container.wait_for(2, SERVING)
         assert "adopted, workers=2" in container.log
         container.end()
         container.wait_for(1, "Stopped:")
         who_greets(node.client, service["greet"], 3)
-        assert container.process.poll() is None
+        assert container.exit_status is None
         assert userspace_proxy(node.node, "cleanup").returncode == 0  # else they go on for a minute
-        assert container.process.wait(STOP_SECONDS) == 0
+        wait_until(lambda: container.exit_status == 0)
     wait_until(lambda: node.node.pids() == [])
 
 
 def test_kube_proxy_as_the_first_process_supervises_itself(node: ServiceNode, tmp_path: Path) -> None:
     """kubeadm's DaemonSet starts /usr/local/bin/kube-proxy, and nothing else."""
-    kube_proxy = (str(Path(sys.executable).parent / "kube-proxy"),)
-    container = Container(node, tmp_path / "container.log", *FIRST_OF_A_PID_NAMESPACE, command=kube_proxy)
+    container = Container(node.node, tmp_path / "container.log", *node.agent.flags)
+    container.start(program=[str(Path(sys.executable).parent / "kube-proxy")], verbs=())
     service = node.serve("greet")
-    os.kill(container.pid_of("userspace_proxy run"), signal.SIGKILL)
+    os.kill(container.pid, signal.SIGKILL)
     who_greets(node.client, service["greet"], 3)
-    container.wait_for(2, "Serving:")
-    assert container.process.poll() is None
-    os.kill(container.process.pid, signal.SIGKILL)  # and with it the first of its pid namespace
-    container.process.wait()
+    container.wait_for(2, SERVING)
+    assert container.exit_status is None
+    container.kill_everything()
 
 
 def test_a_replaced_container_hands_over_and_stays_until_it_is_told_to_end(
     node: ServiceNode, tmp_path: Path
 ) -> None:
     """As `maxSurge: 1` has it: the new pod starts beside the old one, in a pid namespace of its own."""
-    old = Container(node, tmp_path / "old.log", *FIRST_OF_A_PID_NAMESPACE)
+    old = started(node, tmp_path / "old.log")
     service = node.serve("greet")
     old_workers = set(node.agent.worker_pids)
     with connect(node.client, service["greet"]) as client:
-        new = Container(node, tmp_path / "new.log", *FIRST_OF_A_PID_NAMESPACE)
+        new = started(node, tmp_path / "new.log")
         assert "to be replaced, workers=1" in new.log  # the other had nothing to serve, and ended
         assert greeting(client)
         who_greets(node.client, service["greet"], 3)
     wait_until(lambda: not old_workers & set(node.agent.worker_pids))
-    assert old.process.poll() is None
+    assert old.exit_status is None
     who_greets(node.client, service["greet"], 3)
-    for process in (old.process, new.process):
-        os.kill(process.pid, signal.SIGKILL)  # and with it the first of its pid namespace
-    old.process.wait()
-    new.process.wait()
+    old.end()
+    wait_until(lambda: old.exit_status == 0)
+    new.kill_everything()
 
 
 def test_a_wrong_flag_ends_it(node: ServiceNode) -> None:
