@@ -47,10 +47,6 @@ def _service(item: Object) -> None:
         port.setdefault("protocol", "TCP")
         if port.get("targetPort") in (None, 0, "") and "port" in port:
             port["targetPort"] = port["port"]
-        if port.get("nodePort") == 0:
-            del port["nodePort"]
-    if spec.get("healthCheckNodePort") == 0:
-        del spec["healthCheckNodePort"]
     item.setdefault("status", {}).setdefault("loadBalancer", {})
 
 

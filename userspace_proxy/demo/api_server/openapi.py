@@ -60,7 +60,7 @@ def _collect(name: str, types: dict[str, Object]) -> None:
     properties: Object = {}
     types[name] = {"type": "object", "properties": properties}
     if schema.required:
-        types[name]["required"] = list(schema.required)
+        types[name]["required"] = sorted(schema.required)
     for field, form in schema.fields.items():
         described = _form(form, types)
         if merging := schema.patch.get(field):

@@ -15,12 +15,13 @@ from typing import Any, Final, Protocol
 import msgspec
 from aiohttp import web
 
-from userspace_proxy.demo.api_server import discovery, openapi, patches, paths, reads, scale
+from userspace_proxy.demo.api_server import discovery, openapi, patches, paths, protobuf, reads, scale
 from userspace_proxy.demo.api_server.database import DatabaseError
 from userspace_proxy.demo.api_server.kinds import DEPLOYMENTS, PODS, Resource, groups
 from userspace_proxy.demo.api_server.lifecycle import DeleteOptions, Part
 from userspace_proxy.demo.api_server.objects import Object
 from userspace_proxy.demo.api_server.paths import Target
+from userspace_proxy.demo.api_server.protobuf import ProtobufError
 from userspace_proxy.demo.api_server.reads import Watch
 from userspace_proxy.demo.api_server.rendering import Rendering
 from userspace_proxy.demo.api_server.statuses import (
@@ -121,11 +122,11 @@ class Routes:
             case "GET":
                 return await self._read(request, target)
             case "POST" if not target.name:
-                body = await _body(request)
+                body = await _body(request, resource.schema)
                 written = await self._writer.create(resource, target.namespace, body, _manner(request))
                 return self._written(request, target, written, 201)
             case "PUT" if target.name:
-                body = await _body(request)
+                body = await _body(request, resource.schema)
                 done = await self._writer.replace(resource, target.key, body, Part(part), _manner(request))
                 return self._written(request, target, done)
             case "PATCH" if target.name and part != Part.FINALIZE.value:
@@ -229,7 +230,7 @@ class Routes:
     async def _bind(self, request: web.Request, target: Target) -> web.Response:
         if request.method != "POST":
             raise not_allowed("a pod's binding can only be created")
-        await self._writer.bind(target.key, await _body(request), _manner(request))
+        await self._writer.bind(target.key, await _body(request, _BINDING), _manner(request))
         status = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
         return _json(status, 201)
 
@@ -241,7 +242,7 @@ class Routes:
                     raise not_found(target.resource, target.name)
                 return _json(scale.scale_of(stored.read()))
             case "PUT":
-                body = await _body(request)
+                body = await _body(request, scale.SCHEMA)
                 written = await self._writer.scale(target.key, lambda _: body, _manner(request))
             case "PATCH":
                 patch, kind = await _patch(request)
@@ -300,6 +301,8 @@ class Routes:
         return Rendering(resource, as_table, request.query.get("includeObject", "Metadata"), self._now)
 
 
+_BINDING: Final = "core.v1.Binding"
+_DELETE_OPTIONS: Final = "meta.v1.DeleteOptions"
 _UNKNOWN_LOG_OPTIONS: Final = ("sinceSeconds", "sinceTime", "timestamps", "limitBytes")
 
 
@@ -337,13 +340,22 @@ async def _send(request: web.Request, response: web.StreamResponse, chunk: bytes
         raise
 
 
-async def _body(request: web.Request) -> Any:
-    if request.content_type not in (_JSON, "application/octet-stream"):
-        raise unsupported_media_type(
-            f"the body of the request was in an unknown format ({request.content_type}) - accepted media "
-            f"types include: {_JSON}"
-        )
-    return _decoded(await request.read())
+async def _body(request: web.Request, schema: str) -> Any:
+    """What a request brings: an object of a type, if it is in protobuf; in JSON that is yet to be seen."""
+    body = await request.read()
+    match request.content_type:
+        case "application/json" | "application/octet-stream":
+            return _decoded(body)
+        case protobuf.MEDIA_TYPE:
+            try:
+                return protobuf.decode(body, schema)
+            except ProtobufError as error:
+                raise bad_request(f"the body of the request is no {schema} in protobuf: {error}") from error
+        case kind:
+            raise unsupported_media_type(
+                f"the body of the request was in an unknown format ({kind}) - accepted media types include: "
+                f"{_JSON}, {protobuf.MEDIA_TYPE}"
+            )
 
 
 async def _patch(request: web.Request) -> tuple[Any, str]:
@@ -362,10 +374,10 @@ def _decoded(text: bytes) -> Any:
 
 async def _delete_options(request: web.Request) -> DeleteOptions:
     query = request.query
-    text = await request.read()
+    given = await _body(request, _DELETE_OPTIONS) if request.body_exists else {}
     try:
-        options = msgspec.json.decode(text, type=DeleteOptions) if text.strip() else DeleteOptions()
-    except (ValueError, RecursionError) as error:
+        options = msgspec.convert(given, DeleteOptions)
+    except msgspec.ValidationError as error:
         raise bad_request(f"the body of the request is no DeleteOptions: {error}") from error
     asked: dict[str, Any] = {}
     if "gracePeriodSeconds" in query:

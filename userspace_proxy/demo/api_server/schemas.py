@@ -34,11 +34,21 @@ class Merging(msgspec.Struct, frozen=True):
 
 
 class Schema(msgspec.Struct, frozen=True):
-    """A type: the form of each field, as `int32`, `core.v1.ServicePort`, `[]string` or `map string`."""
+    """A type: the form of each field, as `int32`, `core.v1.ServicePort`, `[]string` or `map string`.
+
+    `wire` has their numbers in protobuf, with a dictionary of its own for an embedded struct. To the fields
+    among `pointers` zero and empty text are values; elsewhere they are the same as nothing.
+    """
 
     fields: dict[str, str]
-    required: tuple[str, ...] = ()
+    required: frozenset[str] = frozenset()
     patch: dict[str, Merging] = {}
+    wire: dict[int, Any] = {}
+    pointers: frozenset[str] = frozenset()
+
+    def means_zero(self, field: str) -> bool:
+        """Whether zero, or an empty value, says something in a field."""
+        return field in self.pointers or field in self.required
 
 
 class Schemas(msgspec.Struct, frozen=True):
@@ -114,7 +124,9 @@ def _struct(value: Any, schema: str, place: _Place, unknown: list[str]) -> Objec
         inner = place.field(name, owner)
         if form is None:
             unknown.append(inner.path)
-        elif part is not None and (part not in ("", [], {}) or name in known.required or form in types):
+        elif part is None or (not part and not known.means_zero(name) and form not in types):
+            continue
+        else:
             found[name] = _value(part, form, inner, unknown)
     return found
 
