@@ -297,8 +297,8 @@ class PodServer:
                 connection.close()
 
 
-def serve(identity: Identity, ports: list[int]) -> int:
-    """Be the server, and return the exit status of its process."""
+def serve(identity: Identity, ports: list[int], listens: Callable[[], None]) -> int:
+    """Be the server, and return its process's exit status. `listens` is called once clients are heard."""
     try:
         server = PodServer(identity, ports)
     except OSError as error:
@@ -307,6 +307,7 @@ def serve(identity: Identity, ports: list[int]) -> int:
     os.set_blocking(sys.stdout.fileno(), False)
     where = ", ".join(map(str, ports))
     server.log(f"{identity.name} serves HTTP, TCP and UDP on port {where}")
+    listens()
     server.run()
     server.log("ended, with nothing left to do")
     return 0

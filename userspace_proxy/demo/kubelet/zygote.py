@@ -7,7 +7,7 @@ child's stdout and stderr.
     → {"launch": 7, "serve": {"namespace_path": …, "identity": {…}, "ports": […]}}
     → {"launch": 8, "execute": {"argv": […], "env": {…}, "cwd": …}}
     → {"signal": 15, "to": 7}
-    ← {"launched": 7, "pid": 4711}
+    ← {"launched": 7, "pid": 4711}      it serves; or it has become its program, or failed to
     ← {"ended": 7, "status": 0}         the exit status; -n for signal n
 
 A child leads a session of its own. When its first process has ended, whatever else is in its group is
@@ -17,6 +17,7 @@ killed, as all of a container is. A child dies with its zygote, a zygote with th
 from __future__ import annotations
 
 import ctypes
+import functools
 import gc
 import json
 import os
@@ -45,6 +46,8 @@ class _Zygote:
         self._commands = commands
         self._pid = os.getpid()
         self._launches: dict[int, int] = {}  # by pid, until it is reaped
+        self._starting: dict[int, int] = {}  # by pid, the pipe that its child closes when it is launched
+        self._selector = selectors.DefaultSelector()
         self._woken, self._waker = socket.socketpair()
         self._woken.setblocking(False)
         self._waker.setblocking(False)
@@ -53,11 +56,10 @@ class _Zygote:
 
     def run(self) -> None:
         """Carry out commands until the other side closes."""
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._commands, selectors.EVENT_READ, self._command)
-            selector.register(self._woken, selectors.EVENT_READ, self._reap)
-            while all(key.data() for key, _mask in selector.select()):
-                pass
+        self._selector.register(self._commands, selectors.EVENT_READ, self._command)
+        self._selector.register(self._woken, selectors.EVENT_READ, self._reap)
+        while all(key.data() for key, _mask in self._selector.select()):
+            pass
 
     def _command(self) -> bool:
         message, descriptors, _flags, _address = socket.recv_fds(
@@ -79,13 +81,24 @@ class _Zygote:
                 os.kill(pid, number)  # not reaped yet, so this pid is nobody else's
 
     def _launch(self, command: dict[str, Any], output: int) -> None:
+        closes, launched = os.pipe()  # closed by exec, as all that Python opens
         pid = os.fork()
         if pid == 0:
-            self._become(command, output)
+            self._become(command, output, launched)
+        os.close(launched)
         self._launches[pid] = command["launch"]
-        self._report({"launched": command["launch"], "pid": pid})
+        self._starting[pid] = closes
+        self._selector.register(closes, selectors.EVENT_READ, functools.partial(self._launched, pid))
 
-    def _become(self, command: dict[str, Any], output: int) -> NoReturn:
+    def _launched(self, pid: int) -> bool:
+        if pid in self._starting:
+            closes = self._starting.pop(pid)
+            self._selector.unregister(closes)
+            os.close(closes)
+            self._report({"launched": self._launches[pid], "pid": pid})
+        return True
+
+    def _become(self, command: dict[str, Any], output: int, launched: int) -> NoReturn:
         status = 126
         try:
             signal.set_wakeup_fd(-1)
@@ -98,12 +111,12 @@ class _Zygote:
             os.dup2(output, 2)
             null = os.open(os.devnull, os.O_RDONLY)
             os.dup2(null, 0)
-            for descriptor in (null, output, self._woken.detach(), self._waker.detach()):
+            for descriptor in (null, output, *self._starting.values()):
                 os.close(descriptor)
-            if self._commands.fileno() > 2:
-                self._commands.close()
+            for inherited in (self._selector, self._commands, self._woken, self._waker):
+                inherited.close()
             if "serve" in command:
-                status = _serve(**command["serve"])
+                status = _serve(**command["serve"], launched=launched)
             else:
                 _execute(**command["execute"])
         except BaseException as error:  # a child that went on would answer commands in its parent's place
@@ -121,6 +134,7 @@ class _Zygote:
                 with suppress(ProcessLookupError, PermissionError):
                     os.killpg(ended.si_pid, signal.SIGKILL)  # before its number can be somebody else's
                 _pid, status = os.waitpid(ended.si_pid, 0)
+                self._launched(ended.si_pid)
                 launch = self._launches.pop(ended.si_pid)
                 self._report({"ended": launch, "status": os.waitstatus_to_exitcode(status)})
         return True
@@ -130,11 +144,11 @@ class _Zygote:
             self._commands.send(json.dumps(report).encode())
 
 
-def _serve(namespace_path: str, identity: dict[str, str], ports: list[int]) -> int:
+def _serve(namespace_path: str, identity: dict[str, str], ports: list[int], launched: int) -> int:
     set_network_namespace(Path(namespace_path))
     who = Identity(**identity)
     _set_title(f"pod-server: {who.namespace}/{who.name}")
-    return serve(who, ports)
+    return serve(who, ports, lambda: os.close(launched))
 
 
 def _execute(argv: list[str], env: dict[str, str], cwd: str) -> NoReturn:

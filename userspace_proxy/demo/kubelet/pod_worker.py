@@ -1,0 +1,353 @@
+"""Carries out what the life of one pod asks for, and tells it what came of that."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, assert_never
+
+from userspace_proxy.core.back_off import doubled_seconds
+from userspace_proxy.demo.api_client import ApiClient, ApiError
+from userspace_proxy.demo.api_resources import PODS, JsonObject
+from userspace_proxy.demo.event_recorder import EventRecorder, Notice, Reference
+from userspace_proxy.demo.kubelet.commands import (
+    AddSandbox,
+    Command,
+    DeletePod,
+    RecordEvent,
+    RemoveSandbox,
+    RunPreStop,
+    RunProbe,
+    SendSignal,
+    SetBlackHole,
+    StartContainer,
+)
+from userspace_proxy.demo.kubelet.container_logs import ContainerLog
+from userspace_proxy.demo.kubelet.environment import environment, expanded
+from userspace_proxy.demo.kubelet.node_object import NodeDescription
+from userspace_proxy.demo.kubelet.pod_http import Identity
+from userspace_proxy.demo.kubelet.pod_life import PodLife
+from userspace_proxy.demo.kubelet.pod_network import PodNetwork, PodSandbox
+from userspace_proxy.demo.kubelet.pod_spec import Container, Pod
+from userspace_proxy.demo.kubelet.pod_status import pod_status
+from userspace_proxy.demo.kubelet.probing import Prober
+from userspace_proxy.demo.kubelet.processes import Execute, Process, Processes, Serve
+from userspace_proxy.errors import UserspaceProxyError
+
+_COMMAND_SECONDS: Final = 10.0
+_FIRST_RETRY_SECONDS: Final = 0.2
+_LONGEST_RETRY_SECONDS: Final = 5.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all pods of a node are carried out with. `now` gives seconds of the epoch that never jump."""
+
+    node: NodeDescription
+    client: ApiClient
+    network: PodNetwork
+    processes: Processes
+    prober: Prober
+    recorder: EventRecorder
+    logs: Path
+    now: Callable[[], float]
+
+
+class PodWorker:
+    """One pod's. `over` is called once nothing is left of the pod, here and at the API server."""
+
+    def __init__(self, life: PodLife, surroundings: Surroundings, over: Callable[[PodWorker], None]) -> None:
+        self.life = life
+        self._with = surroundings
+        self._over = over
+        self._sandbox: PodSandbox | None = None
+        self._running: dict[str, Process] = {}
+        self._logs: dict[str, list[ContainerLog]] = {}  # by container: the run before, and the latest
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._written: JsonObject | None = None
+        self._may_have_changed = asyncio.Event()
+        self._is_writing = asyncio.Lock()
+
+    def begin(self) -> None:
+        if not self.life.was_final:
+            self._spawn(self._keep_status())
+        self._perform(self.life.begin(self._with.now()))
+
+    def changed(self, pod: Pod) -> None:
+        self._perform(self.life.changed(pod, self._with.now()))
+
+    def vanished(self) -> None:
+        self._perform(self.life.vanished(self._with.now()))
+
+    def kill(self) -> None:
+        """Send SIGKILL to what runs."""
+        self._perform(self.life.kill())
+
+    def log_of(self, container: str, *, previous: bool) -> ContainerLog | None:
+        """The log of a container's latest run, or of the one before."""
+        runs = self._logs.get(container, [])
+        if previous:
+            return runs[-2] if len(runs) > 1 else None
+        return runs[-1] if runs else None
+
+    async def close(self) -> None:
+        """Stop looking after the pod. Its processes end with `Processes`, its sandbox with the network."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for runs in self._logs.values():
+            for log in runs:
+                log.close()
+
+    def _perform(self, commands: Iterable[Command]) -> None:
+        for command in commands:
+            self._carry_out(command)
+        self._may_have_changed.set()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        due_at = self.life.due_at
+        if due_at is not None:
+            seconds = max(0.0, due_at - self._with.now())
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._waited)
+        if self.life.is_over:
+            self._over(self)
+
+    def _waited(self) -> None:
+        self._perform(self.life.waited(self._with.now()))
+
+    def _carry_out(self, command: Command) -> None:
+        match command:
+            case AddSandbox():
+                self._spawn(self._add_sandbox())
+            case RemoveSandbox():
+                self._spawn(self._remove_sandbox())
+            case SetBlackHole(on):
+                self._spawn(self._set_black_hole(on))
+            case StartContainer(name, attempt):
+                self._spawn(self._run_container(self._container(name), attempt))
+            case SendSignal(name, number):
+                if name in self._running:
+                    self._running[name].send_signal(number)
+            case RunPreStop():
+                self._spawn(self._run_pre_stop(command))
+            case RunProbe():
+                self._spawn(self._probe(command))
+            case RecordEvent(reason, message, is_warning):
+                metadata = self.life.pod.metadata
+                subject = Reference("v1", "Pod", metadata.namespace, metadata.name, metadata.uid)
+                self._with.recorder.record(subject, Notice(reason, message, is_warning))
+            case DeletePod():
+                self._spawn(self._delete())
+            case _:
+                assert_never(command)
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("A step of a pod's life failed: pod=%s", self.life.pod.key, exc_info=error)
+
+    async def _add_sandbox(self) -> None:
+        try:
+            self._sandbox = await self._with.network.add_pod(self.life.pod.key)
+        except (OSError, subprocess.SubprocessError, UserspaceProxyError) as error:
+            self._perform(self.life.sandbox_failed(str(error), self._with.now()))
+        else:
+            self._perform(self.life.sandbox_added(self._sandbox.addresses, self._with.now()))
+
+    async def _remove_sandbox(self) -> None:
+        try:
+            await self._with.network.remove_pod(self.life.pod.key)
+        except (OSError, subprocess.SubprocessError, UserspaceProxyError, RuntimeError) as error:
+            _log.error("A pod's sandbox cannot be removed: pod=%s why=%s", self.life.pod.key, error)
+        self._sandbox = None
+        self._perform(self.life.sandbox_removed(self._with.now()))
+
+    async def _set_black_hole(self, on: bool) -> None:
+        for program in ("iptables", "ip6tables"):
+            rule = [program, "-w", "-I" if on else "-D", "INPUT", "!", "-i", "lo", "-j", "DROP"]
+            status, said = await self._run_inside(rule, _COMMAND_SECONDS)
+            if status != 0:
+                _log.warning("Packets cannot be dropped: pod=%s why=%s", self.life.pod.key, said.strip())
+
+    async def _run_inside(
+        self, argv: Sequence[str], seconds: float, env: Mapping[str, str] | None = None
+    ) -> tuple[int, str]:
+        """Run a command in the sandbox; a failure to do so is a status of -1, and why."""
+        if self._sandbox is None:
+            return -1, "the sandbox is gone"
+        command = Execute(self._sandbox.entering(argv), base_environment() if env is None else env)
+        try:
+            return await self._with.processes.run(command, seconds)
+        except TimeoutError:
+            return -1, f"it did not end within {seconds:g} s"
+        except OSError as error:
+            return -1, str(error)
+
+    async def _run_container(self, container: Container, attempt: int) -> None:
+        try:
+            process, log = await self._launch(container, attempt)
+        except OSError as error:
+            self._perform(self.life.container_not_started(container.name, str(error), self._with.now()))
+            return
+        self._running[container.name] = process
+        self._perform(self.life.container_started(container.name, self._with.now()))
+        status = await process.exited
+        log.close()
+        del self._running[container.name]
+        self._perform(self.life.container_exited(container.name, status, self._with.now()))
+
+    async def _launch(self, container: Container, attempt: int) -> tuple[Process, ContainerLog]:
+        what = self._what_runs(container)
+        log = self._begin_log(container.name, attempt)
+        writer = log.open()
+        try:
+            return await self._with.processes.launch(what, writer), log
+        except OSError:
+            log.close()
+            raise
+        finally:
+            os.close(writer)
+
+    def _what_runs(self, container: Container) -> Serve | Execute:
+        sandbox = self._sandbox
+        if sandbox is None:
+            raise OSError("the sandbox is gone")
+        if not container.command:
+            return Serve.pod(sandbox.namespace_path, self._identity(container), container.served_ports)
+        env = self._environment(container)
+        argv = expanded((*container.command, *container.args), env)
+        if shutil.which(argv[0], path=env.get("PATH")) is None:
+            raise OSError(f'exec: "{argv[0]}": no such program on this machine')
+        # Whoever enters a mount namespace begins at its root, so the folder is changed inside.
+        folder = ["env", f"--chdir={container.working_dir}"] if container.working_dir else []
+        return Execute(sandbox.entering([*folder, *argv]), env)
+
+    def _identity(self, container: Container) -> Identity:
+        pod = self.life.pod
+        return Identity(
+            name=pod.metadata.name,
+            namespace=pod.metadata.namespace,
+            node=self._with.node.name,
+            image=container.image,
+            address=self.life.addresses[0],
+        )
+
+    def _environment(self, container: Container) -> dict[str, str]:
+        host = self._with.node.addresses[0]
+        return environment(self.life.pod, container, self.life.addresses, host, base_environment())
+
+    def _begin_log(self, container: str, attempt: int) -> ContainerLog:
+        runs = self._logs.setdefault(container, [])
+        while len(runs) > 1:
+            runs.pop(0).remove()
+        log = ContainerLog(self.log_folder / container / f"{attempt}.log")
+        runs.append(log)
+        return log
+
+    @property
+    def log_folder(self) -> Path:
+        """Where the logs of its containers are."""
+        metadata = self.life.pod.metadata
+        return self._with.logs / f"{metadata.namespace}_{metadata.name}_{metadata.uid}"
+
+    async def _run_pre_stop(self, command: RunPreStop) -> None:
+        hook, failure = command.hook, None
+        if hook.sleep is not None:
+            await asyncio.sleep(min(hook.sleep.seconds, command.seconds))
+        elif hook.exec is not None:
+            env = self._environment(self._container(command.name))
+            status, said = await self._run_inside(hook.exec.command, command.seconds, env)
+            failure = None if status == 0 else said.strip() or f"it ended with status {status}"
+        self._perform(self.life.pre_stop_ended(command.name, failure, self._with.now()))
+
+    async def _probe(self, command: RunProbe) -> None:
+        sandbox = self._sandbox
+        if sandbox is None:
+            return
+        container = self._container(command.name)
+        failure = await self._with.prober.probe(
+            command.probe, container, self.life.addresses[0], sandbox, self._environment(container)
+        )
+        now = self._with.now()
+        self._perform(self.life.probed(command.name, command.attempt, command.kind, failure, now))
+
+    async def _keep_status(self) -> None:
+        """Write the status whenever it has changed."""
+        failures = 0
+        while True:
+            await self._may_have_changed.wait()
+            self._may_have_changed.clear()
+            try:
+                await self._write_status()
+                failures = 0
+            except ApiError as error:
+                failures += 1
+                if failures == 1:
+                    _log.warning("A status cannot be written: pod=%s why=%s", self.life.pod.key, error)
+                await asyncio.sleep(doubled_seconds(_FIRST_RETRY_SECONDS, failures, _LONGEST_RETRY_SECONDS))
+                self._may_have_changed.set()
+
+    async def _write_status(self) -> None:
+        """Raises ApiError where it is worth another try."""
+        async with self._is_writing:
+            pod = self.life.pod
+            previous = pod.status if self._written is None else self._written
+            status = pod_status(self.life, self._with.node.addresses, previous, self._with.now())
+            if status == self._written:
+                return
+            body = {"metadata": {"uid": pod.metadata.uid}, "status": status}
+            try:
+                await self._with.client.patch(
+                    PODS, pod.metadata.namespace, pod.metadata.name, body, subresource="status"
+                )
+            except ApiError as error:
+                if not (error.is_not_found or error.is_conflict or error.is_final):
+                    raise
+                _log.info("A status was refused: pod=%s why=%s", pod.key, error)
+            self._written = status
+
+    async def _delete(self) -> None:
+        """Tell the API server that the pod is gone, once its last status stands there."""
+        metadata = self.life.pod.metadata
+        failures = 0
+        while True:
+            try:
+                if not self.life.was_final:
+                    await self._write_status()
+                await self._with.client.delete(
+                    PODS, metadata.namespace, metadata.name, uid=metadata.uid, grace_seconds=0
+                )
+                return
+            except ApiError as error:
+                if error.is_not_found or error.is_conflict:
+                    return
+                failures += 1
+                if failures == 1:
+                    _log.warning("A pod cannot be deleted: pod=%s why=%s", self.life.pod.key, error)
+            await asyncio.sleep(doubled_seconds(_FIRST_RETRY_SECONDS, failures, _LONGEST_RETRY_SECONDS))
+
+    def _container(self, name: str) -> Container:
+        spec = self.life.pod.spec
+        return next(one for one in (*spec.init_containers, *spec.containers) if one.name == name)
+
+
+def base_environment() -> dict[str, str]:
+    """What every process of a pod has in its environment."""
+    return {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
