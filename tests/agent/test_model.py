@@ -25,7 +25,6 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from tests.agent.test_proxier import FakeWorkers
 from tests.iptables.fake_tables import FakeTables
 from tests.support.objects import endpoint, endpoint_slice, service
-from tests.support.packet_tracer import Delivered, Dropped, Node, Packet, PassedOn, Refused, trace
 from userspace_proxy.agent.operator_ejections import OperatorEjections
 from userspace_proxy.agent.portal_capture import PortalCapture
 from userspace_proxy.agent.proxier import Proxier
@@ -39,6 +38,7 @@ from userspace_proxy.core.service_port import IPFamily, Protocol, ProxyPort
 from userspace_proxy.dataplane.listening_sockets import ListenerError, ListeningSockets
 from userspace_proxy.iptables.capture import Capture
 from userspace_proxy.iptables.chains import Table, is_ours
+from userspace_proxy.iptables.packet_tracer import Delivered, Dropped, Node, Packet, PassedOn, Refused, trace
 from userspace_proxy.iptables.portal_rules import CaptureSettings
 
 PROFILE = settings()

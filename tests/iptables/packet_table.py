@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from ipaddress import ip_address
 
-from tests.support.packet_tracer import Delivered, Dropped, Ending, Node, Packet, PassedOn, Refused
 from userspace_proxy.core.local_traffic import LocalTraffic
 from userspace_proxy.core.port_claims import PortRange
 from userspace_proxy.core.service_port import (
@@ -21,6 +20,7 @@ from userspace_proxy.core.service_port import (
     Protocol,
     ProxyPort,
 )
+from userspace_proxy.iptables.packet_tracer import Delivered, Dropped, Ending, Node, Packet, PassedOn, Refused
 from userspace_proxy.iptables.portal_rules import (
     CaptureSettings,
     Destination,

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from tests.iptables.fake_tables import FakeTables
 from tests.iptables.packet_table import TCP, UDP, V4, V6, Sender, Wiring, portal, to, wirings
-from tests.support.packet_tracer import Delivered, Packet, trace
 from userspace_proxy.core.service_port import EVERY_LOCAL_ADDRESS, Frontend, IPFamily, Port, Protocol
 from userspace_proxy.iptables.chains import (
     NODEPORT_CONTAINER,
@@ -21,6 +20,7 @@ from userspace_proxy.iptables.chains import (
     Chain,
     is_ours,
 )
+from userspace_proxy.iptables.packet_tracer import Delivered, Packet, trace
 from userspace_proxy.iptables.portal_chains import LEAF_PORTALS
 from userspace_proxy.iptables.portal_rules import Portal, PortalRules, read_portals
 from userspace_proxy.iptables.rule_changes import plan_changes

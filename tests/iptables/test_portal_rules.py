@@ -25,10 +25,10 @@ from tests.iptables.packet_table import (
     portals,
     to,
 )
-from tests.support.packet_tracer import Delivered, Dropped, Ending, Packet, PassedOn, trace
 from userspace_proxy.core.local_traffic import LocalTraffic
 from userspace_proxy.core.service_port import Frontend, Port, Protocol, ProxyPort
 from userspace_proxy.iptables.chains import NODEPORT_CONTAINER, PORTALS_CONTAINER, PORTALS_GUARD, PORTALS_HOST
+from userspace_proxy.iptables.packet_tracer import Delivered, Dropped, Ending, Packet, PassedOn, trace
 from userspace_proxy.iptables.portal_rules import (
     AdoptedPorts,
     CaptureSettings,

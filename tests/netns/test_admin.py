@@ -14,6 +14,8 @@ from tests.support.service_node import ServiceNode
 from tests.support.waiting import wait_until
 from userspace_proxy.demo.namespaces import Namespace
 
+CHAINS = ("KUBE-PORTALS-CONTAINER", "KUBE-PORTALS-HOST")
+
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceNode]:
@@ -72,6 +74,23 @@ def test_endpoints_say_why_they_are_not_used(node: ServiceNode) -> None:
     uses = {each["endpoint"]: each["uses"] for each in found}
     assert uses["10.9.9.9:8080"] == [{"policy": "Cluster", "isUsed": False, "reason": "not ready"}]
     assert [use["isUsed"] for each in uses.values() for use in each].count(True) == 3
+
+
+def test_rules_have_what_they_counted_and_a_reason(node: ServiceNode) -> None:
+    service = node.serve("greet")
+    assert len(who_greets(node.client, service["greet"], 4)) == 4
+    found = json.loads(answer(node.node, "rules", "--service", service.name, "-o", "json"))
+    in_container, in_host = ({each["chain"]: each for each in found}[name] for name in CHAINS)
+    assert (in_container["packets"], in_host["packets"]) == (4, 0)
+    assert in_container["rule"].startswith(f"-d {service.cluster_ip} -p tcp -m comment --comment ")
+    assert in_container["reason"].startswith(
+        f"default/{service.name}:greet takes what pods and others send to {service.cluster_ip}:80/TCP, "
+    )
+    everything = json.loads(answer(node.node, "rules", "-o", "json"))
+    assert {(each["family"], each["table"]) for each in everything} == {
+        (family, table) for family in ("IPv4", "IPv6") for table in ("filter", "nat")
+    }
+    assert "KUBE-PORTALS-GUARD, table filter, IPv6" in answer(node.node, "rules")
 
 
 def test_a_name_that_is_not_served_is_an_error(node: ServiceNode) -> None:

@@ -29,11 +29,11 @@ from tests.iptables.packet_table import (
     packets,
     portals,
 )
-from tests.support.packet_tracer import Delivered, Ending, Refused
 from userspace_proxy.core.service_port import IPFamily, Protocol
 from userspace_proxy.demo.namespaces import Namespace
 from userspace_proxy.demo.node_network import NodeNetwork, PodWiring
 from userspace_proxy.iptables.capture import Capture
+from userspace_proxy.iptables.packet_tracer import Delivered, Ending, Refused
 from userspace_proxy.iptables.portal_rules import PortalRules
 from userspace_proxy.iptables.variant import BackendChoice, open_backend
 from userspace_proxy.netlink.node_network import read_node_network

@@ -33,6 +33,7 @@ from userspace_proxy.agent.host import (
     reuse_ports_in_time_wait,
     udp_flows_per_worker,
 )
+from userspace_proxy.agent.installed_rules import RulesAnswers
 from userspace_proxy.agent.observation import Observation
 from userspace_proxy.agent.operator_ejections import OperatorEjections
 from userspace_proxy.agent.proxier import Proxier
@@ -246,6 +247,7 @@ async def run_agent(live: LiveConfiguration, log: Log) -> None:
             StatusOf(state, workers),
             served.methods(),
             Ejecting(ejections, proxier).methods(),
+            RulesAnswers(list(captures), served.named).methods(),
         )
         stack.push_async_callback(administration.close)
         if inheritance.adopted or inheritance.outgoing:

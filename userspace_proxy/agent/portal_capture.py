@@ -18,6 +18,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import Final, NoReturn, TypeVar
 
 from userspace_proxy.agent.repairs import Repairs
@@ -27,6 +28,7 @@ from userspace_proxy.core.service_port import Frontend, IPFamily, Protocol, Prox
 from userspace_proxy.core.time_share import TimeShare
 from userspace_proxy.errors import RulesError, UserspaceProxyError
 from userspace_proxy.iptables.capture import Capture, Synced
+from userspace_proxy.iptables.iptables_restore import read_counted
 from userspace_proxy.iptables.other_variant import OtherVariant
 from userspace_proxy.iptables.portal_rules import (
     AdoptedPorts,
@@ -36,6 +38,7 @@ from userspace_proxy.iptables.portal_rules import (
     PortalRules,
     read_portals,
 )
+from userspace_proxy.iptables.rules import RuleSet
 from userspace_proxy.observability.sync_record import SyncRecord
 
 logger = logging.getLogger(__name__)
@@ -86,6 +89,7 @@ class PortalCapture:
         self._waiting_since: float | None = None
         self._wanted: Portals | None = None
         self._committed: Portals = {}
+        self._installed = RuleSet()
         self._committed_settings: CaptureSettings | None = None
         self._leads_to: frozenset[tuple[Protocol, ProxyPort]] = frozenset()
         self._may_lead_to: frozenset[tuple[Protocol, ProxyPort]] = frozenset()
@@ -96,6 +100,30 @@ class PortalCapture:
     @property
     def family(self) -> IPFamily:
         return self._settings.family
+
+    @property
+    def written_by(self) -> str:
+        """What writes the rules: nft, legacy, or legacy (python-iptables)."""
+        return str(self._capture.backend)
+
+    @property
+    def installed(self) -> RuleSet:
+        """The rules as the last sync left them."""
+        return self._installed
+
+    @property
+    def settings(self) -> CaptureSettings:
+        """How the next sync captures."""
+        return self._settings
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether a change waits for the rules."""
+        return self._waiting_since is not None
+
+    async def read_counted(self) -> str:
+        """All rules of the family with their counters, for `counted_rules`. Raises `RulesError`."""
+        return await self._in_rules_thread(partial(read_counted, self._capture.backend.variant, self.family))
 
     @property
     def committed(self) -> Portals:
@@ -243,7 +271,10 @@ class PortalCapture:
         if not is_known:
             # A sync that fails may have taken effect all the same, so this stays until one succeeds.
             self._may_lead_to |= _served_ports(portals)
-        synced, seconds = await self._in_rules_thread(lambda: self._timed_sync(portals, settings, verify))
+        synced, rules, seconds = await self._in_rules_thread(
+            lambda: self._timed_sync(portals, settings, verify)
+        )
+        self._installed = rules
         if is_touched:
             self._readings.spend(asyncio.get_running_loop().time(), seconds)
         if synced.had_drifted:
@@ -273,13 +304,15 @@ class PortalCapture:
         self.may_lead_as_earlier = False
         return True
 
-    def _timed_sync(self, portals: Portals, settings: CaptureSettings, verify: bool) -> tuple[Synced, float]:
-        """The sync, and the seconds that it took; blocks."""
+    def _timed_sync(
+        self, portals: Portals, settings: CaptureSettings, verify: bool
+    ) -> tuple[Synced, RuleSet, float]:
+        """The sync, what it was to install, and the seconds that it took; blocks."""
         began = time.monotonic()
         rules = self._rules.rule_set(portals.values(), settings)
         synced = self._capture.sync(rules, verify=verify)
         self.record.rules = rules.count_by_table()
-        return synced, time.monotonic() - began
+        return synced, rules, time.monotonic() - began
 
     def _now_committed(self, portals: Portals) -> None:
         self._committed = portals

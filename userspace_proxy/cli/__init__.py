@@ -12,6 +12,7 @@ from userspace_proxy.cli.cleanup import cleanup
 from userspace_proxy.cli.completion import completion
 from userspace_proxy.cli.drain import drain
 from userspace_proxy.cli.endpoints import endpoints
+from userspace_proxy.cli.rules import rules
 from userspace_proxy.cli.run import run
 from userspace_proxy.cli.services import services
 from userspace_proxy.cli.status import status
@@ -33,6 +34,7 @@ commands.add_command(supervise)
 commands.add_command(status)
 commands.add_command(services)
 commands.add_command(endpoints)
+commands.add_command(rules)
 commands.add_command(completion)
 
 

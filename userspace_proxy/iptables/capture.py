@@ -69,6 +69,11 @@ class Capture:
         self._mark: int | None = None
         self._digest: bytes | None = None
 
+    @property
+    def backend(self) -> Backend:
+        """What reads and writes."""
+        return self._backend
+
     def was_touched(self) -> bool:
         """Whether somebody has changed tables since the last sync, at the price of a system call or two.
 

@@ -98,9 +98,9 @@ def find_program(name: str) -> str | None:
     return shutil.which(name, path=os.pathsep.join([path, "/usr/local/sbin", "/usr/sbin", "/sbin"]))
 
 
-def saved_rules(save_program: str) -> str:
+def saved_rules(save_program: str, *options: str) -> str:
     """What the program prints. Raises RulesError; HiddenTableError when that is not all tables of ours."""
-    printed = _run([save_program], "")
+    printed = _run([save_program, *options], "")
     family = "ip6" if save_program.startswith("ip6") else "ip"
     for table in ("filter", "nat"):
         if f"Table `{table}' is incompatible" in printed:
@@ -109,6 +109,11 @@ def saved_rules(save_program: str) -> str:
                 f"does not understand; remove them from there (nft list table {family} {table} shows them)"
             )
     return printed
+
+
+def read_counted(variant: Variant, family: IPFamily) -> str:
+    """All rules with their counters, for `counted_rules` to read. Blocks. Raises RulesError."""
+    return saved_rules(program(variant, family, "save"), "-c")
 
 
 def restore_input(change: TableChange) -> str:

@@ -54,14 +54,14 @@ class Refusal(Enum):
     NO_LISTENER = "no listener"
 
 
-_WHY_REFUSED = {
+WHY_REFUSED = {
     Refusal.REJECT: " has no endpoints",
     Refusal.DROP: " has no local endpoints",
     Refusal.NO_LISTENER: " has no listener",
 }
 """How the comment of a rule ends that leads to nobody."""
 
-_NOT_WELCOME = " is not for this source"
+NOT_WELCOME = " is not for this source"
 """How the comment of a rule ends for those who are in none of the source ranges."""
 
 
@@ -176,9 +176,9 @@ def read_portals(installed: InstalledRules, family: IPFamily) -> dict[Frontend, 
                 continue
             address = rule.destination or EVERY_LOCAL_ADDRESS[family]
             frontend = Frontend(address, rule.protocol, Port(rule.destination_ports.first))
-            is_refused = rule.comment.endswith(tuple(_WHY_REFUSED.values()))
+            is_refused = rule.comment.endswith(tuple(WHY_REFUSED.values()))
             for ports in classes:
-                if rule.comment.endswith(_NOT_WELCOME):
+                if rule.comment.endswith(NOT_WELCOME):
                     ports.setdefault(frontend, None)
                 else:  # of rules for one frontend those for the node's pods, who are inside, come first
                     ports[frontend] = None if is_refused else ProxyPort(rule.target.port)
@@ -252,7 +252,7 @@ def _welcome(
 ) -> Iterator[Rule]:
     """Rules that lead the part of `traffic` that may use the portal to its destination."""
     port = settings.port_of(destination)
-    comment = _comment(portal, _WHY_REFUSED[destination.refusal] if destination.refusal else "")
+    comment = _comment(portal, WHY_REFUSED[destination.refusal] if destination.refusal else "")
     for source in networks_within(portal.source_ranges, traffic.source):
         yield _capture(portal, port, comment, settings, source, traffic.in_interface)
 
@@ -260,7 +260,7 @@ def _welcome(
 def _turn_away(portal: Portal, settings: CaptureSettings) -> Iterator[Rule]:
     """What a client meets that is in none of the source ranges."""
     if portal.source_ranges is not None:
-        comment = _comment(portal, _NOT_WELCOME)
+        comment = _comment(portal, NOT_WELCOME)
         yield _capture(portal, settings.silent_port, comment, settings)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import ip_network
 from itertools import pairwise
@@ -88,6 +89,33 @@ def parse_saved_rules(lines: Iterable[str]) -> InstalledRules:
         for chain, target, rule_text, before in found_hooks
     )
     return InstalledRules({chain: tuple(rules) for chain, rules in chains.items()}, tuple(hooks))
+
+
+@dataclass(frozen=True, slots=True)
+class CountedRule:
+    """A rule in a chain of ours, or a jump into one, and what the kernel has counted there."""
+
+    chain: Chain
+    rule: Rule | Foreign
+    packets: int
+    bytes: int
+
+
+def counted_rules(printed: str, naming: str = "") -> Iterator[CountedRule]:
+    """The rules of ours in `iptables-save -c`'s output that have `naming` in them.
+
+    Each is parsed when it is asked for.
+    """
+    table: Table | None = None
+    for line in printed.split("\n"):
+        if line.startswith("*"):
+            table = next((known for known in Table if known.value == line[1:].strip()), None)
+        elif table is not None and line.startswith("[") and "KUBE-" in line and naming in line:
+            counts, _, name, rule_text = line.split(" ", 3)
+            chain = Chain(table, name)
+            if is_ours(chain) or _chain_jumped_to(table, rule_text):
+                packets, _, size = counts[1:-1].partition(":")
+                yield CountedRule(chain, parse_rule(rule_text), int(packets), int(size))
 
 
 def parse_rule(text: str) -> Rule | Foreign:
