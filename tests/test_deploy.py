@@ -16,7 +16,7 @@ import yaml
 from userspace_proxy.agent.host import KEPT_CAPABILITIES
 from userspace_proxy.configuration.loading import load_configuration
 from userspace_proxy.dataplane.privileges import Capability
-from userspace_proxy.sources import api_server
+from userspace_proxy.sources import api_server, event_writer
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "examples" / "deploy"
@@ -103,7 +103,10 @@ def test_its_role_allows_what_the_agent_asks_for_and_no_more() -> None:
     }
     assert {("", "services"), ("discovery.k8s.io", "endpointslices")} <= watched
     asked = {(group, resource, verb) for group, resource in watched for verb in ("list", "watch")}
-    assert allowed == asked | {("events.k8s.io", "events", "create")}
+    methods = re.findall(r'"(POST|PATCH|PUT|DELETE)"', Path(event_writer.__file__).read_text())
+    verbs = {"POST": "create", "PATCH": "patch"}
+    asked |= {(event_writer.API_VERSION.split("/")[0], "events", verbs[method]) for method in methods}
+    assert allowed == asked
     assert binding["roleRef"]["name"] == role["metadata"]["name"]
 
 

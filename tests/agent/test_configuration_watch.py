@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.recorded_events import RecordedEvents
 from userspace_proxy.agent.configuration_watch import watch_configuration
 from userspace_proxy.configuration.agent_configuration import Configuration
 from userspace_proxy.configuration.loading import LiveConfiguration
@@ -33,6 +34,7 @@ class Scene:
             {"hostname_override": "node-1"}, environment={}, file=self.file, wait=self._wait
         )
         self.applied: list[Configuration] = []
+        self.events = RecordedEvents()
         self.renewed = 0
         self.renewal: Exception | None = None
 
@@ -52,7 +54,9 @@ class Scene:
 
     def play(self, act: Callable[[], Awaitable[None]]) -> None:
         async def scene() -> None:
-            watching = asyncio.ensure_future(watch_configuration(self.live, self._apply, self._renew))
+            watching = asyncio.ensure_future(
+                watch_configuration(self.live, self._apply, self._renew, self.events)
+            )
             try:
                 async with asyncio.timeout(30):
                     await act()
@@ -88,6 +92,7 @@ def test_what_can_change_at_once_does_and_what_cannot_is_named(
         f"Configuration reloaded: {scene.file}: nodePortAddresses",
         f"Configuration changed, takes effect at the next start: {scene.file}: portRange",
     ]
+    assert scene.events.said == ["RestartNeeded"]
 
 
 @pytest.mark.parametrize("broken", ["nodePortAddresses: [x]\n", "a: [", "kind: Pod\n"])
@@ -110,6 +115,7 @@ def test_a_broken_file_is_named_and_what_was_in_force_stays(
         f"Configuration not reloaded, what was in force stays so: {scene.file}: "
     )
     assert scene.live.configuration.nodeport_addresses == ("10.0.0.0/8",)
+    assert scene.events.said == ["InvalidConfiguration"]
 
 
 def test_a_file_that_is_gone_is_named_and_may_come_back(
@@ -148,3 +154,4 @@ def test_a_kubeconfig_that_has_changed_is_read_again(
         f"Kubeconfig reloaded: {scene.kubeconfig}",
     ]
     assert (scene.renewed, scene.applied) == (2, [])
+    assert scene.events.notes == [f"{scene.kubeconfig} was not reloaded: cannot use it"]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.recorded_events import RecordedEvents
 from userspace_proxy.agent.conntrack_room import is_nearly_full, watch_conntrack_room
 
 
@@ -27,8 +28,10 @@ def test_it_is_said_once_in_a_while(
         (tmp_path / "nf_conntrack_count").write_text(entries)
         (tmp_path / "nf_conntrack_max").write_text("100\n")
 
+    events = RecordedEvents()
+
     async def look_often() -> None:
-        watching = asyncio.create_task(watch_conntrack_room(tmp_path, look_seconds=0))
+        watching = asyncio.create_task(watch_conntrack_room(tmp_path, look_seconds=0, record_event=events))
         for _ in range(20):
             await asyncio.sleep(0)
         watching.cancel()
@@ -37,3 +40,4 @@ def test_it_is_said_once_in_a_while(
 
     asyncio.run(look_often())
     assert len(caplog.records) == lines
+    assert events.said == ["ConntrackNearlyFull"] * lines

@@ -11,6 +11,7 @@ from random import Random
 import pytest
 
 from tests.support.objects import service
+from tests.support.recorded_events import RecordedEvents
 from userspace_proxy.agent.listeners import Listeners
 from userspace_proxy.core.cluster_state import ClusterState
 from userspace_proxy.core.objects import Kind, Listed, Service
@@ -31,7 +32,8 @@ class Fixture:
     def __init__(self, count: int, ports: PortRange, max_descriptors: int) -> None:
         self.plan = ProxyPlan(frozenset({IPFamily.IPV4}))
         self.sockets = ListeningSockets(ProxyPortClaims(ports), {IPFamily.IPV4: "127.0.0.1"}, Random(1))
-        self.listeners = Listeners(self.plan, self.sockets, max_descriptors)
+        self.events = RecordedEvents()
+        self.listeners = Listeners(self.plan, self.sockets, max_descriptors, self.events)
         self._state = ClusterState("node-1")
         self.want(count)
 
@@ -137,6 +139,8 @@ def test_a_stranger_that_leaves_makes_room(caplog: pytest.LogCaptureFixture) -> 
     async def scenario(fixture: Fixture, strangers: ExitStack) -> None:
         assert await fixture.open_all() == 2
         assert await fixture.listeners.retry() == set()
+        [said] = fixture.events.said
+        assert said.startswith("FailedToOpenListener of Service default/")
         strangers.close()
         assert len(await fixture.listeners.retry()) == 1
         assert not fixture.listeners.has_unopened

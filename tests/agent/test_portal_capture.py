@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 import uvloop
 
+from tests.support.recorded_events import RecordedEvents
 from tests.support.rules_backend import FakeBackend
 from userspace_proxy.agent.portal_capture import PortalCapture
 from userspace_proxy.agent.stale_conntrack import Allowed, StaleConntrack
@@ -48,6 +49,7 @@ class Fixture:
         self, backend: FakeBackend, rules_thread: ThreadPoolExecutor, periods: Mapping[str, float]
     ) -> None:
         self.backend = backend
+        self.events = RecordedEvents()
         self.deletions_fail = 0
         self.deleted: list[Allowed] = []
         self.whole_passes = 0
@@ -60,6 +62,7 @@ class Fixture:
             rules_thread=rules_thread,
             verify_seconds=periods.get("verify_seconds", 0.05),
             watch_seconds=periods.get("watch_seconds", 0.5),
+            record_event=self.events,
         )
 
     def _delete(
@@ -177,6 +180,7 @@ def test_a_failing_commit_is_tried_until_it_succeeds(caplog: pytest.LogCaptureFi
         fixture.capture.want(portals(portal("10.96.0.10", 12000)))
         await fixture.committed.get()
         assert fixture.backend.commits == [Table.FILTER, Table.NAT]
+        assert fixture.events.said == ["FailedToWriteRules"]
 
     with_capture(scenario)
     said = [record.message for record in caplog.records if record.levelname == "ERROR"]

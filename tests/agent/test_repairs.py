@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.recorded_events import RecordedEvents
 from userspace_proxy.agent.repairs import Repairs
 from userspace_proxy.core.service_port import IPFamily
 from userspace_proxy.iptables.capture import Synced
@@ -15,7 +16,8 @@ def repair(*chains: Chain) -> Synced:
 
 
 def test_the_first_is_told_at_once_and_those_that_follow_together(caplog: pytest.LogCaptureFixture) -> None:
-    repairs = Repairs(IPFamily.IPV6)
+    events = RecordedEvents()
+    repairs = Repairs(IPFamily.IPV6, events)
     told = []
     for now in (100.0, 101.0, 102.0, 129.0):
         repairs.add(repair(*PORTALS))
@@ -32,3 +34,5 @@ def test_the_first_is_told_at_once_and_those_that_follow_together(caplog: pytest
         "Rules of ours were changed by somebody, repaired: family=IPv6 repairs=4 rules=9 chains=4 "
         "such_as=nat/KUBE-PORTALS-CONTAINER,nat/KUBE-PORTALS-HOST,nat/KUBE-NODEPORT-CONTAINER",
     ]
+    assert events.said == ["RulesRepaired"] * 2
+    assert len(set(events.notes)) == 1  # so that they are one Event

@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import pytest
 
+from tests.support.recorded_events import RecordedEvents
 from userspace_proxy.agent.shared_ports import SharedPorts
 from userspace_proxy.core.service_port import Frontend, Port, Protocol, ProxyPort
 from userspace_proxy.iptables.portal_rules import Destination, Portal
@@ -31,6 +32,7 @@ class Node:
     def __init__(self) -> None:
         self.listening: Collection[tuple[Protocol, int]] = ()
         self.looks = 0
+        self.events = RecordedEvents()
         self.failures = 0
         self.may_answer = threading.Event()
         self.may_answer.set()
@@ -54,7 +56,9 @@ class Node:
 def watching(scenario: Callable[[SharedPorts, Node], Awaitable[None]], look_seconds: float = 0.001) -> None:
     async def run() -> None:
         node = Node()
-        shared = SharedPorts(node.look, look_seconds=look_seconds, spacing_seconds=0.0)
+        shared = SharedPorts(
+            node.look, look_seconds=look_seconds, spacing_seconds=0.0, record_event=node.events
+        )
         job = asyncio.ensure_future(shared.run())
         try:
             await scenario(shared, node)
@@ -80,6 +84,8 @@ def test_each_address_of_the_node_is_named_once(caplog: pytest.LogCaptureFixture
         node.listening = LISTENS
         shared.look_at(portals_at(NODE_PORT, EXTERNAL, ELSEWHERE), {"192.0.2.1"})
         await node.until_looked_again(5)
+        assert node.events.said == ["PortShared of Service default/web"] * 2
+        assert node.events.notes[0].startswith("A process of the node listens at 0.0.0.0:30080/TCP")
 
     watching(scenario)
     assert named(caplog) == [

@@ -257,6 +257,13 @@ def test_a_node_that_is_not_known_says_nothing() -> None:
     assert read_node("node-1", None) == NodeFacts(NodeIdentity("node-1"))
 
 
+def test_pods_have_the_addresses_that_somebody_says_of_the_family_that_is_asked_for() -> None:
+    state = ClusterState("node-1", cluster_cidrs=("10.0.0.0/8",))
+    apply(state, Node(ObjectMeta("node-1"), NodeSpec(pod_cidrs=["10.244.1.0/24", "fd00::/64"])))
+    assert state.pod_cidrs(IPFamily.IPV4) == ("10.0.0.0/8", "10.244.1.0/24")
+    assert state.pod_cidrs(IPFamily.IPV6) == ("fd00::/64",)
+
+
 def test_services_are_found_by_the_addresses_of_their_endpoints() -> None:
     state = state_after(
         endpoint_slice("one", of="web", endpoints=["10.244.1.2", "10.244.1.3"]),

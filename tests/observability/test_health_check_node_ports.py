@@ -19,6 +19,7 @@ import uvloop
 
 from tests.support.kernel_state import descriptors_at_rest
 from tests.support.loopback import DEADLINE_SECONDS, open_descriptors, wait_until
+from tests.support.recorded_events import RecordedEvents
 from userspace_proxy.core.proxy_plan import HealthCheck
 from userspace_proxy.core.service_port import Port, ServiceName
 from userspace_proxy.observability.health_check_node_ports import HealthCheckNodePorts
@@ -38,12 +39,14 @@ class Node:
         self.is_healthy = True
         self.addresses: Sequence[str] = (V4,)
         self._loop = runner.get_loop()
+        self.events = RecordedEvents()
         self._ports = HealthCheckNodePorts(
             self._loop,
             is_healthy=lambda: self.is_healthy,
             addresses=lambda: self.addresses,
             max_conversations=max_conversations,
             conversation_seconds=conversation_seconds,
+            record_event=self.events,
         )
         self._job = self._loop.create_task(self._ports.run())
 
@@ -358,6 +361,7 @@ def test_a_port_that_is_taken_is_named_once_and_opened_when_it_is_free(
     wait_until(lambda: f"Health checks mended: {V4}:{taken}" in caplog.messages)  # without another `serve`
     assert count_at(taken) == (200, "web", 4)
     assert len(caplog.records) == 2
+    assert node.events.said == ["FailedToStartServiceHealthcheck of Service default/web"]
 
 
 def test_a_port_that_was_never_opened_can_go(node: Node, caplog: pytest.LogCaptureFixture) -> None:

@@ -34,6 +34,8 @@ SINGLE = (
     table.WORKERS_REPLACED,
     table.PROBLEMS,
     table.PROBLEMS_NAMED,
+    table.EVENTS_WRITTEN,
+    table.EVENTS_DROPPED,
 )
 
 

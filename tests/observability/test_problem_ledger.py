@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import pytest
 
+from tests.support.recorded_events import RecordedEvents
+from userspace_proxy.core.event_reasons import INVALID_ANNOTATION
 from userspace_proxy.core.problem import Problem
 from userspace_proxy.observability.problem_ledger import ProblemLedger
 
@@ -75,3 +78,25 @@ def test_scopes_are_apart(ledger: ProblemLedger, caplog: pytest.LogCaptureFixtur
     assert len(ledger) == 1
     ledger.report("Service default/dns", [BAD_ADDRESS])
     assert said(caplog)[2:] == [f"INFO Mended: {WEB}"]
+
+
+def test_what_is_newly_wrong_with_an_object_is_one_event_for_each_reason() -> None:
+    recorded = RecordedEvents()
+    ledger = ProblemLedger(recorded)
+    annotation = replace(BAD_ADDRESS, event=INVALID_ANNOTATION)
+    in_slice = Problem("API server", "EndpointSlice", "default", "web-1", "ports[0].port", "0 is no port")
+    ledger.report(WEB, [BAD_PORT])
+    ledger.report(WEB, [BAD_PORT, annotation, replace(BAD_PORT, field="spec.ports[1].port")])
+    ledger.report("EndpointSlice default/web-1", [in_slice, replace(in_slice, field="ports[1].port")])
+    ledger.report("web.yaml", [Problem("web.yaml", "", "", "", "", "it is no YAML")])
+    ledger.report("e.yaml", [Problem("e.yaml", "Endpoints", "default", "web", "", "is as old as the hills")])
+    assert recorded.said == [
+        f"InvalidField of {WEB}",
+        f"InvalidAnnotation of {WEB}",
+        f"InvalidField of {WEB}",
+        "InvalidField of EndpointSlice default/web-1",
+    ]
+    assert recorded.notes[0] == "spec.ports[0].port: 0 is not a port (1-65535)"
+    assert recorded.notes[-1] == (
+        "EndpointSlice web-1: ports[0].port: 0 is no port; ports[1].port: 0 is no port"
+    )

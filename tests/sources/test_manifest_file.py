@@ -159,7 +159,9 @@ subsets:
         ("just text", ("", "", "", "", "'just text' is not a Kubernetes object")),
     ],
 )
-def test_what_is_not_read_is_named_and_the_rest_works(text: str, problem: tuple[str, ...]) -> None:
+def test_what_is_not_read_is_named_and_the_rest_works(
+    text: str, problem: tuple[str, str, str, str, str]
+) -> None:
     good = "{apiVersion: v1, kind: Service, metadata: {name: good}}"
     manifest = parse_manifest("a.yaml", f"{text}\n---\n{good}".encode())
     assert manifest.problems == (Problem("a.yaml", *problem),)

@@ -1,7 +1,7 @@
 """A Kubernetes API server, as far as a watcher can tell.
 
 One resourceVersion for all, lists in pages, watches with bookmarks, a history that can be compacted,
-selectors, tokens. It lives in memory and believes every object.
+selectors, tokens. It lives in memory and believes every object, but Events, which it only keeps.
 
 Tests inject faults by a subclass that overrides `list_objects` or `watch_objects`. It runs inside a test's
 own loop (`async with FakeApiServer()`), in a thread (`running_in_a_thread`) or by itself:
@@ -23,6 +23,9 @@ from typing import Any, Self, TypeAlias
 
 import yaml
 from aiohttp import web
+
+from tests.support import fake_events
+from tests.support.fake_events import EventError, FakeEvents
 
 Object: TypeAlias = dict[str, Any]
 
@@ -115,6 +118,7 @@ class FakeApiServer:
         self._history: list[Change] = []
         self._objects: dict[str, dict[str, Object]] = {kind: {} for kind in COLLECTIONS}
         self._changed = asyncio.Event()
+        self.events = FakeEvents()
         self._runner: web.AppRunner | None = None
         self._watches: set[asyncio.Timeout] = set()
 
@@ -263,7 +267,16 @@ class FakeApiServer:
             return web.json_response(error.status, status=error.code, headers=error.headers)
 
     async def _write(self, request: web.Request) -> web.StreamResponse:
-        """PATCH with a whole object (server-side apply) and DELETE, at `object_path`."""
+        """PATCH with a whole object (server-side apply) and DELETE, at `object_path`; Events as in
+        `FakeEvents`.
+        """
+        if event := fake_events.PATH.fullmatch(request.path):
+            try:
+                body = json.loads(await request.read())
+                status = self.events.write(request.method, event[1], event[2], body, request.content_type)
+            except EventError as error:
+                raise ApiStatusError(error.status, error.reason, str(error)) from error
+            return web.json_response(body, status=status)
         if request.method == "PATCH":
             self.apply(yaml.safe_load(await request.read()))
             return web.json_response({})

@@ -8,6 +8,7 @@ import random
 import signal
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
+from importlib.metadata import version
 from typing import Final, NoReturn, TypeVar
 
 import yaml
@@ -17,6 +18,7 @@ from userspace_proxy.agent.configuration_watch import watch_configuration
 from userspace_proxy.agent.conntrack_room import watch_conntrack_room
 from userspace_proxy.agent.conntrack_sysctls import set_conntrack_sysctls
 from userspace_proxy.agent.ejecting import Ejecting
+from userspace_proxy.agent.event_recorder import EventRecorder
 from userspace_proxy.agent.fitted_captures import (
     FittedCaptures,
     KernelThread,
@@ -45,6 +47,7 @@ from userspace_proxy.agent.supervision import run_together
 from userspace_proxy.configuration.agent_configuration import Configuration
 from userspace_proxy.configuration.loading import LiveConfiguration
 from userspace_proxy.core.cluster_state import ClusterState
+from userspace_proxy.core.event_reasons import STARTING
 from userspace_proxy.core.port_claims import ProxyPortClaims
 from userspace_proxy.core.service_port import EVERY_LOCAL_ADDRESS
 from userspace_proxy.dataplane.build_identity import build_identity
@@ -108,17 +111,18 @@ async def run_agent(live: LiveConfiguration, log: Log) -> None:
         networks = await read_networks(netlink_thread)
         _require_local(configuration.bind_address, list(networks.values()))
 
-        backends = await open_backends(rules_thread, configuration.iptables_backend, networks)
-        networks = {family: networks[family] for family in backends}
-        # After iptables, which loads what these belong to.
-        await asyncio.to_thread(set_conntrack_sysctls, configuration.conntrack)
-
         state = ClusterState(
             configuration.node_name,
             configuration.proxy_port_range,
             configuration.service_settings,
             configuration.detect_local.cluster_cidrs,
         )
+        events = EventRecorder(state, source.write_event if configuration.events else None, clock=loop.time)
+        backends = await open_backends(rules_thread, configuration.iptables_backend, networks, events.record)
+        networks = {family: networks[family] for family in backends}
+        # After iptables, which loads what these belong to.
+        await asyncio.to_thread(set_conntrack_sysctls, configuration.conntrack)
+
         sockets = ListeningSockets(
             ProxyPortClaims(configuration.proxy_port_range),
             {
@@ -147,6 +151,7 @@ async def run_agent(live: LiveConfiguration, log: Log) -> None:
             drain_seconds=configuration.drain_seconds,
             log_format=log.log_format,
             verbosity=log.verbosity,
+            record_event=events.record,
         )
         stack.push_async_callback(workers.close)
         await workers.warm()
@@ -178,6 +183,7 @@ async def run_agent(live: LiveConfiguration, log: Log) -> None:
             netlink_thread,
             refusing_port=sockets.reserve_port("refusing", inheritance.kept),
             silent_port=sockets.reserve_port("silent", inheritance.kept),
+            record_event=events.record,
         )
         captures.open(networks, backends, state.node_facts)
         state.readdress(captures.node_addresses())
@@ -187,6 +193,7 @@ async def run_agent(live: LiveConfiguration, log: Log) -> None:
             addresses=captures.node_port_addresses,
             kept=inheritance.kept,
             keep=lambda checked: workers.keep({**sockets.reserved, **checked}),
+            record_event=events.record,
         )
         stack.push_async_callback(health_checks.close)
 
@@ -214,10 +221,11 @@ async def run_agent(live: LiveConfiguration, log: Log) -> None:
             origin_of=source.origin_of,
             serve_health_checks=health_checks.serve,
             node_changed=node_changed,
-            shared_ports=SharedPorts(listening_ports),
+            shared_ports=SharedPorts(listening_ports, record_event=events.record),
             ejections=ejections,
             udp_timeout_seconds=configuration.udp_timeout_seconds,
             max_descriptors=max_descriptors,
+            record_event=events.record,
         )
 
         async def set_verbosity(verbosity: int) -> None:
@@ -239,6 +247,8 @@ async def run_agent(live: LiveConfiguration, log: Log) -> None:
             captures=list(captures),
             workers=workers,
             shown=lambda: {"kubeproxy.config.k8s.io": yaml.safe_load(live.loaded.written())},
+            events=events.series,
+            record_event=events.record,
         )
         stack.push_async_callback(observation.close)
         served = ServedAnswers(state, proxier.plan, sockets, workers, proxier.ledger)
@@ -265,6 +275,7 @@ async def run_agent(live: LiveConfiguration, log: Log) -> None:
             configuration.workers,
             configuration.proxy_port_range,
         )
+        events.record(STARTING, f"Starting userspace-proxy {version('userspace-proxy')}")
 
         await run_together(
             {
@@ -273,13 +284,14 @@ async def run_agent(live: LiveConfiguration, log: Log) -> None:
                 "proxier": proxier.run(),
                 "workers": workers.run(),
                 "health checks": health_checks.run(),
-                "conntrack room": watch_conntrack_room(),
+                "conntrack room": watch_conntrack_room(record_event=events.record),
                 "node network": _follow_network(changes, network_changed),
                 **observation.jobs(),
                 **administration.jobs(),
                 "resync": _resync(live, state, proxier),
                 "control sockets": _tidy(control_sockets),
-                "configuration": watch_configuration(live, reconfigure, source.renew),
+                "configuration": watch_configuration(live, reconfigure, source.renew, events.record),
+                "events": events.run(),
             }
         )
         if to_drain.is_set():

@@ -12,6 +12,9 @@ import logging
 from pathlib import Path
 from typing import Final, NoReturn
 
+from userspace_proxy.core.event_reasons import CONNTRACK_NEARLY_FULL
+from userspace_proxy.core.event_series import RecordEvent, unrecorded
+
 logger = logging.getLogger(__name__)
 
 _FOLDER: Final = Path("/proc/sys/net/netfilter")
@@ -25,7 +28,12 @@ def is_nearly_full(entries: int, most: int) -> bool:
     return most > 0 and entries >= most * _FULL
 
 
-async def watch_conntrack_room(folder: Path = _FOLDER, *, look_seconds: float = _LOOK_SECONDS) -> NoReturn:
+async def watch_conntrack_room(
+    folder: Path = _FOLDER,
+    *,
+    look_seconds: float = _LOOK_SECONDS,
+    record_event: RecordEvent = unrecorded,
+) -> NoReturn:
     """Look every few seconds, and say it every half minute while it is so."""
     clock = asyncio.get_running_loop().time
     silent_until = 0.0
@@ -40,6 +48,11 @@ async def watch_conntrack_room(folder: Path = _FOLDER, *, look_seconds: float = 
                     "most=%d; raise net.netfilter.nf_conntrack_max, or look who opens so many (conntrack -L)",
                     entries,
                     most,
+                )
+                record_event(
+                    CONNTRACK_NEARLY_FULL,
+                    f"Nearly {most} connections are tracked, beyond that new ones are dropped; raise "
+                    "net.netfilter.nf_conntrack_max, or look who opens so many (conntrack -L)",
                 )
         await asyncio.sleep(look_seconds)
 

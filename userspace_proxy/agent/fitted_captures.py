@@ -16,6 +16,8 @@ from userspace_proxy.agent.portal_capture import PortalCapture
 from userspace_proxy.agent.stale_conntrack import StaleConntrack
 from userspace_proxy.configuration.agent_configuration import Configuration
 from userspace_proxy.core.cluster_state import NodeFacts
+from userspace_proxy.core.event_reasons import FAMILY_NOT_SERVED
+from userspace_proxy.core.event_series import RecordEvent
 from userspace_proxy.core.service_port import EVERY_LOCAL_ADDRESS, IPFamily, ProxyPort
 from userspace_proxy.errors import RulesError
 from userspace_proxy.iptables.capture import Backend, Capture
@@ -55,7 +57,7 @@ async def read_networks(netlink_thread: KernelThread) -> dict[IPFamily, NodeNetw
 
 
 async def open_backends(
-    rules_thread: KernelThread, chosen: str, families: Iterable[IPFamily]
+    rules_thread: KernelThread, chosen: str, families: Iterable[IPFamily], record_event: RecordEvent
 ) -> dict[IPFamily, Backend]:
     """What writes each family's rules. `chosen` is `--iptables-backend`. Raises `StartupError`.
 
@@ -75,6 +77,7 @@ async def open_backends(
             backends[family] = backend
         else:
             logger.error("Services are served in IPv4 alone until the agent is started again: %s", why)
+            record_event(FAMILY_NOT_SERVED, f"Services are served in IPv4 alone until the next start: {why}")
     return backends
 
 
@@ -106,7 +109,9 @@ class FittedCaptures:
         *,
         refusing_port: ProxyPort,
         silent_port: ProxyPort,
+        record_event: RecordEvent,
     ) -> None:
+        self._record_event = record_event
         self._configuration = configuration
         self._rules_thread = rules_thread
         self._netlink_thread = netlink_thread
@@ -156,6 +161,7 @@ class FittedCaptures:
                 other_variant=OtherVariant(backend.variant, family),
                 verify_seconds=self._configuration.iptables_sync_seconds,
                 max_spacing_seconds=self._configuration.iptables_min_sync_seconds,
+                record_event=self._record_event,
             )
             self._fitted[family] = _Fitted(capture, settings, network)
             logger.info("Rules are written: family=%s by=%s", family.value, backend)

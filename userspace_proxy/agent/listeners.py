@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from userspace_proxy.agent.host import RESERVED_DESCRIPTORS
+from userspace_proxy.core.event_reasons import LISTENER_NOT_OPENED
+from userspace_proxy.core.event_series import RecordEvent, service_id, unrecorded
 from userspace_proxy.core.listener_retirement import is_wanted
 from userspace_proxy.core.proxy_plan import ListenerName, PlannedServicePort, ProxyPlan
 from userspace_proxy.core.service_port import Frontend, Protocol, ProxyPort, ServicePortName
@@ -29,7 +31,14 @@ _PORTS_LOOKED_AT_AGAIN: Final = 1000
 class Listeners:
     """`sockets` holds what is open; `max_descriptors` is what this process may have open."""
 
-    def __init__(self, plan: ProxyPlan, sockets: ListeningSockets, max_descriptors: int) -> None:
+    def __init__(
+        self,
+        plan: ProxyPlan,
+        sockets: ListeningSockets,
+        max_descriptors: int,
+        record_event: RecordEvent = unrecorded,
+    ) -> None:
+        self._record_event = record_event
         self._plan = plan
         self._sockets = sockets
         self._max_descriptors = max_descriptors
@@ -119,6 +128,11 @@ class Listeners:
                             name.service_port.key,
                             name.policy.value,
                             error,
+                        )
+                        self._record_event(
+                            LISTENER_NOT_OPENED,
+                            f"Clients of {name.service_port.key} are refused, without a listener: {error}",
+                            service_id(name.service_port.service),
                         )
             else:
                 self._unopened.discard(name)

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -15,6 +16,8 @@ from userspace_proxy.agent.portal_capture import PortalCapture
 from userspace_proxy.agent.proxier import Proxier
 from userspace_proxy.configuration.agent_configuration import Configuration
 from userspace_proxy.core.cluster_state import ClusterState
+from userspace_proxy.core.event_reasons import HEALTHZ_NOT_SERVED, METRICS_NOT_SERVED
+from userspace_proxy.core.event_series import EventSeries, RecordEvent
 from userspace_proxy.core.proxy_plan import PlannedServicePort
 from userspace_proxy.core.service_port import IPFamily, ServicePortName
 from userspace_proxy.core.traffic_totals import Reading, TrafficTotals
@@ -47,7 +50,8 @@ class Observation:
         captures: Sequence[PortalCapture],
         workers: WorkerPool,
         shown: Callable[[], object],
-        port_taken: Callable[[str], None] = lambda _sentence: None,
+        events: EventSeries,
+        record_event: RecordEvent,
     ) -> None:
         self.is_draining = False
         self._needs_node = configuration.manifests is None
@@ -55,6 +59,7 @@ class Observation:
         self._proxier = proxier
         self._captures = captures
         self._workers = workers
+        self._events = events
         self._health = ProxyHealth(self._families, self._is_node_eligible, time.time)
         totals = TrafficTotals(configuration.metrics_service_ports, configuration.metrics_endpoints)
         self._metrics = MetricsPort(loop, self, totals, shown)
@@ -66,7 +71,7 @@ class Observation:
                     "Healthz",
                     configuration.healthz_bind_address,
                     self._health.respond,
-                    port_taken=port_taken,
+                    port_taken=partial(record_event, HEALTHZ_NOT_SERVED),
                     max_conversations=_MAX_HEALTH_CHECKS,
                     conversation_seconds=_HEALTH_CHECK_SECONDS,
                 )
@@ -78,7 +83,7 @@ class Observation:
                     "Metrics",
                     configuration.metrics_bind_address,
                     self._metrics.respond,
-                    port_taken=port_taken,
+                    port_taken=partial(record_event, METRICS_NOT_SERVED),
                     max_conversations=_MAX_SCRAPES,
                     conversation_seconds=_SCRAPE_SECONDS,
                 )
@@ -114,6 +119,8 @@ class Observation:
                 table.WORKERS_REPLACED: self._workers.replaced,
                 table.PROBLEMS: len(ledger),
                 table.PROBLEMS_NAMED: ledger.named,
+                table.EVENTS_WRITTEN: self._events.written,
+                table.EVENTS_DROPPED: self._events.dropped,
             },
             version("userspace-proxy"),
         )

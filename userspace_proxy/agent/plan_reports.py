@@ -6,6 +6,12 @@ from collections.abc import Iterable, Iterator
 from typing import assert_never
 
 from userspace_proxy.core.cluster_state import ObjectId, OriginOf
+from userspace_proxy.core.event_reasons import (
+    ENDPOINT_LEFT_OUT,
+    FRONTEND_CONFLICT,
+    HEALTH_CHECK_NOT_SERVED,
+    Reason,
+)
 from userspace_proxy.core.objects import Kind
 from userspace_proxy.core.plan_conflicts import UndialledEndpoint, WhyUndialled
 from userspace_proxy.core.problem import Problem
@@ -35,32 +41,36 @@ class PlanReports:
     def name_conflicts(self, names: Iterable[ServicePortName | ServiceName]) -> None:
         """Name what the plan left out of these because of what others claim, or where this node listens."""
         for name in names:
+            found: list[tuple[Reason, str]]
             match name:
                 case ServicePortName(service=service):
-                    scope, field, reasons = scope_of_port(name), "", list(self._port_reasons(name))
+                    scope, field, found = scope_of_port(name), "", list(self._of_port(name))
                 case ServiceName():
                     service, scope, field = (
                         name,
                         scope_of_health_check(name),
                         "spec.healthCheckNodePort",
                     )
-                    reasons = list(self._health_check_reasons(name))
+                    found = [(HEALTH_CHECK_NOT_SERVED, text) for text in self._health_check_reasons(name)]
                 case _:
                     assert_never(name)
             origin = self._origin_of(ObjectId(Kind.SERVICE, service.namespace, service.name))
             self._ledger.report(
                 scope,
                 [
-                    Problem(origin, "Service", service.namespace, service.name, field, text)
-                    for text in reasons
+                    Problem(origin, "Service", service.namespace, service.name, field, text, event)
+                    for event, text in found
                 ],
             )
 
-    def _port_reasons(self, name: ServicePortName) -> Iterator[str]:
+    def _of_port(self, name: ServicePortName) -> Iterator[tuple[Reason, str]]:
         for lost in self._plan.lost_claims.get(name, ()):
-            yield f"{lost.frontend} belongs to {lost.owner}, {lost.precedence.value}"
+            yield (
+                FRONTEND_CONFLICT,
+                f"{lost.frontend} belongs to {lost.owner}, {lost.precedence.value}",
+            )
         for undialled in self._plan.undialled.get(name, ()):
-            yield _why_left_out(undialled)
+            yield ENDPOINT_LEFT_OUT, _why_left_out(undialled)
 
     def _health_check_reasons(self, name: ServiceName) -> Iterator[str]:
         lost = self._plan.lost_health_checks.get(name)

@@ -24,6 +24,8 @@ from typing import Final, NoReturn, TypeVar
 from userspace_proxy.agent.repairs import Repairs
 from userspace_proxy.agent.stale_conntrack import Portals, StaleConntrack
 from userspace_proxy.core.back_off import doubled_seconds
+from userspace_proxy.core.event_reasons import RULES_NOT_WRITTEN
+from userspace_proxy.core.event_series import RecordEvent, unrecorded
 from userspace_proxy.core.service_port import Frontend, IPFamily, Protocol, ProxyPort
 from userspace_proxy.core.time_share import TimeShare
 from userspace_proxy.errors import RulesError, UserspaceProxyError
@@ -71,6 +73,7 @@ class PortalCapture:
         verify_seconds: float = 30.0,
         max_spacing_seconds: float = 1.0,
         watch_seconds: float = 0.5,
+        record_event: RecordEvent = unrecorded,
     ) -> None:
         self._capture = capture
         self._settings = settings
@@ -94,7 +97,8 @@ class PortalCapture:
         self._leads_to: frozenset[tuple[Protocol, ProxyPort]] = frozenset()
         self._may_lead_to: frozenset[tuple[Protocol, ProxyPort]] = frozenset()
         self._rechecked_for: tuple[tuple[str, ...] | None, frozenset[str]] | None = None
-        self._repairs = Repairs(settings.family)
+        self._record_event = record_event
+        self._repairs = Repairs(settings.family, record_event)
         self._readings = TimeShare(_SHARE_OF_TIME, _READINGS_AT_ONCE)
 
     @property
@@ -148,6 +152,9 @@ class PortalCapture:
                 failures += 1
                 if failures == 1:
                     logger.error("Rules cannot be read, trying until they can: %s", error)
+                    self._record_event(
+                        RULES_NOT_WRITTEN, f"{self.family.value} rules cannot be read: {error}"
+                    )
                 await asyncio.sleep(doubled_seconds(_FIRST_RETRY_SECONDS, failures, _MAX_RETRY_SECONDS))
         adopted = read_portals(installed, self.family)
         self.may_lead_as_earlier = bool(adopted)
@@ -214,6 +221,9 @@ class PortalCapture:
                 failures += 1
                 if failures == 1:
                     logger.error("Rules cannot be installed, trying until they can: %s", error)
+                    self._record_event(
+                        RULES_NOT_WRITTEN, f"{self.family.value} rules cannot be installed: {error}"
+                    )
                 await asyncio.sleep(doubled_seconds(_FIRST_RETRY_SECONDS, failures, _MAX_RETRY_SECONDS))
                 continue
             self._waiting_since = clock() if self._due.is_set() else None

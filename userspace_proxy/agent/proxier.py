@@ -29,6 +29,7 @@ from userspace_proxy.agent.supervision import run_together
 from userspace_proxy.core.cluster_state import ClusterState, OriginOf
 from userspace_proxy.core.endpoint import Endpoint
 from userspace_proxy.core.endpoint_selection import Outcome
+from userspace_proxy.core.event_series import RecordEvent, unrecorded
 from userspace_proxy.core.listener_retirement import is_wanted, plan_retirement
 from userspace_proxy.core.objects import Event
 from userspace_proxy.core.problem import Problem
@@ -99,8 +100,9 @@ class Proxier:
         udp_timeout_seconds: float | None,
         max_descriptors: int,
         retry_seconds: float = 5.0,
+        record_event: RecordEvent = unrecorded,
     ) -> None:
-        self.ledger = ProblemLedger()
+        self.ledger = ProblemLedger(record_event)
         self.changes = ChangeRecord([capture.family for capture in captures], time.time)
         self._state = state
         self._sockets = sockets
@@ -111,7 +113,7 @@ class Proxier:
         self._serve_health_checks = serve_health_checks
         self._node_changed = node_changed
         self._reports = PlanReports(self._plan, self.ledger, origin_of)
-        self._listeners = Listeners(self._plan, sockets, max_descriptors)
+        self._listeners = Listeners(self._plan, sockets, max_descriptors, record_event)
         self._shared_ports = shared_ports
         self._ejections = ejections
         self._udp_timeout_seconds = udp_timeout_seconds

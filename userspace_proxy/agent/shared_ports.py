@@ -8,7 +8,9 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from typing import NoReturn
 
-from userspace_proxy.core.service_port import EVERY_LOCAL_ADDRESS, Frontend, Protocol
+from userspace_proxy.core.event_reasons import PORT_SHARED
+from userspace_proxy.core.event_series import RecordEvent, service_id, unrecorded
+from userspace_proxy.core.service_port import EVERY_LOCAL_ADDRESS, Frontend, Protocol, ServiceName
 from userspace_proxy.iptables.portal_rules import Portal
 
 logger = logging.getLogger(__name__)
@@ -28,7 +30,9 @@ class SharedPorts:
         *,
         look_seconds: float = 60.0,
         spacing_seconds: float = 5.0,
+        record_event: RecordEvent = unrecorded,
     ) -> None:
+        self._record_event = record_event
         self._listening_ports = listening_ports
         self._look_seconds = look_seconds
         self._spacing_seconds = spacing_seconds
@@ -67,5 +71,11 @@ class SharedPorts:
                 "sent there: frontend=%s service_port=%s",
                 frontend,
                 here[frontend].comment,
+            )
+            namespace, _, name = here[frontend].comment.partition(":")[0].partition("/")
+            self._record_event(
+                PORT_SHARED,
+                f"A process of the node listens at {frontend}; the Service gets what is sent there",
+                service_id(ServiceName(namespace, name)),
             )
         self._named = shared

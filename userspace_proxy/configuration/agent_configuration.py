@@ -61,6 +61,7 @@ class Configuration:
     tcp_user_timeout_seconds: float
     healthz_bind_address: tuple[str, int] | None
     metrics_bind_address: tuple[str, int] | None
+    events: bool
     metrics_service_ports: int
     metrics_endpoints: int
     iptables_sync_seconds: float
@@ -118,6 +119,7 @@ def configuration_of(
         tcp_user_timeout_seconds=values["tcp_user_timeout"],
         healthz_bind_address=values["healthz_bind_address"],
         metrics_bind_address=values["metrics_bind_address"],
+        events=values["events"],
         metrics_service_ports=values["metrics_service_ports"],
         metrics_endpoints=values["metrics_endpoints"],
         iptables_sync_seconds=values["iptables_sync_period"],

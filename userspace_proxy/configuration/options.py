@@ -518,6 +518,13 @@ _OURS: Final = (
         metavar="DURATION",
     ),
     _ours(
+        "events",
+        Kind.BOOLEAN,
+        "true",
+        read_boolean,
+        "Write Kubernetes Events for what an operator must see; without an API server there are none.",
+    ),
+    _ours(
         "metrics_service_ports",
         Kind.INTEGER,
         "1000",

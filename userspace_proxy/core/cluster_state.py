@@ -65,12 +65,13 @@ Findings: TypeAlias = dict[ObjectId, tuple[Problem, ...]]
 class _Entry:
     """What came of an object. The object itself is not kept: it is several times as large.
 
-    `annotations` are those of ours, of a Service.
+    `annotations` are those of ours, of a Service, and `uid` is a Service's.
     """
 
     checked: tuple[ServicePort, ...] | CheckedSlice | None
     problems: tuple[Problem, ...]
     annotations: tuple[tuple[str, str], ...] = ()
+    uid: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +173,18 @@ class ClusterState:
         entry = self._entries.get(ObjectId(Kind.SERVICE, name.namespace, name.name))
         return entry.checked if entry is not None and isinstance(entry.checked, tuple) else ()
 
+    def uid_of(self, key: ObjectId) -> str:
+        """A Service's uid; "" for what is not known, and for other kinds."""
+        entry = self._entries.get(key)
+        return entry.uid if entry is not None else ""
+
+    def service_of(self, key: ObjectId) -> ServiceName | None:
+        """Whose slice that is; None if it is none that is used."""
+        entry = self._entries.get(key)
+        return (
+            entry.checked.service if entry is not None and isinstance(entry.checked, CheckedSlice) else None
+        )
+
     def slices_of(self, name: ServiceName) -> Sequence[CheckedSlice]:
         """In the order of their names, so that the answer does not depend on the order in which they came."""
         return [*self.slices_by_name(name).values()]
@@ -247,6 +260,7 @@ class ClusterState:
                 entry = _Entry(
                     *read_service(item, origin_of(key), self.default_settings),
                     tuple(pair for pair in stated if pair[0].startswith(PREFIX)),
+                    item.metadata.uid,
                 )
             case EndpointSlice():
                 entry = _Entry(*read_endpoint_slice(item, origin_of(key)))

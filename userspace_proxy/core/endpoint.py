@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from userspace_proxy.core.decoding import describe
+from userspace_proxy.core.event_reasons import INVALID_ENDPOINT
 from userspace_proxy.core.ip_addresses import family_of, is_ordinary_ipv4, shown, why_not_dialled
 from userspace_proxy.core.objects import EndpointPort, EndpointSlice, SliceEndpoint
 from userspace_proxy.core.problem import Problem
@@ -70,7 +71,7 @@ def read_endpoint_slice(item: EndpointSlice, origin: str) -> tuple[CheckedSlice 
     service = (meta.labels or {}).get(SERVICE_NAME_LABEL)
     if not service or item.address_type == "FQDN":
         return None, ()
-    complaints = Complaints(origin, "EndpointSlice", meta.namespace, meta.name)
+    complaints = Complaints(origin, "EndpointSlice", meta.namespace, meta.name, INVALID_ENDPOINT)
     try:
         family = IPFamily(item.address_type)
     except ValueError:

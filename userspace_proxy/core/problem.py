@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+
+from userspace_proxy.core.event_reasons import INVALID_FIELD, Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,6 +14,7 @@ class Problem:
 
     `origin` is a file's path or "API server"; `field` a path such as `spec.ports[0].port` ("" where the
     problem is not one field's); `reason` a clause that names the value: "70000 is not a port (1-65535)".
+    `event` is what an Event about it is called.
     """
 
     origin: str
@@ -19,13 +23,17 @@ class Problem:
     name: str
     field: str
     reason: str
+    event: Reason = dataclasses.field(default=INVALID_FIELD, compare=False)
 
     def __str__(self) -> str:
         parts = [self.origin]
         if self.kind:
             name = f"{self.namespace}/{self.name}" if self.namespace else self.name
             parts.append(f"{self.kind} {name}".rstrip())
-        if self.field:
-            parts.append(self.field)
-        parts.append(self.reason)
+        parts.append(self.clause)
         return ": ".join(part for part in parts if part)
+
+    @property
+    def clause(self) -> str:
+        """Without whose it is."""
+        return f"{self.field}: {self.reason}" if self.field else self.reason

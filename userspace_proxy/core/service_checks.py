@@ -8,10 +8,17 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final, TypeAlias
 
 from userspace_proxy.core.admission import UNLIMITED
 from userspace_proxy.core.decoding import describe
+from userspace_proxy.core.event_reasons import (
+    INVALID_ANNOTATION,
+    INVALID_FIELD,
+    PROTOCOL_NOT_CARRIED,
+    Reason,
+)
 from userspace_proxy.core.ip_addresses import (
     IPAddress,
     IPNetwork,
@@ -50,10 +57,13 @@ class Complaints:
     kind: str
     namespace: str
     name: str
+    event: Reason = INVALID_FIELD
     problems: list[Problem] = field(default_factory=list)
 
-    def add(self, where: str, reason: str) -> None:
-        self.problems.append(Problem(self.origin, self.kind, self.namespace, self.name, where, reason))
+    def add(self, where: str, reason: str, event: Reason | None = None) -> None:
+        self.problems.append(
+            Problem(self.origin, self.kind, self.namespace, self.name, where, reason, event or self.event)
+        )
 
 
 DEFAULT_AFFINITY_TIMEOUT_SECONDS: Final = 10800
@@ -145,7 +155,7 @@ def _read_settings(
     udp: Sequence[Port],
     complaints: Complaints,
 ) -> ServiceSettings:
-    settings = read_settings(annotations, defaults, complaints.add)
+    settings = read_settings(annotations, defaults, partial(complaints.add, event=INVALID_ANNOTATION))
     return _check_spreading(settings, affinity, udp, complaints) if settings.workers > 1 else settings
 
 
@@ -159,11 +169,12 @@ def _check_spreading(
         (limits, "a limit of connections needs one worker, which counts them all"),
     ):
         if needs_one:
-            complaints.add(where, f"{reason}; one is used")
+            complaints.add(where, f"{reason}; one is used", INVALID_ANNOTATION)
             return replace(settings, workers=1)
     if udp:
         numbers = ", ".join(map(str, udp))
-        complaints.add(where, f"UDP has one worker, which knows all flows; so have ports {numbers}")
+        reason = f"UDP has one worker, which knows all flows; so have ports {numbers}"
+        complaints.add(where, reason, INVALID_ANNOTATION)
     return settings
 
 
@@ -335,7 +346,7 @@ def _read_ports(service: Service, complaints: Complaints) -> Iterator[ReadPort]:
         except ValueError:
             # Not by its place in the list: it is no news when that changes.
             reason = f"port {spec.port} is not carried: {describe(spec.protocol)} is neither TCP nor UDP"
-            complaints.add("spec.ports", reason)
+            complaints.add("spec.ports", reason, PROTOCOL_NOT_CARRIED)
             continue
         if port_name and not is_dns_subdomain(port_name):
             complaints.add(f"{where}.name", f"{describe(port_name)} is not a name that Kubernetes allows")

@@ -13,7 +13,7 @@ import msgspec
 
 from userspace_proxy.dataplane.channel import Channel
 from userspace_proxy.dataplane.descriptor_reserve import DescriptorReserve
-from userspace_proxy.dataplane.messages import AgentMessage, Logged, WorkerMessage
+from userspace_proxy.dataplane.messages import AgentMessage, Logged, RanShort, WorkerMessage
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class AgentConversation:
     def answer(self, message: WorkerMessage, descriptors: list[int] | None = None) -> None:
         self._channel.send(self._encoder.encode(message), descriptors or ())
 
-    def tell(self, message: Logged) -> bool:
+    def tell(self, message: Logged | RanShort) -> bool:
         """Say what nobody has asked for; False if too much of it waits already."""
         if self._channel.waiting >= _MAX_WAITING:
             return False

@@ -181,6 +181,12 @@ class Logged(_Message, frozen=True, tag="logged"):
     trace: str = ""
 
 
+class RanShort(_Message, frozen=True, tag="ran-short"):
+    """A worker lacks descriptors or socket memory for new connections; nobody asked, so `sequence` is 0."""
+
+    sequence: int
+
+
 class Start(_Message, frozen=True, tag="start"):
     """An agent's first message of this version: what holds for the worker from now on.
 
@@ -252,5 +258,5 @@ AgentMessage: TypeAlias = (
     | End
 )
 WorkerMessage: TypeAlias = (
-    Acknowledged | Counters | Connections | States | Logged | Introduction | HandedBack | GaveUp
+    Acknowledged | Counters | Connections | States | Logged | RanShort | Introduction | HandedBack | GaveUp
 )

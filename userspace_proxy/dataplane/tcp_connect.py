@@ -14,7 +14,7 @@ import asyncio
 import errno
 import logging
 import socket
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from time import monotonic
 from typing import Final
@@ -61,9 +61,19 @@ class TcpRoute:
 
 
 class TcpConnects:
-    """The connections of a worker that have no endpoint yet. Owns their sockets until they are relayed."""
+    """The connections of a worker that have no endpoint yet. Owns their sockets until they are relayed.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, poller: Poller, relays: TcpRelays) -> None:
+    `ran_short` is called, every 30 s at most, when descriptors or socket memory are used up.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        poller: Poller,
+        relays: TcpRelays,
+        ran_short: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._ran_short = ran_short
         self.poller = poller
         self.relays = relays
         self.now = monotonic  # the loop's clock too, which may have but milliseconds
@@ -116,6 +126,7 @@ class TcpConnects:
                 "Out of descriptors or socket memory, new connections wait: raise the limit of open files, "
                 "or close idle connections"
             )
+            self._ran_short()
 
     def say_no_source_port(self, endpoint: Endpoint) -> None:
         """Tell the operator, not more often than every 30 s."""

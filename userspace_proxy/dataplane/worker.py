@@ -11,7 +11,7 @@ import asyncio
 import logging
 import resource
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from random import Random
@@ -66,9 +66,18 @@ _ADDRESS_FAMILY = {IPFamily.IPV4: socket.AF_INET, IPFamily.IPV6: socket.AF_INET6
 
 
 class Worker:
-    """Serves Service ports. `random` decides where in the balancing the start lies."""
+    """Serves Service ports. `random` decides where in the balancing the start lies; `ran_short` is
+    `TcpConnects`'.
+    """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, *, limits: WorkerLimits, random: Random) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        limits: WorkerLimits,
+        random: Random,
+        ran_short: Callable[[], None] = lambda: None,
+    ) -> None:
         self._loop = loop
         self._random = random
         self._dials_any_address = limits.dials_any_address
@@ -80,7 +89,7 @@ class Worker:
         self._room = Room(self._descriptors)
         self._relays = TcpRelays(loop, self._poller, PipePool(max_lent=max_pipes), _timeouts(limits))
         self._ejection_reports = EjectionReports(loop.time)
-        self._connects = TcpConnects(loop, self._poller, self._relays)
+        self._connects = TcpConnects(loop, self._poller, self._relays, ran_short)
         self._removals = EndpointRemovals(loop, self._connects)
         max_udp_flows = _default_udp_flows() if limits.max_udp_flows is None else limits.max_udp_flows
         self._flow_cap = FlowCap(max_udp_flows, loop, self._room)

@@ -28,6 +28,7 @@ from userspace_proxy.dataplane.messages import (
     Counters,
     ListConnections,
     Logged,
+    RanShort,
     ReadCounters,
     ReadStates,
     States,
@@ -71,7 +72,7 @@ class WorkerLink:
 
     `number` is one that no other link of this process ever has. `pid` is 0 for a process in a pid namespace
     that cannot be seen from here; `popen` is there for a child. `control_file` is removed once the process
-    has ended.
+    has ended. `ran_short` is called when the worker says so (`messages.RanShort`).
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class WorkerLink:
     ) -> None:
         self.pid = pid
         self.number = next(_numbers)
+        self.ran_short: Callable[[], None] = lambda: None
         self._loop = loop
         self._popen = popen
         self._ending: asyncio.Task[None] | None = None
@@ -297,6 +299,8 @@ class WorkerLink:
             message: WorkerMessage = self._decoder.decode(payload)
             if isinstance(message, Logged):
                 log_again(message, logger)
+            elif isinstance(message, RanShort):
+                self.ran_short()
             question = self._questions.get(message.sequence)
             if question is not None and not question.done():
                 question.set_result((message, descriptors))

@@ -27,6 +27,8 @@ from random import Random
 from typing import Final, NoReturn
 
 from userspace_proxy.core.back_off import doubled_seconds
+from userspace_proxy.core.event_reasons import OUT_OF_DESCRIPTORS, WORKER_LOST
+from userspace_proxy.core.event_series import RecordEvent, unrecorded
 from userspace_proxy.core.traffic_counters import ServicePortCounters
 from userspace_proxy.dataplane.control_sockets import ControlSockets
 from userspace_proxy.dataplane.inherited import close_flows
@@ -78,7 +80,9 @@ class WorkerPool:
         drain_seconds: float,
         log_format: str = "text",
         verbosity: int = 0,
+        record_event: RecordEvent = unrecorded,
     ) -> None:
+        self._record_event = record_event
         self.replaced = 0
         self._loop = loop
         self._random = random
@@ -339,12 +343,14 @@ class WorkerPool:
         failures = 0
         while True:
             sat_down = self._loop.time()
+            process.ran_short = self._say_shortage
             try:
                 await seat.serve(process, given)
             except WorkerError as error:
                 logger.warning("Worker lost, a spare takes over: worker=%d %s", seat.number, error)
             except Exception:  # a seat that nobody takes any more would keep all who configure it waiting
                 logger.exception("Worker cannot be told, a spare tries again: worker=%d", seat.number)
+            self._record_event(WORKER_LOST, "A worker ended, and its connections with it; a spare serves on")
             seat.process = None
             await process.end()
             self.replaced += 1
@@ -352,6 +358,13 @@ class WorkerPool:
             if failures > 1:  # the first successor may sit down at once
                 await asyncio.sleep(doubled_seconds(0.2, failures, _MAX_RESTART_DELAY_SECONDS))
             process, given = await self._take_warm(), Given()
+
+    def _say_shortage(self) -> None:
+        self._record_event(
+            OUT_OF_DESCRIPTORS,
+            "A worker has no descriptor or socket memory left, new connections wait: raise the limit of open "
+            "files, or close idle connections",
+        )
 
     async def _take_warm(self) -> WorkerLink:
         for attempt in itertools.count(1):

@@ -35,6 +35,7 @@ from userspace_proxy.dataplane.messages import (
     Inherit,
     Keep,
     ListConnections,
+    RanShort,
     ReadCounters,
     ReadStates,
     SetVerbosity,
@@ -234,10 +235,19 @@ class WorkerProcess:
             self._log.shape(message.log_format, message.verbosity)
             self._log.tell = None if asker is self._starter else asker.tell
         if self._worker is None:
-            self._worker = Worker(self._loop, limits=message.limits, random=random.Random(message.seed))
+            self._worker = Worker(
+                self._loop,
+                limits=message.limits,
+                random=random.Random(message.seed),
+                ran_short=self._ran_short,
+            )
         else:
             self._worker.limit(message.limits)
             self._worker.read_again()
+
+    def _ran_short(self) -> None:
+        if self._agent is not None:
+            self._agent.tell(RanShort(0))
 
     def _configure(self, message: Configure, descriptors: list[int]) -> None:
         worker = self._started()

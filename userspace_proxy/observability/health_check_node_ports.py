@@ -15,6 +15,7 @@ import logging
 import random
 import socket
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from typing import Final, NoReturn
@@ -22,6 +23,8 @@ from typing import Final, NoReturn
 import msgspec
 
 from userspace_proxy.core.back_off import delay_seconds
+from userspace_proxy.core.event_reasons import HEALTH_CHECK_NOT_SERVED
+from userspace_proxy.core.event_series import RecordEvent, service_id, unrecorded
 from userspace_proxy.core.proxy_plan import HealthCheck
 from userspace_proxy.core.service_port import Port, ServiceName
 from userspace_proxy.observability.http_server import Conversations, Response, listen, place
@@ -35,6 +38,14 @@ _NAME: Final = "health check "
 
 Keep = Callable[[Mapping[str, socket.socket]], Awaitable[None]]
 _Binding = tuple[str, Port]
+
+
+@dataclass(frozen=True, slots=True)
+class _Unserved:
+    """A health check that nobody can ask for, and why."""
+
+    service: ServiceName
+    why: str
 
 
 class HealthCheckNodePorts:
@@ -58,14 +69,16 @@ class HealthCheckNodePorts:
         keep: Keep | None = None,
         max_conversations: int = _MAX_CONVERSATIONS,
         conversation_seconds: float = _CONVERSATION_SECONDS,
+        record_event: RecordEvent = unrecorded,
     ) -> None:
+        self._record_event = record_event
         self._is_healthy = is_healthy
         self._addresses = addresses
         self._kept = {} if kept is None else kept
         self._keep = keep
         self._sockets: dict[_Binding, socket.socket] = {}
         self._checks: dict[Port, tuple[ServiceName, HealthCheck]] = {}
-        self._conflicts: dict[str, str] = {}
+        self._conflicts: dict[str, _Unserved] = {}
         self._servers: dict[_Binding, asyncio.Server] = {}
         self._conversations = Conversations(loop, max_conversations, conversation_seconds)
         self._changed = asyncio.Event()
@@ -81,9 +94,8 @@ class HealthCheckNodePorts:
         for service, check in sorted(checks.items(), key=lambda item: item[0]):
             owner, _ = claims.setdefault(check.port, (service, check))
             if owner != service:
-                self._conflicts[str(service)] = (
-                    f"Health checks not served: service={service} port={check.port} "
-                    f"reason=the port belongs to {owner}"
+                self._conflicts[str(service)] = _Unserved(
+                    service, f"port={check.port} reason=the port belongs to {owner}"
                 )
         self._checks = claims
         self._changed.set()
@@ -97,8 +109,8 @@ class HealthCheckNodePorts:
 
     async def run(self) -> NoReturn:
         """Open and close ports until they are what is wanted, for ever."""
-        named: dict[str, str] = {}
-        unopened: dict[str, str] = {}
+        named: dict[str, _Unserved] = {}
+        unopened: dict[str, _Unserved] = {}
         failures = 0
         while True:
             try:
@@ -111,10 +123,20 @@ class HealthCheckNodePorts:
             if unopened != before:
                 failures = 1 if unopened else 0
             wrong = self._conflicts | unopened
-            _name_changes(named, wrong)
+            self._name_changes(named, wrong)
             named = wrong
 
-    async def _open_and_close(self) -> dict[str, str]:
+    def _name_changes(self, named: Mapping[str, _Unserved], wrong: Mapping[str, _Unserved]) -> None:
+        """Say what is newly wrong, and what is no longer."""
+        for subject, unserved in wrong.items():
+            if named.get(subject) != unserved:
+                logger.error("Health checks not served: service=%s %s", unserved.service, unserved.why)
+                note = f"Health checks are not answered: {unserved.why}"
+                self._record_event(HEALTH_CHECK_NOT_SERVED, note, service_id(unserved.service))
+        for subject in named.keys() - wrong.keys():
+            logger.info("Health checks mended: %s", subject)
+
+    async def _open_and_close(self) -> dict[str, _Unserved]:
         """Take every step that can be taken; returns what is still not open, and why."""
         addresses = tuple(dict.fromkeys(self._addresses()))
         wanted = {
@@ -139,9 +161,7 @@ class HealthCheckNodePorts:
                 sock = self._kept.pop(_name(binding), None) or listen(*binding)
             except OSError as error:
                 where = place(*binding)
-                unopened[where] = (
-                    f"Health checks not served: service={service} address={where} reason={error.strerror}"
-                )
+                unopened[where] = _Unserved(service, f"address={where} reason={error.strerror}")
             else:
                 await self._start(binding, sock)
         if self._servers.keys() != open_before:
@@ -183,12 +203,3 @@ class HealthCheckNodePorts:
 
 def _name(binding: _Binding) -> str:
     return f"{_NAME}{place(*binding)}"
-
-
-def _name_changes(named: Mapping[str, str], wrong: Mapping[str, str]) -> None:
-    """Log what is newly wrong, and what is no longer."""
-    for subject, text in wrong.items():
-        if named.get(subject) != text:
-            logger.error("%s", text)
-    for subject in named.keys() - wrong.keys():
-        logger.info("Health checks mended: %s", subject)

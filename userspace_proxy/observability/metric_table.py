@@ -171,6 +171,16 @@ PROBLEMS: Final = Metric(
     "userspace_proxy_object_problems", _G, "Bad fields of objects, and conflicts between them, now."
 )
 PROBLEMS_NAMED: Final = Metric("userspace_proxy_object_problems_named_total", _C, "The same, ever named.")
+EVENTS_WRITTEN: Final = Metric(
+    "userspace_proxy_events_written_total",
+    _C,
+    "Kubernetes Events written, or their counts brought up to date.",
+)
+EVENTS_DROPPED: Final = Metric(
+    "userspace_proxy_events_dropped_total",
+    _C,
+    "Kubernetes Events not written: too many at once, or refused by the API server.",
+)
 BUILD_INFO: Final = Metric(
     "userspace_proxy_build_info", _G, "Always 1; says which version runs.", ("version",)
 )

@@ -1,20 +1,31 @@
-"""What is wrong with objects now: each problem is named once, and again only after it was gone."""
+"""What is wrong with objects now: each problem is named once, and again only after it was gone.
+
+It is named in the log, and in an Event of its object: one for all that is newly wrong with that.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from typing import Final
 
+from userspace_proxy.core.cluster_state import ObjectId
+from userspace_proxy.core.event_reasons import Reason
+from userspace_proxy.core.event_series import RecordEvent, unrecorded
+from userspace_proxy.core.objects import Kind
 from userspace_proxy.core.problem import Problem
 
 logger = logging.getLogger(__name__)
+
+_KINDS: Final = frozenset(kind.value for kind in Kind)
 
 
 class ProblemLedger:
     """Holds the present problems by scope (a file, an object), so it is never larger than what is wrong."""
 
-    def __init__(self) -> None:
+    def __init__(self, record_event: RecordEvent = unrecorded) -> None:
         self.named = 0
+        self._record_event = record_event
         self._present: dict[str, frozenset[Problem]] = {}
 
     def __len__(self) -> int:
@@ -38,5 +49,16 @@ class ProblemLedger:
         self.named += len(new)
         for problem in new:
             logger.warning("Skipped: %s", problem)
+        self._record_all(new)
         if known and not problems:
             logger.info("Mended: %s", scope)
+
+    def _record_all(self, problems: Sequence[Problem]) -> None:
+        notes: dict[tuple[Reason, ObjectId], list[str]] = {}
+        for problem in problems:
+            if problem.kind in _KINDS and problem.name:  # else it is a file's
+                about = ObjectId(Kind(problem.kind), problem.namespace, problem.name)
+                notes.setdefault((problem.event, about), []).append(problem.clause)
+        for (reason, about), clauses in notes.items():
+            which = f"{about.kind.value} {about.name}: " if about.kind is Kind.ENDPOINT_SLICE else ""
+            self._record_event(reason, which + "; ".join(clauses), about)

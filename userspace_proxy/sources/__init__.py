@@ -1,15 +1,17 @@
 """Where objects come from: a real API server, or a directory of manifests.
 
 A source turns what it reads into `core.objects` events and hands them to its `Sink`; it never decides what
-they mean. Neighbours: none (`agent` composes); it imports `core` and `errors` only.
+they mean. An API server is told Events, too. Neighbours: none (`agent` composes); it imports `core` and
+`errors` only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol, TypeAlias
 
 from userspace_proxy.core.cluster_state import ObjectId
+from userspace_proxy.core.event_series import EventWrite
 from userspace_proxy.core.objects import Event
 from userspace_proxy.core.problem import Problem
 
@@ -24,8 +26,16 @@ class Sink(Protocol):
         """All that is wrong now with `scope` (a file, or one object); none takes earlier ones back."""
 
 
+WriteEvent: TypeAlias = Callable[[EventWrite], Awaitable[None]]
+"""Raises `contact.RequestFailedError`."""
+
+
 class Source(Protocol):
     """Something that feeds a sink until it is cancelled."""
+
+    @property
+    def write_event(self) -> WriteEvent | None:
+        """Where people look for Events of the objects; None if nowhere."""
 
     def origin_of(self, key: ObjectId) -> str:
         """Where an object that was observed came from: a file's path, or "API server"."""

@@ -32,6 +32,7 @@ from userspace_proxy.sources.yaml_documents import YAMLDocumentError, parse_docu
 
 CONNECT_SECONDS = 10.0
 CREDENTIALS_SECONDS = 60.0
+WRITE_SECONDS = 30.0
 SHOWN_CHARACTERS = 300
 UNAUTHORIZED = 401
 
@@ -54,6 +55,15 @@ class ApiServer:
     def is_of_the_pod(self) -> bool:
         """Whether the pod's environment alone says where it is."""
         return self.kubeconfig is None and self.master is None
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    method: str
+    path: str
+    query: Mapping[str, str]
+    body: object = None
+    content_type: str = "application/json"
 
 
 class Connection:
@@ -100,10 +110,36 @@ class Connection:
         if self._rate is not None and "continue" not in query:
             await asyncio.sleep(self._rate.take(asyncio.get_running_loop().time()))
         async with AsyncExitStack() as stack:
+            response = await stack.enter_async_context(
+                self._answer(_Request("GET", path, query), silence_seconds)
+            )
+            transport = _transport_of(response)
+            if transport is not None:
+                _keep_alive(transport)
+                self._transports.add(transport)
+                stack.callback(self._transports.discard, transport)
+            yield await stack.enter_async_context(aclosing(_chunks(response)))
+
+    async def write(self, method: str, path: str, body: object, content_type: str) -> None:
+        """Send `body`, of what JSON can say, as JSON; credentials as with `get`. Not limited by the rate.
+
+        Raises `RequestFailedError` unless it is answered well.
+        """
+        request = _Request(method, path, {}, body, content_type)
+        async with self._answer(request, WRITE_SECONDS) as response:
+            async for _ in _chunks(response):
+                pass  # so that the connection can be used again
+
+    @asynccontextmanager
+    async def _answer(
+        self, request: _Request, silence_seconds: float
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """A good answer. If one side does not accept the other, credentials are read again, once."""
+        async with AsyncExitStack() as stack:
             client = await stack.enter_async_context(self._session())
             configuration = client.configuration
             try:
-                response = await _request(client, path, query, silence_seconds)
+                response = await _send(client, request, silence_seconds)
             except _UnacceptedError:
                 is_accepted = False
             else:
@@ -113,16 +149,11 @@ class Connection:
                 await stack.aclose()
                 await self._renew(configuration)
                 client = await stack.enter_async_context(self._session())
-                response = await _request(client, path, query, silence_seconds)
+                response = await _send(client, request, silence_seconds)
                 stack.callback(response.close)
-            if response.status != 200:
+            if response.status not in (200, 201):
                 raise await _refusal(response)
-            transport = _transport_of(response)
-            if transport is not None:
-                _keep_alive(transport)
-                self._transports.add(transport)
-                stack.callback(self._transports.discard, transport)
-            yield await stack.enter_async_context(aclosing(_chunks(response)))
+            yield response
 
     @asynccontextmanager
     async def _session(self) -> AsyncIterator[ApiClient]:
@@ -243,18 +274,17 @@ def _tls_files(configuration: Configuration) -> list[bytes]:
         ) from error
 
 
-async def _request(
-    client: ApiClient, path: str, query: Mapping[str, str], silence_seconds: float
-) -> aiohttp.ClientResponse:
-    headers = {"Accept": "application/json", **client.default_headers}
+async def _send(client: ApiClient, request: _Request, silence_seconds: float) -> aiohttp.ClientResponse:
+    headers = {"Accept": "application/json", "Content-Type": request.content_type, **client.default_headers}
     timeout = aiohttp.ClientTimeout(sock_connect=CONNECT_SECONDS, sock_read=silence_seconds)
     with _failures_translated():
         await client.update_params_for_auth(headers, [], ["BearerToken"])
         response: aiohttp.ClientResponse = await client.rest_client.request(
-            "GET",
-            client.configuration.host + path,
-            query_params=list(query.items()),
+            request.method,
+            client.configuration.host + request.path,
+            query_params=list(request.query.items()),
             headers=headers,
+            body=request.body,
             _preload_content=False,
             _request_timeout=timeout,
         )

@@ -9,11 +9,13 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from userspace_proxy.core.cluster_state import ObjectId
+from userspace_proxy.core.event_series import EventWrite
 from userspace_proxy.core.objects import Kind
 from userspace_proxy.core.request_rate import RequestRate
 from userspace_proxy.sources import Sink
 from userspace_proxy.sources.api_connection import ApiServer, Connection
-from userspace_proxy.sources.contact import Contact
+from userspace_proxy.sources.contact import Contact, RequestFailedError
+from userspace_proxy.sources.event_writer import write_event
 from userspace_proxy.sources.in_cluster import own_service
 from userspace_proxy.sources.list_watch import ORIGIN, SILENCE_SECONDS, ListWatch, Watched
 
@@ -60,6 +62,12 @@ class ApiServerSource:
         """Read the kubeconfig again. Raises `SourceError`; then all stays as it was."""
         if self._connection is not None:
             await self._connection.renew()
+
+    async def write_event(self, write: EventWrite) -> None:
+        """Write it where the objects come from. Raises `RequestFailedError`; before `run` always."""
+        if self._connection is None:
+            raise RequestFailedError("it is not spoken to yet")
+        await write_event(self._connection, write)
 
     async def run(self, sink: Sink) -> None:
         """Feed `sink` for ever, each kind by itself. A server that is down is waited for.

@@ -38,6 +38,10 @@ class ManifestsSource:
         self._wait = wait
         self._origins: Mapping[ObjectId, str] = {}
 
+    @property
+    def write_event(self) -> None:
+        """Nobody reads Events in a directory."""
+
     def origin_of(self, key: ObjectId) -> str:
         """The file that an observed object stands in; the directory if it stands in none any more."""
         return self._origins.get(key, str(self._directory))
