@@ -13,6 +13,7 @@ from userspace_proxy.admin.protocol import AdminError, ErrorCode
 from userspace_proxy.agent.ejecting import Ejecting
 from userspace_proxy.agent.operator_ejections import OperatorEjections
 from userspace_proxy.core.answers.ejections import EjectParameters, UnejectParameters
+from userspace_proxy.core.answers.services import named_services
 from userspace_proxy.core.objects import Kind
 from userspace_proxy.dataplane.messages import ServicePortConfig, TakenOut
 
@@ -37,7 +38,11 @@ def with_operator(
 class Operator:
     def __init__(self, fixture: Fixture) -> None:
         self.workers = fixture.workers
-        self._methods = Ejecting(fixture.ejections, fixture.proxier).methods()
+        self._methods = Ejecting(
+            fixture.ejections,
+            fixture.proxier,
+            lambda text: named_services(text, fixture.proxier.service_ports.values()),
+        ).methods()
 
     async def eject(self, endpoint: str, **more: Any) -> list[str]:
         return await self._ask("eject", EjectParameters(endpoint=endpoint, **more))

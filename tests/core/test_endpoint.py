@@ -13,6 +13,7 @@ from userspace_proxy.core.endpoint import (
     Endpoint,
     EndpointHost,
     SlicePort,
+    parse_endpoint,
     read_endpoint_slice,
 )
 from userspace_proxy.core.ip_addresses import family_of, why_not_dialled
@@ -179,3 +180,25 @@ def test_whatever_a_slice_says_it_is_read_and_its_endpoints_can_be_dialled(
         assert read is not None and family_of(address) is read.family
         assert why_not_dialled(address) is None
     assert all(is_port(port.number) for port in (read.ports if read else ()))
+
+
+@pytest.mark.parametrize(
+    ("text", "parsed"),
+    [
+        ("192.0.2.1:80", ("192.0.2.1", 80)),
+        ("192.0.2.1", ("192.0.2.1", None)),
+        ("[2001:DB8::1]:80", ("2001:db8::1", 80)),
+        ("[2001:db8::1]", ("2001:db8::1", None)),
+        ("2001:db8:0::1", ("2001:db8::1", None)),
+    ],
+)
+def test_what_people_write_for_an_endpoint(text: str, parsed: tuple[str, int | None]) -> None:
+    assert parse_endpoint(text) == parsed
+
+
+@pytest.mark.parametrize(
+    "text", ["", "web-1", "web-1:80", "192.0.2.1:http", "[2001:db8::1:80", "192.0.2.1:80:80"]
+)
+def test_what_is_no_endpoint_is_said(text: str) -> None:
+    with pytest.raises(ValueError, match="is no endpoint such as"):
+        parse_endpoint(text)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from userspace_proxy.core.histogram import Histogram, cumulative
+import pytest
+
+from userspace_proxy.core.histogram import Histogram, cumulative, quantile
 
 
 def test_a_value_at_a_bound_lies_within_it() -> None:
@@ -15,3 +17,20 @@ def test_a_value_at_a_bound_lies_within_it() -> None:
         ("10", 4),
         ("+Inf", 6),
     ]
+
+
+@pytest.mark.parametrize(
+    ("fraction", "counts", "value"),
+    [
+        (0.5, [0, 0, 0], None),
+        (0.5, [10, 0, 0], 0.5),
+        (0.5, [0, 10, 0], 2.0),
+        (0.99, [0, 100, 0], 1 + 0.99 * 2),
+        (0.5, [5, 5, 0], 1.0),
+        (1.0, [5, 5, 0], 3.0),
+        (0.0, [0, 5, 0], 0.0),
+        (0.99, [1, 1, 98], 3.0),
+    ],
+)
+def test_a_quantile_lies_within_its_bucket(fraction: float, counts: list[int], value: float | None) -> None:
+    assert quantile(fraction, (1.0, 3.0), counts) == (None if value is None else pytest.approx(value))

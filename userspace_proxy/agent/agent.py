@@ -36,6 +36,8 @@ from userspace_proxy.agent.host import (
     udp_flows_per_worker,
 )
 from userspace_proxy.agent.installed_rules import RulesAnswers
+from userspace_proxy.agent.live_answers import LiveAnswers
+from userspace_proxy.agent.live_traffic import LiveTraffic
 from userspace_proxy.agent.observation import Observation
 from userspace_proxy.agent.operator_ejections import OperatorEjections
 from userspace_proxy.agent.proxier import Proxier
@@ -252,12 +254,14 @@ async def run_agent(live: LiveConfiguration, log: Log) -> None:
         )
         stack.push_async_callback(observation.close)
         served = ServedAnswers(state, proxier.plan, sockets, workers, proxier.ledger)
+        traffic = LiveTraffic(workers, ejections.known)
         administration = Administration(
             control_sockets.folder,
             StatusOf(state, workers),
             served.methods(),
-            Ejecting(ejections, proxier).methods(),
             RulesAnswers(list(captures), served.named).methods(),
+            Ejecting(ejections, proxier, served.named).methods(),
+            LiveAnswers(traffic, workers, proxier.plan, served.named).methods(),
         )
         stack.push_async_callback(administration.close)
         if inheritance.adopted or inheritance.outgoing:

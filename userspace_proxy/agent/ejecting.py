@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from time import monotonic
 
 from userspace_proxy.admin.protocol import AdminError, ErrorCode
 from userspace_proxy.admin.server import Method
+from userspace_proxy.agent.live_answers import Named, parsed_endpoint
 from userspace_proxy.agent.operator_ejections import OperatorEjections
 from userspace_proxy.agent.proxier import Proxier
 from userspace_proxy.core.answers.ejections import Ejection, EjectParameters, UnejectParameters
-from userspace_proxy.core.live_traffic import is_of
 from userspace_proxy.core.manual_ejections import EndpointOf, classes_left_with_none, endpoints_at
+from userspace_proxy.core.service_port import ServicePortName
 
 logger = logging.getLogger(__name__)
 
 
 class Ejecting:
-    """Changes `ejections`, and has `proxier` tell the workers."""
+    """Changes `ejections`, and has `proxier` tell the workers. `named` says whom a text means."""
 
-    def __init__(self, ejections: OperatorEjections, proxier: Proxier) -> None:
+    def __init__(self, ejections: OperatorEjections, proxier: Proxier, named: Named) -> None:
         self._ejections = ejections.known
         self._proxier = proxier
+        self._named = named
 
     def methods(self) -> Mapping[str, Method]:
         """For the admin socket."""
@@ -52,11 +53,10 @@ class Ejecting:
             yield _ejection(each, asked.seconds)
 
     async def _uneject(self, asked: UnejectParameters) -> AsyncGenerator[Ejection, None]:
-        address, port = _parsed(asked.endpoint)
+        address, port = parsed_endpoint(asked.endpoint)
         found = [
             EndpointOf(name, endpoint)
-            for name in self._ejections
-            if not asked.service or is_of(asked.service, name.key)
+            for name in self._of_service(asked.service, self._ejections)
             for endpoint in self._ejections.of(name, monotonic())
             if endpoint.address == address and port in (None, endpoint.port)
         ]
@@ -72,19 +72,19 @@ class Ejecting:
             yield _ejection(each, None)
 
     def _found(self, text: str, service: str) -> tuple[EndpointOf, ...]:
-        address, port = _parsed(text)
-        found = endpoints_at(
-            (
-                planned
-                for name, planned in self._proxier.service_ports.items()
-                if not service or is_of(service, name.key)
-            ),
-            address,
-            port,
-        )
+        address, port = parsed_endpoint(text)
+        planned = self._proxier.service_ports
+        names = self._of_service(service, planned)
+        found = endpoints_at((planned[name] for name in names), address, port)
         if not found:
             raise AdminError(ErrorCode.NOT_FOUND, f"nothing here uses an endpoint {text}{_of(service)}")
         return found
+
+    def _of_service(self, service: str, names: Iterable[ServicePortName]) -> Iterable[ServicePortName]:
+        if not service:
+            return names
+        meant = set(self._named(service))
+        return [name for name in names if name in meant]
 
     def _require_others(self, found: tuple[EndpointOf, ...]) -> None:
         now = monotonic()
@@ -98,21 +98,6 @@ class Ejecting:
                     f"{' and '.join(policy.value for policy in policies)}; nothing is done. "
                     "Forced, it goes on being used until there is another",
                 )
-
-
-def _parsed(text: str) -> tuple[str, int | None]:
-    """The address, in its canonical spelling, and the port of `192.0.2.1:80`, `[2001:db8::1]:80`, or of
-    either without a port.
-    """
-    host, port = text, ""
-    if text.startswith("[") or text.count(":") == 1:
-        host, _, port = text.rpartition(":") if not text.endswith("]") else (text, "", "")
-    try:
-        address = str(ipaddress.ip_address(host.removeprefix("[").removesuffix("]")))
-        return address, int(port) if port else None
-    except ValueError:
-        message = f"{text!r} is no endpoint such as 192.0.2.1:80, [2001:db8::1]:80 or 192.0.2.1"
-        raise AdminError(ErrorCode.BAD_REQUEST, message) from None
 
 
 def _of(service: str) -> str:

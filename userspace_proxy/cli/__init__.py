@@ -10,13 +10,16 @@ import click
 from userspace_proxy.cli.check import check
 from userspace_proxy.cli.cleanup import cleanup
 from userspace_proxy.cli.completion import completion
+from userspace_proxy.cli.connections import connections
 from userspace_proxy.cli.drain import drain
+from userspace_proxy.cli.eject import eject, uneject
 from userspace_proxy.cli.endpoints import endpoints
 from userspace_proxy.cli.rules import rules
 from userspace_proxy.cli.run import run
 from userspace_proxy.cli.services import services
 from userspace_proxy.cli.status import status
 from userspace_proxy.cli.supervise import supervise
+from userspace_proxy.cli.top import top
 from userspace_proxy.errors import UserspaceProxyError
 
 
@@ -35,6 +38,10 @@ commands.add_command(status)
 commands.add_command(services)
 commands.add_command(endpoints)
 commands.add_command(rules)
+commands.add_command(connections)
+commands.add_command(top)
+commands.add_command(eject)
+commands.add_command(uneject)
 commands.add_command(completion)
 
 

@@ -30,3 +30,16 @@ def duration_text(seconds: float) -> str:
                 if rest % size // size_of_small
             )
     raise AssertionError("ten seconds are more than one")
+
+
+def latency_text(seconds: float) -> str:
+    """`0.42 ms`, `17 ms`, `1.3 s`."""
+    if seconds >= 1:
+        return f"{seconds:.1f} s"
+    milliseconds = seconds * 1000
+    return f"{milliseconds:.2f} ms" if milliseconds < 10 else f"{milliseconds:.0f} ms"
+
+
+def rate_text(per_second: float) -> str:
+    """`0`, `0.4`, `17`, `8,214`."""
+    return f"{per_second:,.1f}" if 0 < per_second < 10 else f"{per_second:,.0f}"

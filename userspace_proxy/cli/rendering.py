@@ -81,7 +81,7 @@ def show(
     found = list(items)
     match output:
         case Output.JSON | Output.YAML:
-            click.echo(_encoded(found, output))
+            click.echo(encoded(found, output))
         case Output.TABLE | Output.WIDE:
             write(blocks(found, output is Output.WIDE))
 
@@ -90,7 +90,7 @@ def show_one(item: _T, output: Output, blocks: Callable[[_T, bool], Iterable[Blo
     """Print one object, likewise."""
     match output:
         case Output.JSON | Output.YAML:
-            click.echo(_encoded(item, output))
+            click.echo(encoded(item, output))
         case Output.TABLE | Output.WIDE:
             write(blocks(item, output is Output.WIDE))
 
@@ -147,7 +147,8 @@ def columns_of(table: Table) -> list[Column]:
     return [Column(column) if isinstance(column, str) else column for column in table.columns]
 
 
-def _encoded(value: object, output: Output) -> str:
+def encoded(value: object, output: Output) -> str:
+    """As programs read it."""
     if output is Output.YAML:
         import yaml
 

@@ -6,6 +6,7 @@ Source: the discovery.k8s.io/v1 EndpointSlice reference.
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass
 from sys import intern
 from typing import Final
@@ -21,6 +22,9 @@ from userspace_proxy.core.service_checks import Complaints, is_port
 from userspace_proxy.core.service_port import IPFamily, Port, Protocol, ServiceName
 
 SERVICE_NAME_LABEL: Final = "kubernetes.io/service-name"
+_ENDPOINT: Final = re.compile(
+    r"(?:\[(?P<bracketed>[^]]*)\]|(?P<host>[^:]*))(?::(?P<port>\d{1,5}))?", re.ASCII
+)
 
 
 class Endpoint(msgspec.Struct, frozen=True, order=True, gc=False):
@@ -34,6 +38,21 @@ class Endpoint(msgspec.Struct, frozen=True, order=True, gc=False):
 
     def __str__(self) -> str:
         return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+
+
+def parse_endpoint(text: str) -> tuple[str, int | None]:
+    """The address, in its canonical spelling, and the port of `192.0.2.1:80`, `[2001:db8::1]:80`, or of
+    either without a port. Raises `ValueError`.
+    """
+    match = _ENDPOINT.fullmatch(text)
+    host = text if match is None else match["bracketed"] or match["host"]
+    try:
+        address = str(ipaddress.ip_address(host))
+    except ValueError:
+        raise ValueError(
+            f"{text!r} is no endpoint such as 192.0.2.1:80, [2001:db8::1]:80 or 192.0.2.1"
+        ) from None
+    return address, int(match["port"]) if match and match["port"] else None
 
 
 class EndpointHost(msgspec.Struct, frozen=True, gc=False):

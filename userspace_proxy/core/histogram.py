@@ -27,3 +27,22 @@ def cumulative(bounds: Sequence[float], counts: Sequence[int]) -> Iterator[tuple
     for number, count in enumerate(counts):
         total += count
         yield (f"{bounds[number]:g}" if number < len(bounds) else "+Inf"), total
+
+
+def quantile(fraction: float, bounds: Sequence[float], counts: Sequence[int]) -> float | None:
+    """The value below which a `fraction` of all lies, as if those of a bucket were spread evenly over it.
+
+    None if there are no values; the largest bound if it is beyond all of them. So does Prometheus:
+    histogram_quantile.
+    """
+    total = sum(counts)
+    if not total:
+        return None
+    rank = fraction * total
+    below = 0
+    for number, bound in enumerate(bounds):
+        if below + counts[number] >= rank:
+            start = bounds[number - 1] if number else 0.0
+            return start + (bound - start) * (rank - below) / (counts[number] or 1)
+        below += counts[number]
+    return bounds[-1]

@@ -72,17 +72,19 @@ def is_of(service: str, key: str) -> bool:
 class ConnectionQuery(msgspec.Struct, frozen=True, array_like=True):
     """Which connections are meant; what is left empty limits nothing.
 
-    `service` is as `is_of` has it. Addresses are IPs in their canonical spelling.
+    `service` is as `is_of` has it; `service_ports` are the keys of others that are meant by it. Addresses are
+    IPs in their canonical spelling.
     """
 
     service: str = ""
+    service_ports: tuple[str, ...] = ()
     client: str = ""
     endpoint_address: str = ""
     endpoint_port: int = 0
 
     def has_service_port(self, key: str) -> bool:
         """Whether connections of the Service port are meant."""
-        return not self.service or is_of(self.service, key)
+        return not self.service or key in self.service_ports or is_of(self.service, key)
 
     def has_endpoint(self, endpoint: EndpointKey | None) -> bool:
         """Whether connections to the endpoint are meant."""
