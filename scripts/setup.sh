@@ -121,4 +121,15 @@ bench) say "set-up: installing the package and what draws into .venv" && set -- 
 develop) say "set-up: installing the package and the tools into .venv" && set -- --editable '.[bench,lint,test]' "tox>=4.23" "pre-commit>=4" build ;;
 esac
 .venv/bin/python -m pip install --quiet --use-pep517 "$@" </dev/null || die "pip failed. See its message above."
+
+# Out of a package the rest of which is a server. Whoever has no such package has two tests less, which say so.
+fetch_promtool() (
+    folder=$(mktemp -d) && trap 'rm -rf "$folder"' EXIT && cd "$folder" &&
+        apt-get -qq download prometheus && dpkg-deb --fsys-tarfile prometheus_*.deb | tar -xO ./usr/bin/promtool >promtool &&
+        install -m 755 promtool "$OLDPWD/.venv/bin/promtool"
+)
+if [ "$purpose" = test ] || [ "$purpose" = develop ]; then
+    has promtool || [ -x .venv/bin/promtool ] || fetch_promtool >/dev/null 2>&1 ||
+        say "set-up: promtool cannot be fetched out of the package prometheus; two tests are skipped"
+fi
 printf '%s\n' "$wanted" >"$stamp"

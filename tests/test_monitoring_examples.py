@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
+from tests.support.promtool import promtool
 from userspace_proxy.observability.metric_table import METRICS, Metric, MetricKind
 
 FOLDER = Path(__file__).parents[1] / "examples" / "monitoring"
@@ -76,8 +75,5 @@ def test_panels_and_alerts_say_what_they_are() -> None:
 
 
 def test_prometheus_takes_the_rules() -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool is not installed; Prometheus' packages have it")
-    checked = subprocess.run([promtool, "check", "rules", ALERTS], capture_output=True, text=True)
+    checked = subprocess.run([promtool(), "check", "rules", ALERTS], capture_output=True, text=True)
     assert checked.returncode == 0, checked.stdout + checked.stderr

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import subprocess
 import threading
 from collections.abc import Iterable, Mapping
 
-import pytest
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.http_answers import total
+from tests.support.promtool import promtool
 from userspace_proxy.core.objects import Kind
 from userspace_proxy.core.proxy_plan import PlannedServicePort
 from userspace_proxy.core.service_port import IPFamily, ServicePortName
@@ -155,11 +154,8 @@ def test_scrapes_that_come_together_share_one() -> None:
 
 
 def test_promtool_finds_nothing_to_complain_about() -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool is not installed; Prometheus' packages have it")
     text, _ = scraped({1: {WEB: carried()}})
-    checked = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True)
+    checked = subprocess.run([promtool(), "check", "metrics"], input=text, capture_output=True, text=True)
     complaints = [
         line
         for line in (checked.stdout + checked.stderr).splitlines()

@@ -19,7 +19,7 @@ from userspace_proxy.core.ip_addresses import family_of, is_ordinary_ipv4, shown
 from userspace_proxy.core.objects import EndpointPort, EndpointSlice, SliceEndpoint
 from userspace_proxy.core.problem import Problem
 from userspace_proxy.core.service_checks import Complaints, is_port
-from userspace_proxy.core.service_port import IPFamily, Port, Protocol, ServiceName
+from userspace_proxy.core.service_port import IPFamily, Port, Protocol, ServiceName, host_port
 
 SERVICE_NAME_LABEL: Final = "kubernetes.io/service-name"
 _ENDPOINT: Final = re.compile(
@@ -37,7 +37,7 @@ class Endpoint(msgspec.Struct, frozen=True, order=True, gc=False):
     port: Port
 
     def __str__(self) -> str:
-        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+        return host_port(self.address, self.port)
 
 
 def parse_endpoint(text: str) -> tuple[str, int | None]:

@@ -74,6 +74,11 @@ class ServicePortName:
         return cls(ServiceName(namespace, name), port_name, Protocol(protocol), IPFamily(family))
 
 
+def host_port(address: str, port: int | str) -> str:
+    """Address and port as people write them, an IPv6 address in brackets (RFC 3986, section 3.2.2)."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
 @dataclass(frozen=True, slots=True)
 class Frontend:
     """An address that clients send to and that we capture. `address` is an IP in its canonical spelling."""
@@ -83,8 +88,7 @@ class Frontend:
     port: Port
 
     def __str__(self) -> str:
-        host = f"[{self.address}]" if ":" in self.address else self.address
-        return f"{host}:{self.port}/{self.protocol.value}"
+        return f"{host_port(self.address, self.port)}/{self.protocol.value}"
 
 
 EVERY_LOCAL_ADDRESS: Final = {IPFamily.IPV4: "0.0.0.0", IPFamily.IPV6: "::"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from userspace_proxy.core.service_port import ProxyPort
+from userspace_proxy.core.service_port import ProxyPort, host_port
 from userspace_proxy.iptables.chains import (
     NODEPORT_CONTAINER,
     NODEPORT_HOST,
@@ -86,8 +86,7 @@ def _frontend(rule: Rule) -> str:
     port = f"{spelled_ports(rule.destination_ports)}/{rule.protocol.value}"
     if rule.destination is None:
         return f"port {port} of this node"
-    host = f"[{rule.destination}]" if ":" in rule.destination else rule.destination
-    return f"{host}:{port}"
+    return host_port(rule.destination, port)
 
 
 def _part(rule: Rule) -> str:

@@ -15,7 +15,7 @@ from enum import Enum
 from typing import TypeAlias
 
 from userspace_proxy.core.port_claims import PortRange
-from userspace_proxy.core.service_port import Protocol
+from userspace_proxy.core.service_port import Protocol, host_port
 from userspace_proxy.iptables.chains import Chain, Table
 
 COMMENT_LIMIT = 255
@@ -84,8 +84,7 @@ class Dnat:
     port: int
 
     def __str__(self) -> str:
-        host = f"[{self.address}]" if ":" in self.address else self.address
-        return f"DNAT --to-destination {host}:{self.port}"
+        return f"DNAT --to-destination {host_port(self.address, self.port)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,8 +26,8 @@ from userspace_proxy.core.back_off import delay_seconds
 from userspace_proxy.core.event_reasons import HEALTH_CHECK_NOT_SERVED
 from userspace_proxy.core.event_series import RecordEvent, service_id, unrecorded
 from userspace_proxy.core.proxy_plan import HealthCheck
-from userspace_proxy.core.service_port import Port, ServiceName
-from userspace_proxy.observability.http_server import Conversations, Response, listen, place
+from userspace_proxy.core.service_port import Port, ServiceName, host_port
+from userspace_proxy.observability.http_server import Conversations, Response, listen
 
 logger = logging.getLogger(__name__)
 
@@ -160,7 +160,7 @@ class HealthCheckNodePorts:
             try:
                 sock = self._kept.pop(_name(binding), None) or listen(*binding)
             except OSError as error:
-                where = place(*binding)
+                where = host_port(*binding)
                 unopened[where] = _Unserved(service, f"address={where} reason={error.strerror}")
             else:
                 await self._start(binding, sock)
@@ -202,4 +202,4 @@ class HealthCheckNodePorts:
 
 
 def _name(binding: _Binding) -> str:
-    return f"{_NAME}{place(*binding)}"
+    return f"{_NAME}{host_port(*binding)}"

@@ -20,7 +20,7 @@ from http import HTTPStatus
 from typing import Final, NoReturn, TypeAlias, cast
 
 from userspace_proxy.core.back_off import delay_seconds
-from userspace_proxy.core.service_port import Port
+from userspace_proxy.core.service_port import Port, host_port
 
 logger = logging.getLogger(__name__)
 
@@ -216,7 +216,7 @@ class HttpServer:
                 failures += 1
                 if failures == 1:
                     sentence = (
-                        f"{self.what} cannot be served at {place(*self._address)}: {error.strerror}; "
+                        f"{self.what} cannot be served at {host_port(*self._address)}: {error.strerror}; "
                         "trying until it can"
                     )
                     logger.error("%s", sentence)
@@ -224,7 +224,7 @@ class HttpServer:
                 await asyncio.sleep(delay_seconds(failures, random.random()))
         self._server = await self._conversations.serve(sock, self._respond)
         await self._server.start_serving()
-        logger.info("%s served: address=%s", self.what, place(*self._address))
+        logger.info("%s served: address=%s", self.what, host_port(*self._address))
         await asyncio.Event().wait()
         raise AssertionError("nobody sets that event")
 
@@ -252,8 +252,3 @@ def listen(address: str, port: Port) -> socket.socket:
         sock.close()
         raise
     return sock
-
-
-def place(address: str, port: Port) -> str:
-    """`address:port`, as people write it."""
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
