@@ -213,8 +213,9 @@ def test_whatever_a_command_has_started_dies_with_it(pod: Pod) -> None:
         async with Processes() as processes:
             with pytest.raises(TimeoutError):
                 await processes.run(Execute(pod.entering(["sh", "-c", "sleep 600 & sleep 600"]), ENV), 0.3)
-            left = Execute(pod.entering(["sh", "-c", "sleep 600 > /dev/null & echo started"]), ENV)
-            assert await processes.run(left, 20) == (0, "started\n")
+            for leaver in ("sleep 600 &", "setsid sleep 600 &", "(setsid sh -c 'sleep 600 & sleep 600' &) &"):
+                left = Execute(pod.entering(["sh", "-c", f"exec > /dev/null; {leaver} sleep 0.1"]), ENV)
+                assert await processes.run(left, 20) == (0, "")
             async with asyncio.timeout(DEADLINE_SECONDS):
                 while await asyncio.to_thread(pod.pids):
                     await asyncio.sleep(0.01)
@@ -232,6 +233,7 @@ def test_killed_process_is_dead_and_a_killed_zygote_takes_all_with_it(pod: Pod) 
             os.kill(parent_of(second.pid), signal.SIGKILL)
             assert await second.exited == -signal.SIGKILL
             third = await processes.launch(Serve.pod(pod.path, WEB, [8080]), output.writer)
+            await processes.launch(Execute(pod.entering(["sh", "-c", "sleep 600; true"]), ENV), output.writer)
             await output.until("serves HTTP, TCP and UDP on port 8080\nweb-1 serves")
         assert await third.exited == -signal.SIGKILL
         async with asyncio.timeout(DEADLINE_SECONDS):

@@ -113,8 +113,11 @@ def run(argv: Sequence[str]) -> int:
 
 def set_network_namespace(path: Path) -> None:
     """Move the calling thread, and it alone, into the network namespace that `path` names; setns(2)."""
-    with path.open() as namespace:
-        _check(_libc.setns(namespace.fileno(), CLONE_NEWNET), str(path))
+    namespace = os.open(path, os.O_RDONLY)
+    try:
+        _check(_libc.setns(namespace, CLONE_NEWNET), str(path))
+    finally:
+        os.close(namespace)
 
 
 def _become_init() -> None:

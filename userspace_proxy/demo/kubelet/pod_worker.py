@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, assert_never
 
-from userspace_proxy.core.back_off import doubled_seconds
-from userspace_proxy.demo.api_client import ApiClient, ApiError
-from userspace_proxy.demo.api_resources import PODS, JsonObject
+from userspace_proxy.demo.api_client import ApiClient
 from userspace_proxy.demo.event_recorder import EventRecorder, Notice, Reference
 from userspace_proxy.demo.kubelet.commands import (
     AddSandbox,
@@ -35,14 +33,12 @@ from userspace_proxy.demo.kubelet.pod_http import Identity
 from userspace_proxy.demo.kubelet.pod_life import PodLife
 from userspace_proxy.demo.kubelet.pod_network import PodNetwork, PodSandbox
 from userspace_proxy.demo.kubelet.pod_spec import Container, Pod
-from userspace_proxy.demo.kubelet.pod_status import pod_status
 from userspace_proxy.demo.kubelet.probing import Prober
 from userspace_proxy.demo.kubelet.processes import Execute, Process, Processes, Serve
+from userspace_proxy.demo.kubelet.status_writer import StatusWriter
 from userspace_proxy.errors import UserspaceProxyError
 
 _COMMAND_SECONDS: Final = 10.0
-_FIRST_RETRY_SECONDS: Final = 0.2
-_LONGEST_RETRY_SECONDS: Final = 5.0
 
 _log = logging.getLogger(__name__)
 
@@ -73,13 +69,10 @@ class PodWorker:
         self._logs: dict[str, list[ContainerLog]] = {}  # by container: the run before, and the latest
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._written: JsonObject | None = None
-        self._may_have_changed = asyncio.Event()
-        self._is_writing = asyncio.Lock()
+        self._status = StatusWriter(life, surroundings.client, surroundings.node.addresses, surroundings.now)
 
     def begin(self) -> None:
-        if not self.life.was_final:
-            self._spawn(self._keep_status())
+        self._spawn(self._status.run())
         self._perform(self.life.begin(self._with.now()))
 
     def changed(self, pod: Pod) -> None:
@@ -113,7 +106,7 @@ class PodWorker:
     def _perform(self, commands: Iterable[Command]) -> None:
         for command in commands:
             self._carry_out(command)
-        self._may_have_changed.set()
+        self._status.may_have_changed()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -149,7 +142,7 @@ class PodWorker:
                 subject = Reference("v1", "Pod", metadata.namespace, metadata.name, metadata.uid)
                 self._with.recorder.record(subject, Notice(reason, message, is_warning))
             case DeletePod():
-                self._spawn(self._delete())
+                self._spawn(self._status.delete_pod())
             case _:
                 assert_never(command)
 
@@ -235,9 +228,15 @@ class PodWorker:
         argv = expanded((*container.command, *container.args), env)
         if shutil.which(argv[0], path=env.get("PATH")) is None:
             raise OSError(f'exec: "{argv[0]}": no such program on this machine')
+        folder = container.working_dir or str(self._scratch_folder(container.name))
         # Whoever enters a mount namespace begins at its root, so the folder is changed inside.
-        folder = ["env", f"--chdir={container.working_dir}"] if container.working_dir else []
-        return Execute(sandbox.entering([*folder, *argv]), env)
+        return Execute(sandbox.entering(["env", f"--chdir={folder}", *argv]), env)
+
+    def _scratch_folder(self, container: str) -> Path:
+        """Where a command begins that says no workingDir: what it writes there goes with the pod."""
+        folder = self.log_folder / container / "work"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
 
     def _identity(self, container: Container) -> Identity:
         pod = self.life.pod
@@ -287,61 +286,6 @@ class PodWorker:
         )
         now = self._with.now()
         self._perform(self.life.probed(command.name, command.attempt, command.kind, failure, now))
-
-    async def _keep_status(self) -> None:
-        """Write the status whenever it has changed."""
-        failures = 0
-        while True:
-            await self._may_have_changed.wait()
-            self._may_have_changed.clear()
-            try:
-                await self._write_status()
-                failures = 0
-            except ApiError as error:
-                failures += 1
-                if failures == 1:
-                    _log.warning("A status cannot be written: pod=%s why=%s", self.life.pod.key, error)
-                await asyncio.sleep(doubled_seconds(_FIRST_RETRY_SECONDS, failures, _LONGEST_RETRY_SECONDS))
-                self._may_have_changed.set()
-
-    async def _write_status(self) -> None:
-        """Raises ApiError where it is worth another try."""
-        async with self._is_writing:
-            pod = self.life.pod
-            previous = pod.status if self._written is None else self._written
-            status = pod_status(self.life, self._with.node.addresses, previous, self._with.now())
-            if status == self._written:
-                return
-            body = {"metadata": {"uid": pod.metadata.uid}, "status": status}
-            try:
-                await self._with.client.patch(
-                    PODS, pod.metadata.namespace, pod.metadata.name, body, subresource="status"
-                )
-            except ApiError as error:
-                if not (error.is_not_found or error.is_conflict or error.is_final):
-                    raise
-                _log.info("A status was refused: pod=%s why=%s", pod.key, error)
-            self._written = status
-
-    async def _delete(self) -> None:
-        """Tell the API server that the pod is gone, once its last status stands there."""
-        metadata = self.life.pod.metadata
-        failures = 0
-        while True:
-            try:
-                if not self.life.was_final:
-                    await self._write_status()
-                await self._with.client.delete(
-                    PODS, metadata.namespace, metadata.name, uid=metadata.uid, grace_seconds=0
-                )
-                return
-            except ApiError as error:
-                if error.is_not_found or error.is_conflict:
-                    return
-                failures += 1
-                if failures == 1:
-                    _log.warning("A pod cannot be deleted: pod=%s why=%s", self.life.pod.key, error)
-            await asyncio.sleep(doubled_seconds(_FIRST_RETRY_SECONDS, failures, _LONGEST_RETRY_SECONDS))
 
     def _container(self, name: str) -> Container:
         spec = self.life.pod.spec

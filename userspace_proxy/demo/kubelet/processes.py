@@ -28,6 +28,7 @@ from userspace_proxy.demo.kubelet.zygote import MOST_MESSAGE_BYTES, TITLE_ROOM
 
 _ZYGOTE: Final = (sys.executable, "-I", "-m", "userspace_proxy.demo.kubelet.zygote", TITLE_ROOM)
 _MOST_CAPTURED_BYTES: Final = 10240
+_END_SECONDS: Final = 10.0
 
 _log = logging.getLogger(__name__)
 
@@ -72,6 +73,8 @@ class _Report(msgspec.Struct, frozen=True):
     pid: int = 0
     ended: int | None = None
     status: int = 0
+    refused: int | None = None
+    why: str = ""
 
 
 class Processes:
@@ -95,10 +98,9 @@ class Processes:
 
     async def close(self) -> None:
         """Kill everything."""
+        self._lost()
         if self._zygote is not None:
-            self._zygote.kill()
-            self._lost()
-            await asyncio.to_thread(self._zygote.wait)
+            await asyncio.to_thread(_end_zygote, self._zygote)
 
     async def launch(self, what: Serve | Execute, output: int) -> Process:
         """Start a process whose stdout and stderr is the descriptor `output`, which stays the caller's.
@@ -214,11 +216,15 @@ class Processes:
                 process.send_signal(signal.SIGKILL)
             else:
                 launched.set_result(process)
+        elif report.refused is not None:
+            launched = self._launching.pop(report.refused)
+            if not launched.done():
+                launched.set_exception(OSError(report.why))
         elif report.ended is not None:
             _settle(self._running.pop(report.ended), report.status)
 
     def _lost(self) -> None:
-        """The zygote has gone."""
+        """The zygote has gone, or kills everything now because nobody is left who commands it."""
         if self._socket is None:
             return
         loop = asyncio.get_running_loop()
@@ -248,3 +254,11 @@ def _start_zygote(commands: socket.socket, ended: subprocess.Popen[bytes] | None
     if ended is not None:
         ended.wait()
     return subprocess.Popen(_ZYGOTE, stdin=commands.fileno(), start_new_session=True)
+
+
+def _end_zygote(zygote: subprocess.Popen[bytes]) -> None:
+    try:
+        zygote.wait(_END_SECONDS)
+    except subprocess.TimeoutExpired:
+        zygote.kill()
+        zygote.wait()

@@ -8,10 +8,12 @@ child's stdout and stderr.
     → {"launch": 8, "execute": {"argv": […], "env": {…}, "cwd": …}}
     → {"signal": 15, "to": 7}
     ← {"launched": 7, "pid": 4711}      it serves; or it has become its program, or failed to
+    ← {"refused": 7, "why": …}          there is no process
     ← {"ended": 7, "status": 0}         the exit status; -n for signal n
 
-A child leads a session of its own. When its first process has ended, whatever else is in its group is
-killed, as all of a container is. A child dies with its zygote, a zygote with the process that started it.
+A child leads a session of its own. When it has ended, whatever else is in that session is killed, as all of
+a container is; so is a process that has left its session and whose parent has ended, as daemons do. Children
+die with their zygote, and a zygote with the process that started it.
 """
 
 from __future__ import annotations
@@ -37,6 +39,8 @@ TITLE_ROOM: Final = "-" * 160
 """An argument that is not read: a child writes over our arguments what `ps` shall show of it."""
 
 _PR_SET_PDEATHSIG: Final = 1
+_PR_SET_NAME: Final = 15
+_PR_SET_CHILD_SUBREAPER: Final = 36
 
 _libc = ctypes.CDLL(None)
 
@@ -60,6 +64,7 @@ class _Zygote:
         self._selector.register(self._woken, selectors.EVENT_READ, self._reap)
         while all(key.data() for key, _mask in self._selector.select()):
             pass
+        self._kill_all()
 
     def _command(self) -> bool:
         message, descriptors, _flags, _address = socket.recv_fds(
@@ -71,8 +76,13 @@ class _Zygote:
         if "signal" in command:
             self._signal(command["to"], command["signal"])
         else:
-            self._launch(command, descriptors[0])
-            os.close(descriptors[0])
+            try:
+                (output,) = descriptors  # there is none if we had no room for it
+                self._launch(command, output)
+            except (OSError, ValueError) as error:
+                self._report({"refused": command["launch"], "why": str(error)})
+            for descriptor in descriptors:
+                os.close(descriptor)
         return True
 
     def _signal(self, launch: int, number: int) -> None:
@@ -82,10 +92,16 @@ class _Zygote:
 
     def _launch(self, command: dict[str, Any], output: int) -> None:
         closes, launched = os.pipe()  # closed by exec, as all that Python opens
-        pid = os.fork()
-        if pid == 0:
-            self._become(command, output, launched)
-        os.close(launched)
+        try:
+            pid = os.fork()
+        except OSError:
+            os.close(closes)
+            raise
+        else:
+            if pid == 0:
+                self._become(command, output, launched)
+        finally:
+            os.close(launched)
         self._launches[pid] = command["launch"]
         self._starting[pid] = closes
         self._selector.register(closes, selectors.EVENT_READ, functools.partial(self._launched, pid))
@@ -131,15 +147,37 @@ class _Zygote:
                 pass
         with suppress(ChildProcessError):
             while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-                with suppress(ProcessLookupError, PermissionError):
-                    os.killpg(ended.si_pid, signal.SIGKILL)  # before its number can be somebody else's
-                _pid, status = os.waitpid(ended.si_pid, 0)
-                self._launched(ended.si_pid)
-                launch = self._launches.pop(ended.si_pid)
-                self._report({"ended": launch, "status": os.waitstatus_to_exitcode(status)})
+                pid = ended.si_pid
+                if pid in self._launches:
+                    with suppress(ProcessLookupError, PermissionError):
+                        os.killpg(pid, signal.SIGKILL)  # before its number can be somebody else's
+                _pid, status = os.waitpid(pid, 0)
+                if pid in self._launches:
+                    self._launched(pid)
+                    launch = self._launches.pop(pid)
+                    self._report({"ended": launch, "status": os.waitstatus_to_exitcode(status)})
+        self._kill_orphans()
         return True
 
-    def _report(self, report: dict[str, int]) -> None:
+    def _kill_orphans(self) -> None:
+        """Those of sessions that are over, or that nobody launched."""
+        for pid in self._children():
+            if pid not in self._launches and os.getsid(pid) not in self._launches:
+                os.kill(pid, signal.SIGKILL)
+
+    def _kill_all(self) -> None:
+        """And what becomes an orphan by that, and so on."""
+        while children := self._children():
+            for pid in children:
+                os.kill(pid, signal.SIGKILL)
+            os.waitpid(-1, 0)
+
+    def _children(self) -> list[int]:
+        with suppress(FileNotFoundError):  # a kernel without CONFIG_PROC_CHILDREN
+            return [int(pid) for pid in _read(f"/proc/self/task/{self._pid}/children").split()]
+        return list(self._launches)
+
+    def _report(self, report: dict[str, int | str]) -> None:
         with suppress(ConnectionError):  # its reader has gone; the next command says so
             self._commands.send(json.dumps(report).encode())
 
@@ -160,18 +198,28 @@ def _execute(argv: list[str], env: dict[str, str], cwd: str) -> NoReturn:
 
 def _set_title(title: str) -> None:
     """What `ps` shows of this process: its arguments, in the memory where the kernel put them; proc(5)."""
-    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    fields = _read("/proc/self/stat").rpartition(b")")[2].split()
     start, end = (
         int(fields[45]),
         int(fields[46]),
     )  # arg_start and arg_end, 48 and 49 in proc(5), counted from 1
     written = title.encode()[: end - start - 1]
     ctypes.memmove(start, written + bytes(end - start - len(written)), end - start)
-    Path("/proc/self/comm").write_text("pod-server")
+    _libc.prctl(_PR_SET_NAME, b"pod-server", 0, 0, 0)
+
+
+def _read(path: str) -> bytes:
+    """A file of /proc, without the buffers of Python's files, which each child would have for itself."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        return os.read(file, 65536)
+    finally:
+        os.close(file)
 
 
 def main() -> None:
     """The process."""
+    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     commands = socket.socket(fileno=os.dup(0))
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
