@@ -16,7 +16,7 @@ import uvloop
 
 from tests.support.waiting import DEADLINE_SECONDS
 from userspace_proxy.demo.api_client import ApiClient, ApiError
-from userspace_proxy.demo.api_resources import EVENTS, NODES, PODS, JsonObject
+from userspace_proxy.demo.api_resources import EVENTS, LEASES, NODES, PODS, JsonObject
 from userspace_proxy.demo.api_server import ApiServer
 from userspace_proxy.demo.api_server.certificates import Certificates
 from userspace_proxy.demo.cluster_network import ClusterNetwork, Node
@@ -78,7 +78,7 @@ class Cluster:
         """A pod on the node, of one container."""
         metadata = {"name": name, "namespace": "default"}
         containers = [{"name": "web", "image": "nginx:1.27", **(container or {})}]
-        body = {"metadata": metadata, "spec": {"nodeName": "node-1", "containers": containers, **spec}}
+        body = {"metadata": metadata, "spec": {"containers": containers, "nodeName": "node-1", **spec}}
         await self.client.create(PODS, "default", {"apiVersion": "v1", "kind": "Pod", **body})
 
     async def get(self, name: str) -> JsonObject | None:
@@ -99,6 +99,16 @@ class Cluster:
         except TimeoutError:
             pytest.fail(f"it stays {pod}")
         return pod
+
+    async def node_once(self, condition: Callable[[JsonObject], object]) -> JsonObject:
+        """Wait until the Node is as `condition` says."""
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while True:
+                with suppress(ApiError):
+                    node = await self.client.get(NODES, None, "node-1")
+                    if condition(node):
+                        return node
+                await asyncio.sleep(0.02)
 
     async def until_gone(self, name: str) -> None:
         async with asyncio.timeout(2 * DEADLINE_SECONDS):
@@ -146,7 +156,7 @@ def run(runner: asyncio.Runner, scene: Coroutine[Any, Any, None]) -> None:
 
 
 def conditions(pod: JsonObject) -> dict[str, str]:
-    return {one["type"]: one["status"] for one in pod["status"].get("conditions", ())}
+    return {one["type"]: one["status"] for one in pod.get("status", {}).get("conditions", ())}
 
 
 def is_ready(pod: JsonObject) -> bool:
@@ -164,16 +174,29 @@ def pids(cluster: Cluster, name: str) -> list[int]:
 
 def test_node_is_there_and_ready(runner: asyncio.Runner, cluster: Cluster) -> None:
     async def scene() -> None:
-        async with asyncio.timeout(DEADLINE_SECONDS):
-            while True:
-                with suppress(ApiError):
-                    node = await cluster.client.get(NODES, None, "node-1")
-                    if node.get("status", {}).get("conditions"):
-                        break
-                await asyncio.sleep(0.02)
-        assert conditions(node)["Ready"] == "True"
+        node = await cluster.node_once(lambda node: conditions(node).get("Ready") == "True")
         assert node["spec"]["podCIDRs"] == ["10.244.1.0/24", "fd00:10:244:1::/64"]
         assert node["status"]["addresses"][0] == {"type": "InternalIP", "address": "192.0.2.11"}
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while not await cluster.client.list(LEASES, "kube-node-lease"):
+                await asyncio.sleep(0.02)
+
+    run(runner, scene())
+
+
+def test_pod_that_is_bound_later_is_run(runner: asyncio.Runner, cluster: Cluster) -> None:
+    async def scene() -> None:
+        await cluster.create("bound", nodeName="")
+        binding = {
+            "apiVersion": "v1",
+            "kind": "Binding",
+            "metadata": {"name": "bound"},
+            "target": {"apiVersion": "v1", "kind": "Node", "name": "node-1"},
+        }
+        await cluster.client.create(PODS, "default", binding, name="bound", subresource="binding")
+        await cluster.until("bound", is_ready)
+        await cluster.client.delete(PODS, "default", "bound", grace_seconds=0)
+        await cluster.until_gone("bound")
 
     run(runner, scene())
 

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from tests.demo.kubelet.objects import Player, pod_json
-from userspace_proxy.demo.kubelet.node_object import Machine, NodeDescription, node_object, node_status
+from userspace_proxy.demo.kubelet.node_object import (
+    Machine,
+    NodeDescription,
+    is_said,
+    node_object,
+    node_status,
+)
 from userspace_proxy.demo.kubelet.pod_spec import READY
 from userspace_proxy.demo.kubelet.pod_status import pod_status, timestamp
 
@@ -41,3 +47,8 @@ def test_node_says_where_it_is_and_that_it_is_ready() -> None:
     ready = status["conditions"][-1]
     assert (ready["type"], ready["status"], ready["lastTransitionTime"]) == ("Ready", "True", "then")
     assert status["capacity"]["memory"] == "1048576Ki"
+    later = node_status(NODE, Machine("6.1", "Debian", "amd64", 2, 2**30, "0.1.0"), "then", "later")
+    assert is_said(later, status)
+    assert not is_said(status, {})
+    unknown = {**status, "conditions": [{"type": "Ready", "status": "Unknown"}]}
+    assert not is_said(status, unknown), "somebody thought that the node was lost"

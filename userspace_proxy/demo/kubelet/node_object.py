@@ -12,6 +12,8 @@ from typing import Any, Final, TypeAlias
 JsonObject: TypeAlias = dict[str, Any]
 
 MOST_PODS: Final = 110
+LEASE_NAMESPACE: Final = "kube-node-lease"
+LEASE_SECONDS: Final = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,24 @@ def node_object(node: NodeDescription) -> JsonObject:
         },
         "spec": {"podCIDR": node.pod_cidrs[0], "podCIDRs": list(node.pod_cidrs)},
     }
+
+
+def lease(node: NodeDescription, now: str) -> JsonObject:
+    """What says that the node lives, oftener than its status does. `now` has microseconds."""
+    return {
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {"name": node.name, "namespace": LEASE_NAMESPACE},
+        "spec": {"holderIdentity": node.name, "leaseDurationSeconds": LEASE_SECONDS, "renewTime": now},
+    }
+
+
+def is_said(status: JsonObject, there: JsonObject) -> bool:
+    """Whether the object's status `there` says what matters of `status` already."""
+    stated = {condition["type"]: condition["status"] for condition in there.get("conditions") or ()}
+    return all(there.get(key) == status[key] for key in ("addresses", "nodeInfo")) and all(
+        stated.get(condition["type"]) == condition["status"] for condition in status["conditions"]
+    )
 
 
 def node_status(node: NodeDescription, machine: Machine, ready_since: str, now: str) -> JsonObject:

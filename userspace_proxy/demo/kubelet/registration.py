@@ -1,4 +1,4 @@
-"""Keeps the Node object: makes it where there is none, and says again and again that the node is ready."""
+"""Keeps the Node object: makes it where there is none, says that it is ready, and renews its Lease."""
 
 from __future__ import annotations
 
@@ -11,8 +11,16 @@ from importlib.metadata import version
 from typing import Final, NoReturn
 
 from userspace_proxy.demo.api_client import ApiClient, ApiError
-from userspace_proxy.demo.api_resources import NODES
-from userspace_proxy.demo.kubelet.node_object import Machine, NodeDescription, node_object, node_status
+from userspace_proxy.demo.api_resources import LEASES, NODES
+from userspace_proxy.demo.kubelet.node_object import (
+    LEASE_NAMESPACE,
+    Machine,
+    NodeDescription,
+    is_said,
+    lease,
+    node_object,
+    node_status,
+)
 from userspace_proxy.demo.kubelet.pod_status import timestamp
 
 HEARTBEAT_SECONDS: Final = 10.0
@@ -29,12 +37,13 @@ async def keep_node(client: ApiClient, node: NodeDescription) -> NoReturn:
     failures = 0
     while True:
         try:
-            await _say_ready(client, node, machine, ready_since)
+            await _keep_status(client, node, machine, ready_since)
+            await _renew_lease(client, node)
             failures = 0
         except ApiError as error:
             failures += 1
             if failures == 1:
-                _log.warning("The Node's status cannot be written: node=%s why=%s", node.name, error)
+                _log.warning("The Node cannot be kept: node=%s why=%s", node.name, error)
         await asyncio.sleep(_RETRY_SECONDS if failures else HEARTBEAT_SECONDS)
 
 
@@ -54,12 +63,24 @@ def this_machine() -> Machine:
     )
 
 
-async def _say_ready(client: ApiClient, node: NodeDescription, machine: Machine, ready_since: str) -> None:
+async def _keep_status(client: ApiClient, node: NodeDescription, machine: Machine, ready_since: str) -> None:
+    """Write it only where it is not there: everybody who watches nodes hears of every write."""
     status = node_status(node, machine, ready_since, timestamp(datetime.now(UTC).timestamp()))
     try:
-        await client.patch(NODES, None, node.name, {"status": status}, subresource="status")
+        there = await client.get(NODES, None, node.name)
     except ApiError as error:
         if not error.is_not_found:
             raise
-        await client.create(NODES, None, node_object(node))
+        there = await client.create(NODES, None, node_object(node))
+    if not is_said(status, there.get("status") or {}):
         await client.patch(NODES, None, node.name, {"status": status}, subresource="status")
+
+
+async def _renew_lease(client: ApiClient, node: NodeDescription) -> None:
+    renewed = lease(node, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"))
+    try:
+        await client.patch(LEASES, LEASE_NAMESPACE, node.name, {"spec": renewed["spec"]})
+    except ApiError as error:
+        if not error.is_not_found:
+            raise
+        await client.create(LEASES, LEASE_NAMESPACE, renewed)
