@@ -7,6 +7,8 @@ import shutil
 import subprocess
 import sys
 from configparser import RawConfigParser
+from http import HTTPStatus
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,11 @@ import pytest
 import yaml
 
 from userspace_proxy.agent.host import KEPT_CAPABILITIES
+from userspace_proxy.cli.kube_proxy import kube_proxy
+from userspace_proxy.cli.table_options import load
 from userspace_proxy.configuration.loading import load_configuration
 from userspace_proxy.dataplane.privileges import Capability
+from userspace_proxy.observability.proxy_health import ProxyHealth
 from userspace_proxy.sources import api_server, event_writer
 
 ROOT = Path(__file__).parents[1]
@@ -122,8 +127,51 @@ def test_it_is_rendered_by_kubectl() -> None:
         ["kubectl", "kustomize", str(DEPLOY)], capture_output=True, text=True, check=False
     )
     assert rendered.returncode == 0, rendered.stderr
-    kinds = {document["kind"] for document in yaml.safe_load_all(rendered.stdout)}
-    assert kinds == {"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "ConfigMap", "DaemonSet"}
+    found = {document["kind"]: document for document in yaml.safe_load_all(rendered.stdout)}
+    assert found.keys() == {"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "ConfigMap", "DaemonSet"}
+    pod = found["DaemonSet"]["spec"]["template"]["spec"]
+    assert pod["serviceAccountName"] == found["ServiceAccount"]["metadata"]["name"]
+    [subject] = found["ClusterRoleBinding"]["subjects"]
+    assert {name: subject[name] for name in ("name", "namespace")} == {
+        name: found["ServiceAccount"]["metadata"][name] for name in ("name", "namespace")
+    }
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    assert volumes["configuration"]["configMap"]["name"] == found["ConfigMap"]["metadata"]["name"]
+    assert found["ConfigMap"]["data"].keys() == {"config.yaml", "kubeconfig.yaml"}
+    for container in (*pod["containers"], *pod["initContainers"]):
+        assert container["image"].endswith(f":{version('userspace-proxy')}")
+        assert {mount["name"] for mount in container["volumeMounts"]} <= volumes.keys()
+
+
+def test_its_probes_ask_where_the_agent_answers(container: dict[str, Any]) -> None:
+    _, port = load_configuration({}, environment={}).configuration.healthz_bind_address or ("", 0)
+    health = ProxyHealth(dict, lambda: True, lambda: 0.0)
+    for probe in ("livenessProbe", "readinessProbe"):
+        asked = container[probe]["httpGet"]
+        assert asked["port"] == port
+        assert health.respond(asked["path"]).status == HTTPStatus.OK
+
+
+def test_what_outlives_the_pod_is_the_hosts(daemon_set: dict[str, Any], container: dict[str, Any]) -> None:
+    paths = {
+        volume["name"]: volume["hostPath"]["path"]
+        for volume in daemon_set["spec"]["template"]["spec"]["volumes"]
+        if "hostPath" in volume
+    }
+    mounted = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert {name: mounted[name] for name in paths} == paths  # the same inside, where iptables looks
+    assert paths["state"] == str(load_configuration({}, environment={}).configuration.state_directory)
+
+
+def test_the_init_container_runs_what_the_command_line_accepts(
+    daemon_set: dict[str, Any], mounted: Path
+) -> None:
+    [init] = daemon_set["spec"]["template"]["spec"]["initContainers"]
+    program, *arguments = init["command"]
+    given = [argument.replace(MOUNTED_AT, str(mounted)) for argument in arguments]
+    parsed = kube_proxy.make_context(program, given)
+    assert parsed.params["init_only"] == "true"
+    assert load(parsed.params).configuration.kubeconfig == mounted / "kubeconfig.yaml"
 
 
 def unit() -> RawConfigParser:

@@ -1,0 +1,66 @@
+"""The commands that the docs show are ones that there are: programs, verbs, flags, files."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+from userspace_proxy.cli import commands
+from userspace_proxy.cli.kube_proxy import kube_proxy
+
+ROOT = Path(__file__).parents[1]
+PAGES = [
+    ROOT / "CONTRIBUTING.md",
+    *(ROOT / "docs").glob("*.md"),
+    *(ROOT / "examples").rglob("*.md"),
+]
+OTHERS = {
+    *("conntrack", "curl", "iptables", "journalctl", "ss", "sysctl", "systemctl"),
+    *("cp", "docker", "kubectl", "pip", "python", "python3", "tox"),
+}
+"""Programs that are not ours; what they are told is tried by hand."""
+
+
+def shown() -> list[tuple[str, str]]:
+    """Each command, and the page that shows it."""
+    return [
+        (str(page.relative_to(ROOT)), command)
+        for page in PAGES
+        for block in re.findall(r"```console\n(.*?)```", page.read_text(), re.DOTALL)
+        for command in re.findall(r"^\s*\$ (.+)$", block, re.MULTILINE)
+    ]
+
+
+def words_of(command: str) -> list[str]:
+    """Without variables, sudo, and what it is piped to."""
+    words = shlex.split(command.partition("|")[0], comments=True)
+    while words[0] == "sudo" or "=" in words[0]:
+        del words[0]
+    return words
+
+
+@pytest.mark.parametrize(("page", "command"), shown())
+def test_what_is_shown_can_be_typed(page: str, command: str) -> None:
+    program, *arguments = words_of(command)
+    match Path(program).name:
+        case "userspace-proxy":
+            verb, *arguments = arguments
+            parsed = commands.commands[verb]
+            parsed.make_context(verb, arguments, parent=click.Context(commands))
+        case "kube-proxy":
+            kube_proxy.make_context("kube-proxy", arguments)
+        case "make":
+            assert f"\n{arguments[0]}:" in (ROOT / "Makefile").read_text()
+        case name:
+            assert name in OTHERS, f"{name}: who has that?"
+    for word in arguments:
+        if word.startswith(("examples/", "tests/", "benchmarks/", "scripts/")):
+            assert (ROOT / word).exists()
+
+
+def test_there_is_something_to_type() -> None:
+    assert len({page for page, _ in shown()}) > 4
