@@ -106,6 +106,15 @@ def test_an_endpoint_that_is_taken_out_stays_out_whoever_is_replaced(node: Servi
     assert (ejection["servicePort"], ejection["seconds"]) == (f"default/{service.name}:greet", 3600)
     assert greeted() == {"web-2", "web-3"}
     [served] = ask(socket_file, "services", ServicePortAnswer, ServicesQuestion(name=service.name))
+    assert served.taken_out_endpoints == 1
+    assert served.endpoints is not None
+    [out] = [each for each in served.endpoints if each.health.taken_out]
+    assert out.endpoint == f"{one}:8080"
+    assert out.health.left_out_of == ("Cluster",)
+    [listener] = served.listeners
+    assert listener.next is not None
+    assert {*listener.next} < {f"{two}:8080", f"{three}:8080"}
+    assert "taken out for 59m" in said(node, "endpoints", "--service", service.name)
     worker = served.workers[0].pid
     os.kill(worker, signal.SIGKILL)
     wait_until(lambda: worker not in node.agent.worker_pids)

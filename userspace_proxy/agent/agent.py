@@ -253,15 +253,15 @@ async def run_agent(live: LiveConfiguration, log: Log) -> None:
             record_event=events.record,
         )
         stack.push_async_callback(observation.close)
-        served = ServedAnswers(state, proxier.plan, sockets, workers, proxier.ledger)
-        traffic = LiveTraffic(workers, ejections.known)
+        live_traffic = LiveTraffic(workers, ejections.known)
+        served = ServedAnswers(state, proxier.plan, sockets, workers, proxier.ledger, live_traffic)
         administration = Administration(
             control_sockets.folder,
             StatusOf(state, workers),
             served.methods(),
             RulesAnswers(list(captures), served.named).methods(),
             Ejecting(ejections, proxier, served.named).methods(),
-            LiveAnswers(traffic, workers, proxier.plan, served.named).methods(),
+            LiveAnswers(live_traffic, workers, proxier.plan, served.named).methods(),
         )
         stack.push_async_callback(administration.close)
         if inheritance.adopted or inheritance.outgoing:

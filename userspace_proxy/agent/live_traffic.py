@@ -49,6 +49,10 @@ class LiveTraffic:
             read.not_asked,
         )
 
+    def taken_out(self, name: ServicePortName) -> int:
+        """How many endpoints of a Service port an operator has taken out."""
+        return len(self._ejections.of(name, monotonic()))
+
     async def connections(self, query: ConnectionQuery, most: int) -> ConnectionList:
         """The connections that `query` means, the oldest first, `most` at most."""
         return await list_connections(self._workers.askable(), query, most)

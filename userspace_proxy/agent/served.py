@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Iterator, Mapping
 
 from userspace_proxy.admin.protocol import AdminError, ErrorCode
 from userspace_proxy.admin.server import Method
+from userspace_proxy.agent.live_traffic import LiveTraffic
 from userspace_proxy.agent.plan_reports import scope_of_health_check, scope_of_port
 from userspace_proxy.core.answers.endpoints import EndpointAnswer, EndpointsQuestion, describe_endpoints
 from userspace_proxy.core.answers.services import (
@@ -19,6 +20,7 @@ from userspace_proxy.core.answers.services import (
 )
 from userspace_proxy.core.cluster_state import ClusterState, ObjectId
 from userspace_proxy.core.endpoint_selection import candidates_of
+from userspace_proxy.core.live_traffic import NOT_LIVE, LiveServicePort
 from userspace_proxy.core.objects import Kind
 from userspace_proxy.core.proxy_plan import PlannedServicePort, ProxyPlan
 from userspace_proxy.core.service_port import ServicePortName
@@ -39,12 +41,14 @@ class ServedAnswers:
         sockets: ListeningSockets,
         workers: WorkerPool,
         ledger: ProblemLedger,
+        live: LiveTraffic,
     ) -> None:
         self._state = state
         self._plan = plan
         self._sockets = sockets
         self._workers = workers
         self._ledger = ledger
+        self._live = live
 
     def methods(self) -> dict[str, Method]:
         return {
@@ -75,20 +79,29 @@ class ServedAnswers:
     async def _services(self, question: ServicesQuestion) -> AsyncGenerator[ServicePortAnswer, None]:
         names = self.named(question.name)
         readings = await self._workers.read_counters()
+        live = (await self._live.state_of(names)).service_ports if question.name else {}
         for name in names:
             if (planned := self._plan.service_ports.get(name)) is not None:
-                yield self._describe(planned, _carried(readings, name), has_endpoints=bool(question.name))
+                yield self._describe(
+                    planned, _carried(readings, name), live.get(name), has_endpoints=bool(question.name)
+                )
 
     async def _endpoints(self, question: EndpointsQuestion) -> AsyncGenerator[EndpointAnswer, None]:
         names = self.named(question.service)
         readings = await self._workers.read_counters()
+        live = (await self._live.state_of(names)).service_ports
         for name in names:
             if (planned := self._plan.service_ports.get(name)) is not None:
-                for answer in self._describe_endpoints(planned, _carried(readings, name)):
+                for answer in self._describe_endpoints(planned, _carried(readings, name), live.get(name)):
                     yield answer
 
     def _describe(
-        self, planned: PlannedServicePort, counters: ServicePortCounters, *, has_endpoints: bool
+        self,
+        planned: PlannedServicePort,
+        counters: ServicePortCounters,
+        live: LiveServicePort | None,
+        *,
+        has_endpoints: bool,
     ) -> ServicePortAnswer:
         name = planned.name
         candidates = candidates_of(name, self._state.slices_of(name.service))
@@ -104,11 +117,13 @@ class ServedAnswers:
             ready_endpoints=sum(candidate.host.ready for candidate in candidates),
             listed_endpoints=len(candidates),
             problems=self._problems(name),
-            endpoints=self._describe_endpoints(planned, counters) if has_endpoints else None,
+            endpoints=self._describe_endpoints(planned, counters, live) if has_endpoints else None,
+            live=live,
+            taken_out_endpoints=self._live.taken_out(name),
         )
 
     def _describe_endpoints(
-        self, planned: PlannedServicePort, counters: ServicePortCounters
+        self, planned: PlannedServicePort, counters: ServicePortCounters, live: LiveServicePort | None
     ) -> Iterator[EndpointAnswer]:
         return describe_endpoints(
             planned,
@@ -116,6 +131,7 @@ class ServedAnswers:
             self._plan.undialled.get(planned.name, ()),
             self._state.node,
             counters.endpoints,
+            live or NOT_LIVE,
         )
 
     def _problems(self, name: ServicePortName) -> Iterator[str]:

@@ -26,9 +26,9 @@ class _States(RegexHighlighter):
 
     base_style = "state."
     highlights = [  # noqa: RUF012
-        r"^(?P<good>ready|healthy|yes|served|delivered)\b",
+        r"^(?P<good>ready|healthy|well|yes|served|delivered)\b",
         r"^(?P<bad>no|not ready|not healthy|refused|dropped|failing|ejected)\b",
-        r"^(?P<doubt>terminating|draining|pending|unknown)\b",
+        r"^(?P<doubt>terminating|draining|taken out|pending|unknown)\b",
     ]
 
 

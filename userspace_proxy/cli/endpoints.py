@@ -9,9 +9,9 @@ import click
 
 from userspace_proxy.cli.asking import answer_options, ask_agent
 from userspace_proxy.cli.completion import complete_services
-from userspace_proxy.cli.figures import bytes_text
+from userspace_proxy.cli.figures import bytes_text, duration_text
 from userspace_proxy.cli.rendering import Block, Column, Output, Table, long, number, show
-from userspace_proxy.core.answers.endpoints import EndpointAnswer, EndpointsQuestion
+from userspace_proxy.core.answers.endpoints import EndpointAnswer, EndpointHealth, EndpointsQuestion
 
 
 @click.command()
@@ -36,14 +36,15 @@ def _blocks(answers: Sequence[EndpointAnswer], wide: bool) -> Iterator[Block]:
 def endpoint_rows(answers: Sequence[EndpointAnswer], wide: bool, *, has_service_port: bool = True) -> Table:
     """A table of endpoints, of several Service ports or of one."""
     columns: list[Column | str] = ["SERVICE PORT", "PROTOCOL"] if has_service_port else []
-    columns += ["ENDPOINT", "CONDITION", "NODE", number("ACTIVE"), number("OPENED"), number("FAILED")]
+    columns += ["ENDPOINT", "CONDITION", "HEALTH", "NODE"]
+    columns += [number("ACTIVE"), number("OPENED"), number("FAILED")]
     if wide:
         columns += [number("IN"), number("OUT"), number("EJECTIONS"), "HINTS", "SLICES"]
     columns += ["USED", long("WHY")]
     rows = []
     for answer in answers:
         row = [answer.service_port, answer.protocol] if has_service_port else []
-        row += [answer.endpoint, _condition(answer), answer.node or "-"]
+        row += [answer.endpoint, _condition(answer), health_text(answer.health), answer.node or "-"]
         row += [str(answer.active), str(answer.opened), str(answer.failed)]
         if wide:
             hints = [
@@ -60,6 +61,20 @@ def _condition(answer: EndpointAnswer) -> str:
     if answer.terminating:
         return "terminating, serving" if answer.serving else "terminating"
     return "ready" if answer.ready else "not ready"
+
+
+def health_text(health: EndpointHealth) -> str:
+    """How workers find it: well, failing, ejected, or taken out by an operator."""
+    if health.taken_out:
+        seconds = health.taken_out_seconds
+        return "taken out" if seconds is None else f"taken out for {duration_text(seconds)}"
+    if health.ejected_seconds is None:
+        return f"failing ({health.failures})" if health.failures else "well"
+    if not health.left_out_of:
+        return "failing, used all the same"
+    if health.probed or not health.ejected_seconds:
+        return "ejected, being tried" if health.probed else "ejected, tried next"
+    return f"ejected for {duration_text(health.ejected_seconds)}"
 
 
 def _used(answer: EndpointAnswer) -> str:

@@ -114,13 +114,14 @@ def _described(answers: Sequence[ServicePortAnswer], wide: bool) -> Iterator[Blo
             ],
         )
         yield Table(
-            ["TRAFFIC POLICY", number("PROXY PORT"), number("USABLE ENDPOINTS"), "NEW CONNECTIONS"],
+            ["TRAFFIC POLICY", number("PROXY PORT"), number("USABLE ENDPOINTS"), "NEW CONNECTIONS", "NEXT"],
             [
                 [
                     listener.policy,
                     str(listener.proxy_port or "-"),
                     str(listener.usable_endpoints),
                     _OUTCOMES[listener.outcome],
+                    _next(listener),
                 ]
                 for listener in answer.listeners
             ],
@@ -134,6 +135,13 @@ def _described(answers: Sequence[ServicePortAnswer], wide: bool) -> Iterator[Blo
         ]
         if answer.problems or captured:
             yield Sentences([*captured, *answer.problems], title="Problems")
+
+
+def _next(listener: ListenerAnswer) -> str:
+    """Where somebody who comes now goes."""
+    if not listener.next:
+        return "-"
+    return listener.next[0] if len(listener.next) == 1 else f"any of {len(listener.next)}"
 
 
 _OUTCOMES = {"serve": "served", "refuse": "refused: no endpoint", "drop": "dropped: none on this node"}
@@ -165,7 +173,8 @@ def _fields(answer: ServicePortAnswer) -> Iterator[tuple[str, str]]:
     yield (
         "Endpoints",
         f"{answer.ready_endpoints} ready of {answer.listed_endpoints}"
-        + (f", {ejected} ejected" if ejected else ""),
+        + (f", {ejected} ejected" if ejected else "")
+        + (f", {answer.taken_out_endpoints} taken out" if answer.taken_out_endpoints else ""),
     )
     yield (
         "Connections" if answer.protocol == "TCP" else "Flows",

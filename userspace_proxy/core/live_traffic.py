@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
+from typing import Final
 
 import msgspec
 
@@ -178,6 +179,10 @@ class LiveServicePort:
     endpoints: Mapping[Endpoint, LiveEndpoint]
     classes: Mapping[TrafficPolicy, LiveClass]
     bound_to: tuple[Endpoint, ...] = ()
+
+
+NOT_LIVE: Final = LiveServicePort({}, {})
+"""One of which no worker says anything."""
 
 
 def summed_up(

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from tests.support.objects import endpoint, endpoint_slice, service
-from userspace_proxy.core.answers.endpoints import EndpointAnswer, describe_endpoints
+from userspace_proxy.core.answers.endpoints import EndpointAnswer, EndpointHealth, describe_endpoints
 from userspace_proxy.core.answers.services import (
     ServicePortAnswer,
     ServingWorker,
@@ -13,9 +13,11 @@ from userspace_proxy.core.answers.services import (
     services_beginning,
 )
 from userspace_proxy.core.cluster_state import ClusterState
+from userspace_proxy.core.endpoint import Endpoint
+from userspace_proxy.core.live_traffic import LiveClass, LiveEndpoint, LiveServicePort
 from userspace_proxy.core.objects import ApiObject, Upserted
 from userspace_proxy.core.proxy_plan import ProxyPlan
-from userspace_proxy.core.service_port import IPFamily, ProxyPort, ServicePortName, TrafficPolicy
+from userspace_proxy.core.service_port import IPFamily, Port, ProxyPort, ServicePortName, TrafficPolicy
 from userspace_proxy.core.traffic_counters import EndpointCounters, ServicePortCounters, summed
 
 
@@ -190,3 +192,47 @@ def test_what_several_workers_have_carried_is_summed() -> None:
     assert (total.opened, total.active, total.bytes_in, sum(total.connects)) == (3, 1, 5, 1)
     assert total.at("10.244.1.2", 80) == EndpointCounters(opened=2, bytes_in=5)
     assert one.opened == 1 and total.at("10.244.1.3", 80).opened == 1
+
+
+ONE, TWO = (Endpoint(f"10.244.1.{number}", Port(8080)) for number in (2, 3))
+LIVE = LiveServicePort(
+    {
+        ONE: LiveEndpoint(failures=3, ejected_seconds=1.23456, is_probed=True),
+        TWO: LiveEndpoint(is_taken_out=True, taken_out_seconds=59.9996),
+    },
+    {TrafficPolicy.CLUSTER: LiveClass(left_out=frozenset({ONE, TWO}), next=(ONE, TWO))},
+)
+
+
+def test_how_workers_find_an_endpoint_is_said() -> None:
+    state, plan = planned(service("web"), endpoint_slice(of="web", endpoints=["10.244.1.2", "10.244.1.3"]))
+    (served,) = plan.service_ports.values()
+    slices = state.slices_by_name(served.name.service)
+    one, two = describe_endpoints(served, slices, (), state.node, {}, LIVE)
+    assert one.health == EndpointHealth(
+        failures=3, ejected_seconds=1.235, probed=True, left_out_of=("Cluster",)
+    )
+    assert two.health == EndpointHealth(taken_out=True, taken_out_seconds=60.0, left_out_of=("Cluster",))
+    unknown, _ = describe_endpoints(served, slices, (), state.node, {})
+    assert unknown.health == EndpointHealth()
+
+
+def test_who_is_next_is_said_where_it_is_known() -> None:
+    _, plan = planned(service("web"), endpoint_slice(of="web", endpoints=["10.244.1.2", "10.244.1.3"]))
+    (served,) = plan.service_ports.values()
+    answer = describe_service_port(
+        served,
+        lost=(),
+        proxy_ports={},
+        workers=(),
+        counters=ServicePortCounters(),
+        ready_endpoints=2,
+        listed_endpoints=2,
+        problems=(),
+        endpoints=None,
+        live=LIVE,
+        taken_out_endpoints=1,
+    )
+    assert [listener.next for listener in answer.listeners] == [("10.244.1.2:8080", "10.244.1.3:8080")]
+    assert answer.taken_out_endpoints == 1
+    assert [listener.next for listener in described("web", service("web")).listeners] == [None]

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from userspace_proxy.core.answers.shape import Parameters, Shape
 from userspace_proxy.core.endpoint import CheckedSlice, Endpoint
 from userspace_proxy.core.endpoint_selection import NodeIdentity, candidates_of
+from userspace_proxy.core.live_traffic import NOT_LIVE, LiveServicePort
 from userspace_proxy.core.plan_conflicts import UndialledEndpoint
 from userspace_proxy.core.proxy_plan import PlannedServicePort
 from userspace_proxy.core.selection_reasons import explain_selection
@@ -26,6 +27,24 @@ class EndpointUse(Shape, frozen=True):
     policy: str
     is_used: bool
     reason: str
+
+
+class EndpointHealth(Shape, frozen=True):
+    """How the workers that serve it find it now, and whether an operator has taken it out.
+
+    `failures` connects have failed one after the other. `ejected_seconds` is None unless it is ejected for
+    that, else how long it is until one connection tries it; 0: the next one whose turn it is. `probed`: one
+    does. `taken_out_seconds` is None if that is until `uneject`. `left_out_of` are the traffic policies whose
+    new connections go elsewhere now; of those that are ejected some are used all the same, so that there are
+    enough.
+    """
+
+    failures: int = 0
+    ejected_seconds: float | None = None
+    probed: bool = False
+    taken_out: bool = False
+    taken_out_seconds: float | None = None
+    left_out_of: tuple[str, ...] = ()
 
 
 class EndpointAnswer(Shape, frozen=True):
@@ -52,6 +71,7 @@ class EndpointAnswer(Shape, frozen=True):
     bytes_in: int
     bytes_out: int
     ejections: int
+    health: EndpointHealth = EndpointHealth()
 
     @property
     def is_used(self) -> bool:
@@ -64,6 +84,7 @@ def describe_endpoints(
     undialled: Sequence[UndialledEndpoint],
     node: NodeIdentity,
     counters: Mapping[EndpointKey, EndpointCounters],
+    live: LiveServicePort = NOT_LIVE,
 ) -> Iterator[EndpointAnswer]:
     """Every endpoint that is listed in the `slices` (by their names) of a Service port."""
     name = planned.name
@@ -100,7 +121,28 @@ def describe_endpoints(
             bytes_in=carried.bytes_in,
             bytes_out=carried.bytes_out,
             ejections=carried.ejections,
+            health=_health_of(endpoint, live),
         )
+
+
+def _health_of(endpoint: Endpoint, live: LiveServicePort) -> EndpointHealth:
+    found = live.endpoints.get(endpoint)
+    if found is None:
+        return EndpointHealth()
+    return EndpointHealth(
+        failures=found.failures,
+        ejected_seconds=_rounded(found.ejected_seconds),
+        probed=found.is_probed,
+        taken_out=found.is_taken_out,
+        taken_out_seconds=_rounded(found.taken_out_seconds),
+        left_out_of=tuple(
+            policy.value for policy, traffic in live.classes.items() if endpoint in traffic.left_out
+        ),
+    )
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
 
 
 def _slices_of_endpoints(

@@ -8,6 +8,7 @@ from operator import attrgetter
 from userspace_proxy.core.answers.endpoints import EndpointAnswer
 from userspace_proxy.core.answers.shape import Parameters, Shape
 from userspace_proxy.core.endpoint_selection import Selection
+from userspace_proxy.core.live_traffic import LiveServicePort
 from userspace_proxy.core.plan_conflicts import LostClaim
 from userspace_proxy.core.proxy_plan import PlannedServicePort
 from userspace_proxy.core.service_port import (
@@ -50,12 +51,17 @@ class FrontendAnswer(Shape, frozen=True):
 
 
 class ListenerAnswer(Shape, frozen=True):
-    """A class of traffic; its `outcome` is serve, refuse or drop. `proxy_port` None: it is not open."""
+    """A class of traffic; its `outcome` is serve, refuse or drop. `proxy_port` None: it is not open.
+
+    `next` is where the next connection goes, or any of several where chance, the client's address or which
+    worker takes it decides. It is there where one Service is asked about; else None.
+    """
 
     policy: str
     proxy_port: int | None
     outcome: str
     usable_endpoints: int
+    next: tuple[str, ...] | None = None
 
 
 class ServingWorker(Shape, frozen=True):
@@ -95,6 +101,7 @@ class ServicePortAnswer(Shape, frozen=True):
     bytes_out: int
     problems: tuple[str, ...]
     endpoints: tuple[EndpointAnswer, ...] | None = None
+    taken_out_endpoints: int = 0
 
 
 def describe_service_port(
@@ -108,8 +115,10 @@ def describe_service_port(
     listed_endpoints: int,
     problems: Iterable[str],
     endpoints: Iterable[EndpointAnswer] | None,
+    live: LiveServicePort | None = None,
+    taken_out_endpoints: int = 0,
 ) -> ServicePortAnswer:
-    """All of a planned Service port."""
+    """All of a planned Service port; `live` is what is known of it where one Service is asked about."""
     port, name = planned.service_port, planned.name
     settings = port.settings
     owners = {each.frontend: str(each.owner) for each in lost}
@@ -122,7 +131,8 @@ def describe_service_port(
             _frontend(port, exposure, owners.get(exposure.frontend)) for exposure in planned.exposures
         ),
         listeners=tuple(
-            _listener(policy, selection, proxy_ports.get(policy)) for policy, selection in planned.selections
+            _listener(policy, selection, proxy_ports.get(policy), live)
+            for policy, selection in planned.selections
         ),
         workers=tuple(workers),
         internal_traffic_policy=port.internal_traffic_policy.value,
@@ -148,6 +158,7 @@ def describe_service_port(
         bytes_out=counters.bytes_out,
         problems=tuple(problems),
         endpoints=None if endpoints is None else tuple(endpoints),
+        taken_out_endpoints=taken_out_endpoints,
     )
 
 
@@ -194,10 +205,14 @@ def _kind(port: ServicePort, address: str) -> str:
     return "loadBalancer" if address in port.load_balancer_ips else "externalIP"
 
 
-def _listener(policy: TrafficPolicy, selection: Selection, port: ProxyPort | None) -> ListenerAnswer:
+def _listener(
+    policy: TrafficPolicy, selection: Selection, port: ProxyPort | None, live: LiveServicePort | None
+) -> ListenerAnswer:
+    traffic = None if live is None else live.classes.get(policy)
     return ListenerAnswer(
         policy=policy.value,
         proxy_port=port,
         outcome=selection.outcome.value,
         usable_endpoints=len(selection.endpoints),
+        next=None if traffic is None else tuple(map(str, traffic.next)),
     )
