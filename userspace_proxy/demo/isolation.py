@@ -12,7 +12,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -118,6 +118,17 @@ def set_network_namespace(path: Path) -> None:
         _check(_libc.setns(namespace, CLONE_NEWNET), str(path))
     finally:
         os.close(namespace)
+
+
+def enter_namespaces(files: Mapping[str, str]) -> None:
+    """Move the calling process, which must have one thread, into the namespaces of these files; setns(2).
+
+    The current folder becomes the root of the mount namespace, if that is one of them.
+    """
+    opened = [os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in files.values()]  # as long as all are seen
+    for descriptor, path in zip(opened, files.values(), strict=True):
+        _check(_libc.setns(descriptor, 0), path)
+        os.close(descriptor)
 
 
 def _become_init() -> None:

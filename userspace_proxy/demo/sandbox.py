@@ -45,10 +45,10 @@ class Sandbox(Namespace):
         return ["nsenter", *(f"--{kind}={path}" for kind, path in self.namespaces.items()), "--", *argv]
 
     @property
-    def namespaces(self) -> dict[str, Path]:
+    def namespaces(self) -> dict[str, str]:
         """A file for each kind of namespace that one has to enter, as options of nsenter(1) are named."""
-        held = {kind: Path(f"/proc/{os.getpid()}/fd/{held}") for kind, held in self._descriptors.items()}
-        return {"net": self.path, **held}
+        held = {kind: f"/proc/{os.getpid()}/fd/{held}" for kind, held in self._descriptors.items()}
+        return {"net": str(self.path), **held}
 
     def close(self) -> None:
         """Kill what runs inside, delete namespaces and files. Closing twice is harmless."""
