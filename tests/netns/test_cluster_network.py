@@ -19,7 +19,8 @@ REFUSED = 7
 
 @pytest.fixture(scope="module")
 def network() -> Iterator[ClusterNetwork]:
-    with ClusterNetwork(["node-1", "node-2"], ipv6=True, pod_dns="nameserver 10.96.0.10\n") as network:
+    names = ["node-1", "node-2"]
+    with ClusterNetwork(names, ipv6=True, resolv_conf=lambda namespace: f"search {namespace}\n") as network:
         yield network
 
 
@@ -54,7 +55,7 @@ def test_everybody_reaches_everybody_in_both_families(
 def test_a_pod_knows_its_name_and_has_files_of_its_own(pods: dict[str, PodSandbox]) -> None:
     pod = pods["default/c"]
     seen = run(*pod.entering(["sh", "-c", "hostname; cat /etc/resolv.conf /etc/hosts"])).stdout
-    assert seen.startswith("c\nnameserver 10.96.0.10\n127.0.0.1\tlocalhost\n")
+    assert seen.startswith("c\nsearch default\n127.0.0.1\tlocalhost\n")
     assert seen.endswith("10.244.2.2\tc\nfd00:10:244:2::2\tc\n")
 
 

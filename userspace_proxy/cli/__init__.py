@@ -11,6 +11,7 @@ from userspace_proxy.cli.check import check
 from userspace_proxy.cli.cleanup import cleanup
 from userspace_proxy.cli.completion import completion
 from userspace_proxy.cli.connections import connections
+from userspace_proxy.cli.demo import demo
 from userspace_proxy.cli.drain import drain
 from userspace_proxy.cli.eject import eject, uneject
 from userspace_proxy.cli.endpoints import endpoints
@@ -33,6 +34,7 @@ commands.add_command(run)
 commands.add_command(check)
 commands.add_command(cleanup)
 commands.add_command(drain)
+commands.add_command(demo)
 commands.add_command(supervise)
 commands.add_command(status)
 commands.add_command(services)

@@ -1,9 +1,9 @@
 """The process that all agents of the demo, and their workers, are forked from.
 
-An agent and its workers are three interpreters that import the same 40 MB; for each of several nodes that is
-neither quick nor small. So this process imports them once, and whatever would be started as `python -m MODULE …`
-is forked from it instead and runs that module there, with the same arguments, descriptors and surroundings. The
-modules themselves are what runs on a node, unchanged, and know nothing of it.
+An agent and its workers are three interpreters that import the same 40 MB; for each of several nodes that
+is neither quick nor small. So this process imports them once, and what would be started as `python -m MODULE`
+is forked from it instead and runs that module there, with the same arguments, descriptors and surroundings.
+The modules themselves are what runs on a node, unchanged, and know nothing of it.
 
 `agents` starts it as `python -I -m userspace_proxy.demo.agent_parent`, and sends it one `Order` as JSON on
 standard input, which stays open: where it ends, everything does. As `supervise` does on a node, it starts an
@@ -207,7 +207,7 @@ class ForkedProcess:
 
 
 def popen_at(path: str, popen: type[subprocess.Popen[Any]]) -> Any:
-    """What agents have for `subprocess.Popen`: the parent at `path` starts what is a module of this Python."""
+    """What agents have for `subprocess.Popen`: the parent at `path` starts this Python's modules."""
 
     def start(command: Sequence[str], **options: Any) -> Any:
         if tuple(command[:2]) != (sys.executable, "-m"):

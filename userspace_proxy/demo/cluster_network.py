@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -81,13 +81,13 @@ class PodSandbox(Sandbox):
 
 
 class Node(Closing):
-    """A node's namespaces, and the pods behind it; `pod_dns` is the text of their /etc/resolv.conf."""
+    """A node and the pods behind it; `resolv_conf(namespace)` is the text of their /etc/resolv.conf."""
 
-    def __init__(self, name: str, own: NodeAddresses, pod_dns: str) -> None:
+    def __init__(self, name: str, own: NodeAddresses, resolv_conf: Callable[[str], str]) -> None:
         self.name = name
         self.own = own
         self.pods: dict[str, PodSandbox] = {}
-        self._pod_dns = pod_dns
+        self._resolv_conf = resolv_conf
         self._hosts = itertools.cycle(range(2, _LAST_POD + 1))
         self._taken: dict[str, int] = {}
         self.sandbox = Sandbox(name, *own.addresses)
@@ -114,9 +114,9 @@ class Node(Closing):
         """`add_pod`, for who may wait."""
         host = self._free_host(key)
         addresses = self.own.pod_addresses(host)
-        hostname = key.partition("/")[2] or key
+        namespace, _, hostname = key.rpartition("/")
         files = {
-            "/etc/resolv.conf": self._pod_dns,
+            "/etc/resolv.conf": self._resolv_conf(namespace),
             "/etc/hosts": "".join(
                 f"{address}\t{name}\n"
                 for address, name in (
@@ -193,10 +193,10 @@ class Node(Closing):
 class ClusterNetwork(Closing):
     """All of it, for nodes of these names; `close` takes it down. `nodes` are by name.
 
-    `pod_dns` is what every pod has as /etc/resolv.conf.
+    `resolv_conf(namespace)` is what the pods of a namespace have as /etc/resolv.conf.
     """
 
-    def __init__(self, names: Sequence[str], *, ipv6: bool, pod_dns: str = "") -> None:
+    def __init__(self, names: Sequence[str], *, ipv6: bool, resolv_conf: Callable[[str], str]) -> None:
         self.ipv6 = ipv6
         self.nodes: dict[str, Node] = {}
         self._open = ExitStack()
@@ -207,7 +207,7 @@ class ClusterNetwork(Closing):
             self._wire_outside()
             control_plane = threads.submit(self._machine, CONTROL_PLANE, 2)
             nodes = [
-                threads.submit(Node, name, NodeAddresses(number, ipv6), pod_dns)
+                threads.submit(Node, name, NodeAddresses(number, ipv6), resolv_conf)
                 for number, name in enumerate(names, start=1)
             ]
             failures = []
@@ -229,13 +229,15 @@ class ClusterNetwork(Closing):
         """Where the API server listens inside the cluster; IPv4 first."""
         return _addresses(self.control_plane)
 
-    def sandbox(self, name: str) -> Sandbox | None:
-        """The sandbox of a node, of `outside`, of `control-plane`, or of the pod `namespace/name`."""
-        if name in (OUTSIDE, CONTROL_PLANE):
-            return self.outside if name == OUTSIDE else self.control_plane
-        if name in self.nodes:
-            return self.nodes[name].sandbox
-        return next((node.pods[name] for node in self.nodes.values() if name in node.pods), None)
+    def places(self) -> dict[str, Sandbox]:
+        """All there is, by name; pods by `namespace/name`."""
+        nodes = self.nodes.values()
+        return {
+            OUTSIDE: self.outside,
+            CONTROL_PLANE: self.control_plane,
+            **{node.name: node.sandbox for node in nodes},
+            **{key: pod for node in nodes for key, pod in node.pods.items()},
+        }
 
     async def announce(self, addresses: Mapping[str, Iterable[str]]) -> None:
         """Let the host outside send what is for these addresses to these nodes, and forget all others.

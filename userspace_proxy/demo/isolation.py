@@ -24,6 +24,7 @@ CLONE_NEWUSER: Final = 0x10000000
 CLONE_NEWPID: Final = 0x20000000
 CLONE_NEWNET: Final = 0x40000000
 
+_MS_BIND: Final = 0x1000
 _MS_REC: Final = 0x4000
 _MS_PRIVATE: Final = 0x40000
 _PR_SET_PDEATHSIG: Final = 1
@@ -51,13 +52,14 @@ def refusal() -> str | None:
     return (probe.stdout.strip() or probe.stderr.strip()).splitlines()[-1]
 
 
-def enter() -> None:
+def enter(shown: Mapping[Path, Path] | None = None) -> None:
     """Move the calling process into namespaces of its own, with loopback up and nothing else there.
 
-    Call it before any thread exists. As root the user stays as it is; otherwise it becomes root of a new
-    user namespace in which no other uid exists. Raises StartupError where the kernel refuses.
+    Folders of the host in `shown` are seen in the new `/run`, too, where it says. Call it before any thread
+    exists. As root the user stays as it is; otherwise it becomes root of a new user namespace in which no
+    other uid exists. Raises StartupError where the kernel refuses.
     """
-    _put_sbin_on_path()
+    put_sbin_on_path()
     namespaces = CLONE_NEWNS | CLONE_NEWNET
     uid, gid = os.geteuid(), os.getegid()
     try:
@@ -69,7 +71,12 @@ def enter() -> None:
             Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
             Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
         _mount("none", "/", None, _MS_REC | _MS_PRIVATE)
+        opened = [os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for folder in shown or {}]
         _mount("tmpfs", "/run", "tmpfs", 0, "mode=755")
+        for descriptor, place in zip(opened, (shown or {}).values(), strict=True):
+            place.mkdir(parents=True)
+            _mount(f"/proc/self/fd/{descriptor}", str(place), None, _MS_BIND)
+            os.close(descriptor)
     except OSError as error:
         raise StartupError(
             f"this machine does not allow new namespaces here ({error}); run as root or allow unprivileged "
@@ -91,7 +98,7 @@ def run(argv: Sequence[str]) -> int:
     enter()
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)  # until they can be handed on
     try:
-        _unshare(CLONE_NEWPID)  # for our next child; once that has ended there can be no other
+        unshare_pids()
         child = subprocess.Popen(argv, preexec_fn=_become_init)
     except (OSError, subprocess.SubprocessError) as error:
         raise StartupError(
@@ -109,6 +116,19 @@ def run(argv: Sequence[str]) -> int:
     status = child.wait()
     signal.signal(signal.SIGALRM, signal.SIG_IGN)  # an alarm that is set would meet no handler at our own end
     return status if status >= 0 else 128 - status
+
+
+def unshare_pids() -> None:
+    """Let the calling process' next child be PID 1 of a namespace of its own. There can be no other child."""
+    _unshare(CLONE_NEWPID)
+
+
+def mount_proc() -> None:
+    """Have `/proc` show the calling process' own PID namespace. Raises StartupError where that fails."""
+    try:
+        _mount("proc", "/proc", "proc", 0)
+    except OSError as error:
+        raise StartupError(f"this machine does not allow a /proc of one's own: {error}") from error
 
 
 def set_network_namespace(path: Path) -> None:
@@ -153,7 +173,7 @@ def _check(result: int, what: str) -> None:
         raise OSError(number, os.strerror(number), what)
 
 
-def _put_sbin_on_path() -> None:
+def put_sbin_on_path() -> None:
     """Debian leaves the folders of `ip` and `iptables` out of a user's PATH."""
     folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
     missing = [folder for folder in ("/usr/sbin", "/sbin") if folder not in folders]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -80,6 +81,10 @@ class Namespace(Closing):
 
         with ThreadPoolExecutor(max_workers=1) as thread:
             return thread.submit(inside).result()
+
+    def connect(self, address: str, port: int, seconds: float) -> socket.socket:
+        """A TCP connection from inside, made within `seconds`."""
+        return self.call(lambda: socket.create_connection((address, port), seconds))
 
     def ip(self, *commands: str) -> None:
         """Carry out lines of ip(8), such as "addr add 10.0.0.1/24 dev eth0", in one process."""

@@ -19,7 +19,7 @@ class Sandbox(Namespace):
     """A namespace that calls itself `hostname` and sees `files`, by path, in place of those of the machine.
 
     For processes that have entered `isolation`. A file that is nowhere to be put over is left out: where the
-    machine has no /etc/resolv.conf, for one, nothing in here has any. `path` is setns(2)'s for the network.
+    machine has no /etc/resolv.conf, for one, nothing in here has any. `descriptors` hold its namespaces.
     """
 
     def __init__(
@@ -33,8 +33,9 @@ class Sandbox(Namespace):
     ) -> None:
         super().__init__(name, address, address_v6)
         self._folder = _FOLDER / name
-        self._descriptors: dict[str, int] = {}
+        self.descriptors: dict[str, int] = {}
         with self.closed_on_failure():
+            self.descriptors["net"] = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
             self._make(hostname or name, files or {})
 
     def entering(self, argv: Sequence[str]) -> list[str]:
@@ -42,19 +43,17 @@ class Sandbox(Namespace):
 
         Good for as long as the calling process lives, and for whoever sees it in /proc.
         """
-        return ["nsenter", *(f"--{kind}={path}" for kind, path in self.namespaces.items()), "--", *argv]
+        return ["nsenter", *(f"--{kind}={path}" for kind, path in self.files().items()), "--", *argv]
 
-    @property
-    def namespaces(self) -> dict[str, str]:
+    def files(self) -> dict[str, str]:
         """A file for each kind of namespace that one has to enter, as options of nsenter(1) are named."""
-        held = {kind: f"/proc/{os.getpid()}/fd/{held}" for kind, held in self._descriptors.items()}
-        return {"net": str(self.path), **held}
+        return namespace_files(os.getpid(), self.descriptors)
 
     def close(self) -> None:
         """Kill what runs inside, delete namespaces and files. Closing twice is harmless."""
         super().close()
-        while self._descriptors:
-            os.close(self._descriptors.popitem()[1])
+        while self.descriptors:
+            os.close(self.descriptors.popitem()[1])
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _make(self, hostname: str, files: Mapping[str, str]) -> None:
@@ -80,7 +79,13 @@ class Sandbox(Namespace):
             if maker.stdout.readline() != "made\n":
                 raise OSError(f"the namespaces of {self.name} cannot be made: {maker.stderr.read().strip()}")
             for kind, file in (("mount", "mnt"), ("uts", "uts")):
-                self._descriptors[kind] = os.open(f"/proc/{maker.pid}/ns/{file}", os.O_RDONLY | os.O_CLOEXEC)
+                self.descriptors[kind] = os.open(f"/proc/{maker.pid}/ns/{file}", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def namespace_files(pid: int, descriptors: Mapping[str, int]) -> dict[str, str]:
+    """Files for namespaces that process `pid` holds by these descriptors. The mount namespace comes last."""
+    ordered = sorted(descriptors.items(), key=lambda item: item[0] == "mount")
+    return {kind: f"/proc/{pid}/fd/{descriptor}" for kind, descriptor in ordered}
 
 
 def make_places_for(*files: str) -> None:

@@ -1,0 +1,102 @@
+"""`userspace-proxy demo …`: a cluster to look at, in namespaces of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.group()
+def demo() -> None:
+    """A small cluster to look at: real agents, pods and an API server, in namespaces of this machine.
+
+    Nothing of the machine's own network is touched, and nothing is left when it is down.
+    """
+
+
+@demo.command()
+@click.option("--nodes", type=int, metavar="N", help="How many nodes there are.  [default: 3]")
+@click.option("--file", "file", type=Path, metavar="FILE", help="What the cluster is to be: docs/demo.md.")
+@click.option("--empty", is_flag=True, help="Apply no manifests: begin with nodes and nothing on them.")
+@click.option("--fresh", is_flag=True, help="Forget the cluster that `down --keep` kept.")
+@click.option("--foreground", is_flag=True, help="Stay; Ctrl-C takes the cluster down.")
+@click.option("--web", is_flag=True, help="Serve a page to look at it, on loopback.")
+@click.option(
+    "--apiserver",
+    type=click.Choice(["embedded", "kube-apiserver"]),
+    help="Which API server it has.  [default: embedded]",
+)
+def up(
+    nodes: int | None,
+    file: Path | None,
+    *,
+    empty: bool,
+    fresh: bool,
+    foreground: bool,
+    web: bool,
+    apiserver: str | None,
+) -> None:
+    """Start the cluster, and say what can be done with it.
+
+    It runs on when this command has ended, until `userspace-proxy demo down`.
+    """
+    from userspace_proxy.demo.commands import Wishes, bring_up
+
+    bring_up(Wishes(nodes, file, empty, fresh, foreground, web, apiserver))
+
+
+@demo.command()
+@click.option("--keep", is_flag=True, help="Keep its objects: the next `up` has the same cluster again.")
+def down(*, keep: bool) -> None:
+    """End the cluster, and remove all that it has made."""
+    from userspace_proxy.demo.commands import take_down
+
+    take_down(keep=keep)
+
+
+@demo.command()
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="How to say it.")
+def status(output: str) -> None:
+    """Say how the cluster does: nodes, agents, pods, memory, and where its kubeconfig is."""
+    from userspace_proxy.demo.commands import show_status
+
+    show_status(as_json=output == "json")
+
+
+@demo.command()
+@click.argument("place")
+def shell(place: str) -> None:
+    """Open a shell on a node, in a pod, or `outside`, the host beside the cluster.
+
+    PLACE is a node's name, a pod's (`namespace/name`, or its name alone in `default`), or `outside`.
+    """
+    from userspace_proxy.demo.commands import open_shell
+
+    open_shell(place)
+
+
+@demo.command(context_settings={"ignore_unknown_options": True})
+@click.argument("place")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def exec(place: str, command: tuple[str, ...]) -> None:
+    """Run a command there, and end with its exit status: demo exec client -- curl http://web
+
+    PLACE is what `demo shell` takes.
+    """
+    from userspace_proxy.demo.commands import execute
+
+    execute(place, command)
+
+
+@demo.command()
+@click.argument("pod")
+@click.option("-f", "--follow", is_flag=True, help="Go on until the pod ends.")
+def logs(pod: str, *, follow: bool) -> None:
+    """Show what a pod, or a node's agent, has written.
+
+    POD is `namespace/name`, or the name alone in `default`; or a node's name.
+    """
+    from userspace_proxy.demo.commands import show_logs
+
+    show_logs(pod, follow=follow)

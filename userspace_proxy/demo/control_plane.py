@@ -1,0 +1,190 @@
+"""A demo cluster's control plane, and the kubelets: what makes objects of the API come true.
+
+They share the cluster's process, and speak to each other through the API server alone, as they would on
+machines of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Final
+
+from userspace_proxy.demo.api_client import ApiClient
+from userspace_proxy.demo.api_resources import ENDPOINT_SLICES, NODES, PODS, SERVICES, JsonObject
+from userspace_proxy.demo.api_server import ApiServer, PodLogsError
+from userspace_proxy.demo.api_server.certificates import Certificates
+from userspace_proxy.demo.api_server.kubeconfig import write_kubeconfig
+from userspace_proxy.demo.cluster_network import ClusterNetwork
+from userspace_proxy.demo.cluster_objects import (
+    API_ADDRESSES,
+    API_PORT,
+    SERVICE_CIDR,
+    SERVICE_CIDR_V6,
+    api_service,
+    endpoint_slices,
+)
+from userspace_proxy.demo.cluster_plan import ClusterPlan, manifest_files
+from userspace_proxy.demo.control import PodStatus
+from userspace_proxy.demo.kubelet.container_logs import LogOptions
+from userspace_proxy.demo.kubelet.kubelet import Kubelet, LogUnavailableError
+from userspace_proxy.demo.kubelet.node_object import NodeDescription
+from userspace_proxy.demo.kubelet.processes import Processes
+from userspace_proxy.demo.launch import AGENTS_KUBECONFIG, PRIVATE
+from userspace_proxy.demo.manifest_application import apply, put, read_objects
+
+_LOOPBACK: Final = "127.0.0.1"
+_ZONE: Final = "topology.kubernetes.io/zone"
+
+
+class ControlPlane:
+    """The API server, and who acts on what it says: `start` it, `run` it until cancelled, `close` it.
+
+    `api` listens on the machine's loopback; `kubeconfig` is written for who comes that way.
+    """
+
+    def __init__(
+        self,
+        plan: ClusterPlan,
+        network: ClusterNetwork,
+        *,
+        api: socket.socket,
+        kubeconfig: Path,
+        database: Path,
+        logs: Path,
+    ) -> None:
+        self._plan = plan
+        self._network = network
+        self._logs = logs
+        self._api = api
+        self._database = database
+        self._is_kept = database.exists()
+        self._kubeconfig = kubeconfig
+        self._closing = AsyncExitStack()
+        self.client: ApiClient
+        self._kubelets: dict[str, Kubelet] = {}
+
+    @property
+    def server(self) -> str:
+        """Where the API server is for who is on the machine."""
+        return f"https://{_LOOPBACK}:{self._api.getsockname()[1]}"
+
+    async def start(self) -> None:
+        """Have the API server answer, with the objects of the cluster itself in it."""
+        PRIVATE.mkdir(mode=0o755)
+        token = secrets.token_urlsafe(24)
+        inside = [*self._network.control_plane_addresses, *API_ADDRESSES]
+        names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost", _LOOPBACK]
+        certificates = await asyncio.to_thread(Certificates.make, [*names, *inside])
+        ours = socket.create_server((_LOOPBACK, 0), backlog=1024)
+        port = ours.getsockname()[1]
+        server = ApiServer(
+            database=self._database,
+            sockets=[self._api, ours, *self._cluster_sockets()],
+            tls=certificates.server_context(PRIVATE),
+            token=token,
+            service_cidrs=(SERVICE_CIDR, SERVICE_CIDR_V6) if self._plan.ipv6 else (SERVICE_CIDR,),
+            pod_logs=self._pod_logs,
+        )
+        write_kubeconfig(
+            AGENTS_KUBECONFIG,
+            server=f"https://{self._network.control_plane_addresses[0]}:{API_PORT}",
+            authority=certificates.authority,
+            token=token,
+        )
+        await server.start()
+        self._closing.push_async_callback(server.close)
+        self.client = await self._closing.enter_async_context(
+            ApiClient(f"https://{_LOOPBACK}:{port}", token=token, tls=certificates.client_context())
+        )
+        await self._make_objects()
+        write_kubeconfig(self._kubeconfig, server=self.server, authority=certificates.authority, token=token)
+
+    async def run(self) -> None:
+        """Act on what the API server says, until cancelled."""
+        processes = await self._closing.enter_async_context(Processes())
+        for node, planned in zip(self._network.nodes.values(), self._plan.nodes, strict=True):
+            labels = {_ZONE: planned.zone} if planned.zone else {}
+            description = NodeDescription(node.name, node.own.addresses, node.own.pod_cidrs, labels)
+            self._kubelets[node.name] = Kubelet(
+                description, self.client, node, processes, self._logs / "pods"
+            )
+        async with asyncio.TaskGroup() as tasks:
+            for kubelet in self._kubelets.values():
+                tasks.create_task(kubelet.run())
+
+    async def apply_manifests(self) -> None:
+        """Apply what the plan says, unless the cluster was kept. Raises `UsageError`, `ManifestRefusedError`."""
+        if not self._is_kept:
+            await apply(self.client, read_objects(manifest_files(self._plan)))
+
+    async def pods(self) -> tuple[PodStatus, ...]:
+        """All pods, as the API has them."""
+        return tuple(pod_status(pod) for pod in await self.client.list(PODS))
+
+    async def pods_not_ready(self) -> list[str]:
+        """What keeps the cluster from being up, in sentences."""
+        pods = await self.pods()
+        return [f"the pod {pod.namespace}/{pod.name} is not ready yet" for pod in pods if not pod.is_ready]
+
+    async def close(self) -> None:
+        """End all of it. Safe to repeat."""
+        await self._closing.aclose()
+
+    def _cluster_sockets(self) -> list[socket.socket]:
+        machine = self._network.control_plane
+        return [
+            machine.call(lambda address=address: _listening(address, API_PORT))  # type: ignore[misc]
+            for address in self._network.control_plane_addresses
+        ]
+
+    async def _make_objects(self) -> None:
+        """The Service of the API server, and no Node or pod of a node that the cluster has no more."""
+        service = api_service(self._plan.ipv6)
+        await put(self.client, SERVICES, service)
+        for item in endpoint_slices(service, self._network.control_plane_addresses):
+            await put(self.client, ENDPOINT_SLICES, item)
+        for node in await self.client.list(NODES):
+            if node["metadata"]["name"] not in self._network.nodes:
+                await self.client.delete(NODES, None, node["metadata"]["name"])
+        for pod in await self.client.list(PODS):
+            if pod["spec"].get("nodeName", next(iter(self._network.nodes))) not in self._network.nodes:
+                metadata = pod["metadata"]
+                await self.client.delete(PODS, metadata["namespace"], metadata["name"], grace_seconds=0)
+
+    async def _pod_logs(
+        self, namespace: str, name: str, container: str, follow: bool, tail_lines: int | None, previous: bool
+    ) -> AsyncIterator[bytes]:
+        pod = await self.client.get(PODS, namespace, name)
+        kubelet = self._kubelets.get(pod["spec"].get("nodeName", ""))
+        if kubelet is None:
+            raise PodLogsError(f"pod {name} does not have a host assigned")
+        options = LogOptions(follow=follow, previous=previous, tail_lines=tail_lines)
+        try:
+            async for piece in kubelet.log_of(namespace, name, container, options):
+                yield piece
+        except LogUnavailableError as error:
+            raise PodLogsError(str(error)) from error
+
+
+def pod_status(pod: JsonObject) -> PodStatus:
+    """What `demo status` tells of a Pod."""
+    metadata, status = pod["metadata"], pod.get("status") or {}
+    conditions = {entry["type"]: entry["status"] for entry in status.get("conditions") or ()}
+    return PodStatus(
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        node=pod["spec"].get("nodeName", ""),
+        addresses=tuple(entry["ip"] for entry in status.get("podIPs") or ()),
+        state="Terminating" if metadata.get("deletionTimestamp") else status.get("phase", "Pending"),
+        is_ready=conditions.get("Ready") == "True" or status.get("phase") == "Succeeded",
+    )
+
+
+def _listening(address: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    return socket.create_server((address, port), family=family, backlog=1024)

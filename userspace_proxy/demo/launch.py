@@ -1,0 +1,210 @@
+"""Starting a demo cluster from a command: sockets and files of the machine first, then away from it.
+
+    command ── forks ── launcher ── forks ── init, PID 1 ── forks ── the cluster
+
+The launcher enters namespaces of its own and ends. When init ends, however that comes about, the kernel ends
+every process of the cluster, and with them go the namespaces; so init ends with the cluster. What the cluster
+needs of the machine it was given: a listening socket on loopback, and its folder.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Final, NoReturn
+
+import msgspec
+
+from userspace_proxy.demo import isolation, state_directory
+from userspace_proxy.demo.cluster_plan import ClusterPlan
+from userspace_proxy.errors import StartupError, UserspaceProxyError
+
+INSIDE: Final = Path("/run", state_directory.NAME)
+"""The cluster's folder, as the cluster itself sees it."""
+
+PRIVATE: Final = Path("/run/control-plane")
+"""Where the cluster keeps what it alone sees."""
+
+AGENTS_KUBECONFIG: Final = PRIVATE / "kubeconfig"
+
+_LOG_END_LINES: Final = 20
+
+
+class Progress(msgspec.Struct, frozen=True, tag=True):
+    """Something is done, in a few words."""
+
+    what: str
+
+
+class Failed(msgspec.Struct, frozen=True, tag=True):
+    """The cluster ends, for this reason."""
+
+    why: str
+    exit_code: int
+
+
+class Ready(msgspec.Struct, frozen=True, tag=True):
+    """The cluster is up. `problems` are what it does without."""
+
+    problems: tuple[str, ...]
+
+
+Report = Progress | Failed | Ready
+
+
+@dataclass(slots=True)
+class Surroundings:
+    """What a cluster has of the machine: sockets, where to report, its folder, and the leash.
+
+    `leash` is closed by whoever started it, when it is to end; it says `STAY` on it to let the cluster alone.
+    """
+
+    plan: ClusterPlan
+    path: Path
+    api: socket.socket
+    web: socket.socket | None
+    reports: int
+    leash: socket.socket
+    folder: int
+    parent_folder: int
+
+    def report(self, report: Report) -> None:
+        """Tell whoever started the cluster, if there is somebody still."""
+        with suppress(BrokenPipeError):
+            os.write(self.reports, msgspec.json.encode(report) + b"\n")
+
+
+STAY: Final = b"stay"
+
+
+@contextmanager
+def launched(
+    plan: ClusterPlan,
+    path: Path,
+    *,
+    web: bool,
+    fresh: bool,
+    run: Callable[[Surroundings], int],
+    say: Callable[[str], None],
+) -> Iterator[tuple[Ready, socket.socket]]:
+    """A cluster that is up, in which `run` runs, and its leash. Closing the leash, as the end does, ends it.
+
+    `say` is told what is done meanwhile; with `fresh` nothing is taken over from a cluster before. Raises
+    `StartupError` if another cluster holds `path`, or for what the cluster says of itself.
+    """
+    with ExitStack() as stack:
+        folder = state_directory.lock(path)
+        if folder is None:
+            raise StartupError("a demo cluster is running already: see `userspace-proxy demo status`")
+        stack.callback(os.close, folder)
+        parent_folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        stack.callback(os.close, parent_folder)
+        state_directory.clear(path, keep=not fresh)  # what a cluster that was killed has left
+        api = stack.enter_context(_listening())
+        page = stack.enter_context(_listening()) if web else None
+        reports, reporting = os.pipe()
+        stack.callback(os.close, reports)
+        leash, held = socket.socketpair()
+        stack.callback(leash.close)
+        surroundings = Surroundings(plan, path, api, page, reporting, held, folder, parent_folder)
+        with held:
+            launcher = os.fork()
+            if launcher == 0:
+                stack.pop_all()
+                os.close(reports)
+                leash.close()
+                _launch(surroundings, run)
+        os.close(reporting)
+        os.waitpid(launcher, 0)
+        yield _until_ready(reports, path, say), leash
+
+
+def _until_ready(reports: int, path: Path, say: Callable[[str], None]) -> Ready:
+    with os.fdopen(os.dup(reports), "rb") as lines:
+        for line in lines:
+            match msgspec.json.decode(line, type=Report):
+                case Progress(what):
+                    say(what)
+                case Failed(why, exit_code):
+                    failure = StartupError(why)
+                    failure.exit_code = exit_code
+                    raise failure
+                case Ready() as ready:
+                    return ready
+    log = path / state_directory.LOG
+    end = log.read_text(errors="replace").splitlines()[-_LOG_END_LINES:] if log.exists() else []
+    raise StartupError("\n".join(["the cluster ended before it was up. Its log ends:", *end]))
+
+
+def _listening() -> socket.socket:
+    """A socket on the machine's loopback, on any port that is free."""
+    return socket.create_server(("127.0.0.1", 0), backlog=1024)
+
+
+def _launch(surroundings: Surroundings, run: Callable[[Surroundings], int]) -> NoReturn:
+    """Be the launcher, and in the next process init; never returns."""
+    try:
+        os.setsid()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        log = os.open(surroundings.path / state_directory.LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        null = os.open(os.devnull, os.O_RDONLY)
+        for descriptor, standard in ((null, 0), (log, 1), (log, 2)):
+            os.dup2(descriptor, standard)
+        isolation.enter(shown={surroundings.path: INSIDE})
+        isolation.unshare_pids()
+        if os.fork() == 0:
+            _be_init(surroundings, run)
+    except UserspaceProxyError as error:
+        surroundings.report(Failed(str(error), error.exit_code))
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(0)
+
+
+def _be_init(surroundings: Surroundings, run: Callable[[Surroundings], int]) -> NoReturn:
+    """Be the first process: reap orphans, and end when the cluster does."""
+    try:
+        isolation.mount_proc()
+        cluster = os.fork()
+        if cluster == 0:
+            os._exit(_run(surroundings, run))
+        for descriptor in (surroundings.reports, surroundings.folder, surroundings.parent_folder):
+            os.close(descriptor)
+        for held in (surroundings.leash, surroundings.api, surroundings.web):
+            if held is not None:
+                held.close()
+
+        def hand_on(number: int, _frame: FrameType | None) -> None:
+            os.kill(cluster, number)
+
+        signal.signal(signal.SIGINT, hand_on)
+        signal.signal(signal.SIGTERM, hand_on)
+        while os.wait()[0] != cluster:
+            pass
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(0)
+
+
+def _run(surroundings: Surroundings, run: Callable[[Surroundings], int]) -> int:
+    try:
+        return run(surroundings)
+    except UserspaceProxyError as error:
+        surroundings.report(Failed(str(error), error.exit_code))
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    return 1
