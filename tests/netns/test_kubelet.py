@@ -143,7 +143,7 @@ def runner() -> Iterator[asyncio.Runner]:
 
 @pytest.fixture(scope="module")
 def cluster(runner: asyncio.Runner, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with ClusterNetwork(["node-1"], ipv6=True) as network:
+    with ClusterNetwork(["node-1"], ipv6=True, resolv_conf=lambda _: "") as network:
         cluster = Cluster(tmp_path_factory.mktemp("cluster"), network.nodes["node-1"])
         running = cluster.running()
         runner.run(running.__aenter__())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any, Final, TypeAlias
 
 Object: TypeAlias = dict[str, Any]
@@ -11,6 +12,9 @@ SERVICE_CIDR: Final = "10.96.0.0/16"
 SERVICE_CIDR_V6: Final = "fd00:10:96::/112"
 API_ADDRESSES: Final = ("10.96.0.1", "fd00:10:96::1")
 DNS_ADDRESSES: Final = ("10.96.0.10", "fd00:10:96::a")
+LOAD_BALANCER_POOLS: Final = (IPv4Network("198.51.100.0/24"), IPv6Network("2001:db8:100::/120"))
+"""Nobody's addresses, for documentation; RFC 5737 and 3849. The host outside is told who has them."""
+
 API_PORT: Final = 6443
 DNS_PORT: Final = 53
 CLUSTER_DOMAIN: Final = "cluster.local"

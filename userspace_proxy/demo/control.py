@@ -124,7 +124,7 @@ class RunningCluster(Closing):
 
     @classmethod
     def find(cls, path: Path) -> Self | None:
-        """The cluster in this folder; None if none runs there. Raises `StartupError` if it is not to be asked."""
+        """The cluster in this folder; None if there is none. Raises `StartupError` if it cannot be asked."""
         connection = socket.socket(socket.AF_UNIX)
         connection.settimeout(_ANSWER_SECONDS)
         try:

@@ -23,6 +23,7 @@ from userspace_proxy.demo.cluster_network import ClusterNetwork
 from userspace_proxy.demo.cluster_objects import (
     API_ADDRESSES,
     API_PORT,
+    LOAD_BALANCER_POOLS,
     SERVICE_CIDR,
     SERVICE_CIDR_V6,
     api_service,
@@ -30,6 +31,7 @@ from userspace_proxy.demo.cluster_objects import (
 )
 from userspace_proxy.demo.cluster_plan import ClusterPlan, manifest_files
 from userspace_proxy.demo.control import PodStatus
+from userspace_proxy.demo.controllers.cluster_controllers import run_controllers
 from userspace_proxy.demo.kubelet.container_logs import LogOptions
 from userspace_proxy.demo.kubelet.kubelet import Kubelet, LogUnavailableError
 from userspace_proxy.demo.kubelet.node_object import NodeDescription
@@ -113,12 +115,14 @@ class ControlPlane:
             self._kubelets[node.name] = Kubelet(
                 description, self.client, node, processes, self._logs / "pods"
             )
+        pools = [network for network in LOAD_BALANCER_POOLS if self._plan.ipv6 or network.version == 4]
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(run_controllers(self.client, pools=pools, announce=self._network.announce))
             for kubelet in self._kubelets.values():
                 tasks.create_task(kubelet.run())
 
     async def apply_manifests(self) -> None:
-        """Apply what the plan says, unless the cluster was kept. Raises `UsageError`, `ManifestRefusedError`."""
+        """Apply what the plan says, unless the cluster was kept. Raises `UserspaceProxyError`."""
         if not self._is_kept:
             await apply(self.client, read_objects(manifest_files(self._plan)))
 
@@ -143,18 +147,14 @@ class ControlPlane:
         ]
 
     async def _make_objects(self) -> None:
-        """The Service of the API server, and no Node or pod of a node that the cluster has no more."""
+        """The Service of the API server, and no Node that the cluster has no more."""
         service = api_service(self._plan.ipv6)
         await put(self.client, SERVICES, service)
         for item in endpoint_slices(service, self._network.control_plane_addresses):
             await put(self.client, ENDPOINT_SLICES, item)
         for node in await self.client.list(NODES):
-            if node["metadata"]["name"] not in self._network.nodes:
+            if node["metadata"]["name"] not in self._network.nodes:  # its pods follow it
                 await self.client.delete(NODES, None, node["metadata"]["name"])
-        for pod in await self.client.list(PODS):
-            if pod["spec"].get("nodeName", next(iter(self._network.nodes))) not in self._network.nodes:
-                metadata = pod["metadata"]
-                await self.client.delete(PODS, metadata["namespace"], metadata["name"], grace_seconds=0)
 
     async def _pod_logs(
         self, namespace: str, name: str, container: str, follow: bool, tail_lines: int | None, previous: bool

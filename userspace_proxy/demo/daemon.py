@@ -150,7 +150,7 @@ class Daemon:
     async def _come_up(self, spawn: Callable[[Coroutine[Any, Any, None]], None]) -> None:
         report = self._surroundings.report
         nodes = self._network.nodes
-        report(Progress(f"network: {len(nodes)} nodes, {' and '.join(self._families)}"))
+        report(Progress(f"network: {', '.join(nodes)}; {' and '.join(self._families)}"))
         await self._control_plane.start()
         report(Progress(f"API server: {self._control_plane.server}"))
         self._agents.start(
