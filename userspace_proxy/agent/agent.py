@@ -46,6 +46,7 @@ from userspace_proxy.agent.shared_ports import SharedPorts
 from userspace_proxy.agent.single_instance import Request, SingleInstance
 from userspace_proxy.agent.status import StatusOf
 from userspace_proxy.agent.supervision import run_together
+from userspace_proxy.agent.tracing import Tracing
 from userspace_proxy.configuration.agent_configuration import Configuration
 from userspace_proxy.configuration.loading import LiveConfiguration
 from userspace_proxy.core.cluster_state import ClusterState
@@ -262,6 +263,7 @@ async def run_agent(live: LiveConfiguration, log: Log) -> None:
             RulesAnswers(list(captures), served.named).methods(),
             Ejecting(ejections, proxier, served.named).methods(),
             LiveAnswers(live_traffic, workers, proxier.plan, served.named).methods(),
+            Tracing(state, proxier.plan, captures, netlink_thread, served, live_traffic).methods(),
         )
         stack.push_async_callback(administration.close)
         if inheritance.adopted or inheritance.outgoing:

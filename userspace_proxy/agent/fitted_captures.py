@@ -122,6 +122,17 @@ class FittedCaptures:
     def __iter__(self) -> Iterator[PortalCapture]:
         return iter([fitted.capture for fitted in self._fitted.values()])
 
+    def find(self, family: IPFamily) -> PortalCapture | None:
+        """The capture of a family; None if it is not served here."""
+        return self._fitted[family].capture if family in self._fitted else None
+
+    def addresses_by_interface(self, family: IPFamily) -> dict[str, tuple[str, ...]]:
+        """The node's addresses of a family that is served."""
+        found: dict[str, tuple[str, ...]] = {}
+        for entry in self._fitted[family].network.addresses:
+            found[entry.interface] = (*found.get(entry.interface, ()), entry.address)
+        return found
+
     def follow(self, configuration: Configuration, facts: NodeFacts) -> None:
         """Capture by another configuration from now on."""
         self._configuration = configuration

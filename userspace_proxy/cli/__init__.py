@@ -21,6 +21,7 @@ from userspace_proxy.cli.services import services
 from userspace_proxy.cli.status import status
 from userspace_proxy.cli.supervise import supervise
 from userspace_proxy.cli.top import top
+from userspace_proxy.cli.trace import trace
 from userspace_proxy.errors import UserspaceProxyError
 
 
@@ -44,6 +45,7 @@ commands.add_command(connections)
 commands.add_command(top)
 commands.add_command(eject)
 commands.add_command(uneject)
+commands.add_command(trace)
 commands.add_command(completion)
 
 
