@@ -6,11 +6,12 @@ encodes. It works with a real kube-apiserver as well. Source: "Kubernetes API Co
 
 from __future__ import annotations
 
+import asyncio
 import ssl
-from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from enum import Enum
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import aiohttp
 import msgspec
@@ -24,6 +25,8 @@ T = TypeVar("T")
 ANSWER_SECONDS = 30.0
 PAGE_OBJECTS = 500
 SHOWN_CHARACTERS = 500
+GOODBYE_SECONDS = 0.25
+"""As aiohttp's documentation has it, under "Graceful Shutdown"."""
 
 
 class PatchType(Enum):
@@ -134,6 +137,7 @@ class ApiClient:
         if token is not None:
             self._headers["Authorization"] = f"Bearer {token}"
         self._session: aiohttp.ClientSession | None = None
+        self._was_cut_short = False
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
@@ -149,6 +153,9 @@ class ApiClient:
         if self._session is not None:
             await self._session.close()
             self._session = None
+        if self._was_cut_short:
+            # What is closed before its end says goodbye in TLS by itself, and nobody can wait for that.
+            await asyncio.sleep(GOODBYE_SECONDS)
 
     async def get(self, resource: Resource[T], namespace: str | None, name: str) -> T:
         """One object."""
@@ -253,15 +260,13 @@ class ApiClient:
         query = {**query, "watch": "true", "allowWatchBookmarks": "true", "resourceVersion": version}
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=ANSWER_SECONDS, sock_read=silence_seconds)
         lines = Lines()
-        with _failures_translated():
-            async with self._open.get(resource.path(namespace), params=query, timeout=timeout) as response:
-                await _raise_if_refused(response)
-                async for chunk in response.content.iter_any():
-                    for line in lines.feed(chunk):
-                        event = decoded(line, WatchEvent)
-                        if event.type == "ERROR":
-                            raise _refusal(decoded(event.object, _Status), None)
-                        yield event
+        async with self._answer("GET", resource.path(namespace), params=query, timeout=timeout) as response:
+            async for chunk in response.content.iter_any():
+                for line in lines.feed(chunk):
+                    event = decoded(line, WatchEvent)
+                    if event.type == "ERROR":
+                        raise _refusal(decoded(event.object, _Status), None)
+                    yield event
 
     async def request(
         self,
@@ -275,15 +280,21 @@ class ApiClient:
         """The body of a successful answer to any request."""
         data = None if body is None else msgspec.json.encode(body)
         headers = None if body is None else {"Content-Type": content_type}
-        with _failures_translated():
-            async with self._open.request(method, path, params=query, data=data, headers=headers) as response:
-                await _raise_if_refused(response)
-                return await response.read()
+        async with self._answer(method, path, params=query, data=data, headers=headers) as response:
+            return await response.read()
 
-    @property
-    def _open(self) -> aiohttp.ClientSession:
+    @asynccontextmanager
+    async def _answer(self, method: str, path: str, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:
+        """A successful answer, whose body is still to be read."""
         assert self._session is not None, "the client is used outside `async with`"
-        return self._session
+        with _failures_translated():
+            try:
+                async with self._session.request(method, path, **options) as response:
+                    await _raise_if_refused(response)
+                    yield response
+            except (asyncio.CancelledError, GeneratorExit):
+                self._was_cut_short = True
+                raise
 
 
 def selection(label_selector: str, field_selector: str) -> dict[str, str]:
