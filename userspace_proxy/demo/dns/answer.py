@@ -53,7 +53,8 @@ def reply_to(request: bytes, records: Records | None, *, over_tcp: bool) -> byte
     reply = answer(query, records)
     limit = MAX_TCP_BYTES if over_tcp else max(MIN_UDP_BYTES, min(query.payload, MAX_UDP_BYTES))
     # The records of a set are shuffled as they are written, so that clients spread over them.
-    return reply.to_wire(max_size=limit, prefer_truncation=True)
+    wire: bytes = reply.to_wire(max_size=limit, prefer_truncation=True)
+    return wire
 
 
 def answer(query: Message, records: Records | None) -> Message:
@@ -132,4 +133,5 @@ def _malformed(request: bytes) -> bytes | None:
     reply = Message(id=int.from_bytes(request[:2]))
     reply.flags |= dns.flags.QR
     reply.set_rcode(Rcode.FORMERR)
-    return reply.to_wire()
+    wire: bytes = reply.to_wire()
+    return wire
