@@ -39,6 +39,10 @@ def test_an_endpoint_is_out_until_its_time_is_over_or_it_is_put_back() -> None:
     known.take_out(WEB, ONE, until=None)
     assert known.of(WEB, 1e9) == {ONE: None, TWO: None}
     assert list(known) == [WEB]
+    assert known.counts(0.0) == {WEB: 2}
+    known.take_out(DNS, ONE, until=1.0)
+    assert known.counts(1.0) == {WEB: 2}
+    assert known.put_back(DNS, ONE)
     assert known.put_back(WEB, ONE)
     assert not known.put_back(WEB, ONE)
     assert not known.put_back(DNS, ONE)

@@ -114,6 +114,9 @@ def test_an_endpoint_that_is_taken_out_stays_out_whoever_is_replaced(node: Servi
     [listener] = served.listeners
     assert listener.next is not None
     assert {*listener.next} < {f"{two}:8080", f"{three}:8080"}
+    status = said(node, "status")
+    assert "Endpoints left out: 0 ejected for failing, 1 taken out by an operator" in status
+    assert f"{one}:8080" in status
     assert "taken out for 59m" in said(node, "endpoints", "--service", service.name)
     worker = served.workers[0].pid
     os.kill(worker, signal.SIGKILL)

@@ -20,7 +20,7 @@ from userspace_proxy.core.traffic_totals import Reading, TrafficTotals
 from userspace_proxy.observability import metric_table as table
 from userspace_proxy.observability.http_server import Response
 from userspace_proxy.observability.metric_table import METRICS, MetricKind
-from userspace_proxy.observability.metrics import MetricsPort, of_agent, of_health, of_syncs
+from userspace_proxy.observability.metrics import MetricsPort, of_agent, of_ejections, of_health, of_syncs
 from userspace_proxy.observability.proxy_health import ProxyHealth
 from userspace_proxy.observability.sync_record import ChangeRecord, SyncRecord
 
@@ -65,6 +65,7 @@ class Agent:
     def families(self) -> Iterable[Family]:
         yield from of_syncs({V4: self.record}, self.changes)
         yield from of_health(self.health)
+        yield from of_ejections({ServicePortName.from_key(WEB): 2})
         yield from of_agent(dict.fromkeys(SINGLE, 1), "1.2.3")
 
     async def read_counters(self) -> Mapping[int, Reading]:
@@ -124,6 +125,7 @@ def test_numbers_are_what_workers_said() -> None:
         ("connections_refused_total", {**web, "reason": "client-limit"}, 8),
         ("connections_refused_total", {**web, "reason": "no-room"}, 10),
         ("connect_retries_total", web, 4),
+        ("endpoints_taken_out", web, 2),
         ("bytes_total", {**web, "direction": "in"}, 140),
         ("bytes_total", {**web, "direction": "out"}, 1400),
         ("endpoint_bytes_total", {**endpoint, "direction": "in"}, 140),

@@ -42,7 +42,7 @@ class Administration:
         await self._server.close()
 
     async def _answer_status(self, _: NoParameters) -> AsyncGenerator[Status, None]:
-        yield self._status()
+        yield await self._status()
 
 
 def _is_ours(client: socket.socket) -> bool:

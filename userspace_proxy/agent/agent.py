@@ -249,6 +249,7 @@ async def run_agent(live: LiveConfiguration, log: Log) -> None:
             proxier=proxier,
             captures=list(captures),
             workers=workers,
+            ejections=ejections.known,
             shown=lambda: {"kubeproxy.config.k8s.io": yaml.safe_load(live.loaded.written())},
             events=events.series,
             record_event=events.record,
@@ -258,7 +259,7 @@ async def run_agent(live: LiveConfiguration, log: Log) -> None:
         served = ServedAnswers(state, proxier.plan, sockets, workers, proxier.ledger, live_traffic)
         administration = Administration(
             control_sockets.folder,
-            StatusOf(state, workers),
+            StatusOf(state, workers, live_traffic),
             served.methods(),
             RulesAnswers(list(captures), served.named).methods(),
             Ejecting(ejections, proxier, served.named).methods(),

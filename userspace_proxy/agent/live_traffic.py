@@ -25,6 +25,17 @@ class LiveState:
     not_asked: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """So many endpoints are `ejected`, and so many `taken_out` by an operator; `service_ports` are the first
+    that have any.
+    """
+
+    ejected: int
+    taken_out: int
+    service_ports: Mapping[ServicePortName, LiveServicePort]
+
+
 class LiveTraffic:
     """Asks the workers of a pool. A worker that dies meanwhile has nothing to say; nobody waits for it."""
 
@@ -52,6 +63,19 @@ class LiveTraffic:
     def taken_out(self, name: ServicePortName) -> int:
         """How many endpoints of a Service port an operator has taken out."""
         return len(self._ejections.of(name, monotonic()))
+
+    async def left_out(self, most_service_ports: int) -> LeftOut:
+        """Which endpoints get nothing new now."""
+        readings = await self._workers.read_counters()
+        ejected: dict[str, int] = {}
+        for reading in readings.values():
+            for key, counters in reading.items():
+                if counters.ejected:
+                    ejected[key] = max(ejected.get(key, 0), counters.ejected)
+        taken_out = self._ejections.counts(monotonic())
+        keys = sorted({*ejected, *(name.key for name in taken_out)})[:most_service_ports]
+        state = await self.state_of([ServicePortName.from_key(key) for key in keys])
+        return LeftOut(sum(ejected.values()), sum(taken_out.values()), state.service_ports)
 
     async def connections(self, query: ConnectionQuery, most: int) -> ConnectionList:
         """The connections that `query` means, the oldest first, `most` at most."""

@@ -18,13 +18,14 @@ from userspace_proxy.configuration.agent_configuration import Configuration
 from userspace_proxy.core.cluster_state import ClusterState
 from userspace_proxy.core.event_reasons import HEALTHZ_NOT_SERVED, METRICS_NOT_SERVED
 from userspace_proxy.core.event_series import EventSeries, RecordEvent
+from userspace_proxy.core.manual_ejections import ManualEjections
 from userspace_proxy.core.proxy_plan import PlannedServicePort
 from userspace_proxy.core.service_port import IPFamily, ServicePortName
 from userspace_proxy.core.traffic_totals import Reading, TrafficTotals
 from userspace_proxy.dataplane.worker_pool import WorkerPool
 from userspace_proxy.observability import metric_table as table
 from userspace_proxy.observability.http_server import HttpServer
-from userspace_proxy.observability.metrics import MetricsPort, of_agent, of_health, of_syncs
+from userspace_proxy.observability.metrics import MetricsPort, of_agent, of_ejections, of_health, of_syncs
 from userspace_proxy.observability.proxy_health import FamilyHealth, ProxyHealth
 
 _MAX_HEALTH_CHECKS: Final = 100
@@ -49,6 +50,7 @@ class Observation:
         proxier: Proxier,
         captures: Sequence[PortalCapture],
         workers: WorkerPool,
+        ejections: ManualEjections,
         shown: Callable[[], object],
         events: EventSeries,
         record_event: RecordEvent,
@@ -59,6 +61,7 @@ class Observation:
         self._proxier = proxier
         self._captures = captures
         self._workers = workers
+        self._ejections = ejections
         self._events = events
         self._health = ProxyHealth(self._families, self._is_node_eligible, time.time)
         totals = TrafficTotals(configuration.metrics_service_ports, configuration.metrics_endpoints)
@@ -111,6 +114,7 @@ class Observation:
         ledger = self._proxier.ledger
         yield from of_syncs(records, self._proxier.changes)
         yield from of_health(self._health)
+        yield from of_ejections(self._ejections.counts(time.monotonic()))
         yield from of_agent(
             {
                 table.SERVICE_PORTS: len(self._proxier.service_ports),

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from userspace_proxy.cli.asking import answer_options, ask_agent
+from userspace_proxy.cli.endpoints import health_text
 from userspace_proxy.cli.rendering import Block, Fields, Output, Table, number, show_one
 from userspace_proxy.core.answers.status import Status
 
@@ -26,3 +27,13 @@ def _blocks(status: Status, wide: bool) -> Iterator[Block]:
         ["WORKER", number("PID"), number("SERVICE PORTS")],
         [[str(worker.number), str(worker.pid), str(worker.service_ports)] for worker in status.workers],
     )
+    if status.left_out:
+        yield Table(
+            ["SERVICE PORT", "PROTOCOL", "ENDPOINT", "HEALTH"],
+            [
+                [each.service_port, each.protocol, each.endpoint, health_text(each.health)]
+                for each in status.left_out
+            ],
+            title=f"Endpoints left out: {status.ejected_endpoints} ejected for failing, "
+            f"{status.taken_out_endpoints} taken out by an operator",
+        )

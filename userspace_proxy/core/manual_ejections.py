@@ -43,6 +43,11 @@ class ManualEjections:
             if until is None or until > now
         }
 
+    def counts(self, now: float) -> dict[ServicePortName, int]:
+        """How many endpoints are out now, of Service ports that have some."""
+        counts = {name: len(self.of(name, now)) for name in self}
+        return {name: count for name, count in counts.items() if count}
+
     def keep(self, name: ServicePortName, listed: Collection[Endpoint]) -> tuple[Endpoint, ...]:
         """Forget the endpoints that are not `listed` any more, and say which those are: an address that comes
         back later may be another pod's.

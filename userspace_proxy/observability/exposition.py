@@ -138,7 +138,11 @@ def _connects(counters: ServicePortCounters) -> Histogram:
 
 
 def _labels_of(key: str) -> Labels:
-    name = ServicePortName.from_key(key)
+    return labels_of(ServicePortName.from_key(key))
+
+
+def labels_of(name: ServicePortName) -> Labels:
+    """The values of the labels that tell Service ports apart."""
     service = name.service
     return service.namespace, service.name, name.port_name, name.protocol.value, name.family.value
 

@@ -131,7 +131,16 @@ EJECTIONS: Final = Metric(
     _PORT,
 )
 ENDPOINTS_EJECTED: Final = Metric(
-    "userspace_proxy_endpoints_ejected", _G, "Endpoints that are left out now.", _PORT
+    "userspace_proxy_endpoints_ejected",
+    _G,
+    "Endpoints that are left out now because they kept failing.",
+    _PORT,
+)
+ENDPOINTS_TAKEN_OUT: Final = Metric(
+    "userspace_proxy_endpoints_taken_out",
+    _G,
+    "Endpoints that an operator has taken out, of Service ports that have some (`userspace-proxy eject`).",
+    _PORT,
 )
 ENDPOINT_CONNECTIONS: Final = Metric(
     "userspace_proxy_endpoint_connections_total",

@@ -26,6 +26,7 @@ from userspace_proxy.observability.exposition import (
     CONTENT_TYPE,
     exposed,
     histograms,
+    labels_of,
     number,
     numbers,
     traffic,
@@ -151,6 +152,11 @@ def of_health(health: ProxyHealth) -> Iterable[Family]:
     """How often each answer was given."""
     for metric, codes in ((table.HEALTHZ, health.healthz_codes), (table.LIVEZ, health.livez_codes)):
         yield numbers(metric, [((str(code),), codes[code]) for code in (200, 503)])
+
+
+def of_ejections(taken_out: Mapping[ServicePortName, int]) -> Iterable[Family]:
+    """How many endpoints of a Service port an operator has taken out."""
+    yield numbers(table.ENDPOINTS_TAKEN_OUT, [(labels_of(name), count) for name, count in taken_out.items()])
 
 
 def of_agent(values: Mapping[table.Metric, float], version: str) -> Iterable[Family]:

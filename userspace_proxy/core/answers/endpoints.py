@@ -121,11 +121,12 @@ def describe_endpoints(
             bytes_in=carried.bytes_in,
             bytes_out=carried.bytes_out,
             ejections=carried.ejections,
-            health=_health_of(endpoint, live),
+            health=health_of(endpoint, live),
         )
 
 
-def _health_of(endpoint: Endpoint, live: LiveServicePort) -> EndpointHealth:
+def health_of(endpoint: Endpoint, live: LiveServicePort) -> EndpointHealth:
+    """How workers find an endpoint of a Service port."""
     found = live.endpoints.get(endpoint)
     if found is None:
         return EndpointHealth()
