@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import signal
 import socket
 from collections.abc import AsyncIterator, Coroutine, Iterator
@@ -189,6 +190,31 @@ def test_server_that_cannot_listen_says_so_and_ends(pod: Pod) -> None:
             process = await processes.launch(Serve.pod(pod.path, WEB, [8080]), output.writer)
             assert await process.exited == 1
             await output.until("Address already in use (port 8080)")
+
+    run(scene())
+
+
+def test_server_without_a_descriptor_left_lets_clients_wait(pod: Pod) -> None:
+    async def scene() -> None:
+        async with serving(pod, 8080) as (_, process, _):
+            resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (16, 16))
+            clients = [connected(pod, 8080) for _ in range(20)]
+            clients[-1].sendall(b"GET /name HTTP/1.1\r\nConnection: close\r\n\r\n")
+            for client in clients[:-1]:
+                client.close()
+            assert (await asyncio.to_thread(lines_until_the_end, clients[-1]))[-1] == b"web-1"
+            clients[-1].close()
+
+    run(scene())
+
+
+def test_zygote_without_a_descriptor_left_refuses(pod: Pod) -> None:
+    async def scene() -> None:
+        async with serving(pod, 8080) as (processes, process, output):
+            resource.prlimit(parent_of(process.pid), resource.RLIMIT_NOFILE, (4, 4))
+            with pytest.raises(OSError, match="Too many open files"):
+                await processes.launch(Serve.pod(pod.path, WEB, [8081]), output.writer)
+            assert await curl(pod, "http://127.0.0.1:8080/name") == "web-1\n"
 
     run(scene())
 

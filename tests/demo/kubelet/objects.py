@@ -64,8 +64,13 @@ class Player:
             self.carry_out(self._outcome(command))
 
     def exit(self, name: str, status: int) -> None:
-        """The process of a container ends by itself."""
-        self.carry_out(self.life.container_exited(name, status, self.now))
+        """The process of a container, if it has one, ends by itself."""
+        if self.is_running(name):
+            self.carry_out(self.life.container_exited(name, status, self.now))
+
+    def is_running(self, name: str) -> bool:
+        lives = (*self.life.init_containers, *self.life.containers)
+        return any(life.spec.name == name and life.is_alive for life in lives)
 
     def change(self, json: dict[str, Any]) -> None:
         self.carry_out(self.life.changed(read_pod(json), self.now))
@@ -75,7 +80,9 @@ class Player:
         end = self.now + seconds
         while (due_at := self.life.due_at) is not None and due_at <= end:
             self.now = max(self.now, due_at)
-            self.carry_out(self.life.waited(self.now))
+            commands = self.life.waited(self.now)
+            assert commands, "something was due"
+            self.carry_out(commands)
         self.now = end
 
     @property

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.demo.kubelet.objects import START, Player, pod_json
 from userspace_proxy.demo.kubelet.commands import (
@@ -17,7 +19,7 @@ from userspace_proxy.demo.kubelet.commands import (
     StartContainer,
 )
 from userspace_proxy.demo.kubelet.container_life import FORGIVEN_AFTER_SECONDS
-from userspace_proxy.demo.kubelet.pod_life import PodLife
+from userspace_proxy.demo.kubelet.pod_life import PodLife, Sandbox
 from userspace_proxy.demo.kubelet.pod_spec import BLACK_HOLE, KILL, READY, read_pod
 
 DELETED = {"deletionTimestamp": "2027-01-15T08:00:30Z", "deletionGracePeriodSeconds": 30}
@@ -345,6 +347,56 @@ def test_black_hole_is_dug_once() -> None:
     life.begin(START)
     assert life.sandbox_added(["10.244.1.2"], START) == [SetBlackHole(True), StartContainer("web", 0)]
     assert life.waited(START) == []
+
+
+STEPS = st.one_of(
+    st.tuples(st.just("exit"), st.sampled_from(["init", "a", "b"]), st.sampled_from([0, 1, -9])),
+    st.tuples(st.just("wait"), st.floats(0, 400)),
+    st.tuples(st.just("fail"), st.sets(st.sampled_from(ProbeKind))),
+    st.tuples(
+        st.just("annotate"), st.sampled_from([{}, {READY: "false"}, {BLACK_HOLE: "true"}, {KILL: "1"}])
+    ),
+)
+
+
+@given(
+    st.sampled_from(["Always", "OnFailure", "Never"]),
+    st.booleans(),
+    st.booleans(),
+    st.lists(STEPS, max_size=12),
+    st.booleans(),
+)
+def test_whatever_happens_a_pod_that_is_deleted_is_gone_after_its_grace_period(
+    policy: str, stubborn: bool, holds_hooks: bool, steps: list[tuple[Any, ...]], is_forced: bool
+) -> None:
+    probes = {f"{kind}Probe": {**TCP, "periodSeconds": 3} for kind in ("startup", "liveness", "readiness")}
+    hook = {"lifecycle": {"preStop": {"exec": {"command": ["true"]}}}}
+    containers = ({"name": "a", **probes}, {"name": "b", **hook})
+    spec: dict[str, Any] = {"initContainers": [{"name": "init"}], "restartPolicy": policy}
+    player = Player(pod_json(*containers, **spec), stubborn=stubborn)
+    player.holds_hooks = holds_hooks
+    for step, *arguments in steps:
+        if step == "exit":
+            player.exit(*arguments)
+        elif step == "wait":
+            player.wait(*arguments)
+        elif step == "fail":
+            player.failing = set(arguments[0])
+        else:
+            player.change(pod_json(*containers, metadata={"annotations": arguments[0]}, **spec))
+        statuses = player.status["containerStatuses"]
+        assert (player.conditions["ContainersReady"] == "True") is all(one["ready"] for one in statuses)
+    if is_forced:
+        player.carry_out(player.life.vanished(player.now))
+    else:
+        player.change(pod_json(*containers, metadata=DELETED, **spec))
+    player.wait(33)
+    assert player.life.sandbox is Sandbox.NONE
+    assert not any(player.is_running(name) for name in ("init", "a", "b"))
+    assert player.life.due_at is None
+    assert player.done.count("DeletePod") == (0 if is_forced else 1)
+    player.carry_out(player.life.vanished(player.now))
+    assert player.life.is_over
 
 
 def test_cluster_that_comes_back_counts_its_own_end_as_a_restart() -> None:

@@ -223,7 +223,7 @@ class ContainerLife:
             yield SendSignal(self.spec.name, signal.SIGKILL)
         for kind, schedule in self._probes_asked():
             if schedule.due_at is not None and now >= schedule.due_at:
-                schedule.began()
+                schedule.began(now)
                 yield RunProbe(self.spec.name, self.restarts, kind, schedule.probe)
 
     def _remember(self) -> None:

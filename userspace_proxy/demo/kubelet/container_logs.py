@@ -117,15 +117,16 @@ class ContainerLog:
             return
         stamp = _stamp(datetime.now(UTC))
         data = b"".join(stamp + line + b"\n" for line in lines)
-        if self._end > self._start and self._end - self._start + len(data) > self._most_file_bytes:
-            self._rotate()
-        self._end += os.write(self._file, data)
+        with suppress(OSError):  # a full disk costs lines, and not the pod
+            if self._end > self._start and self._end - self._start + len(data) > self._most_file_bytes:
+                self._rotate()
+            self._end += os.write(self._file, data)
         self._tell()
 
     def _rotate(self) -> None:
-        os.close(self._file)
         self.path.replace(self.older_path)
-        self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        full, self._file = self._file, os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        os.close(full)
         self._older_start, self._start = self._start, self._end
 
     def _close(self) -> None:

@@ -87,7 +87,7 @@ class Kubelet:
                     self._may_have_changed.clear()
                     self._follow(surroundings)
         finally:
-            await asyncio.gather(*(worker.close() for worker in self._workers.values()))
+            await asyncio.gather(*self._forgetting, *(worker.close() for worker in self._workers.values()))
             self._workers.clear()
             prober.close()
 

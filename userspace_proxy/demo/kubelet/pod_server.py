@@ -17,6 +17,7 @@ proxies may not have heard yet that it leaves; then it closes what is idle, and 
 
 from __future__ import annotations
 
+import errno
 import heapq
 import itertools
 import os
@@ -27,7 +28,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import Final, TypeAlias
 
 from userspace_proxy.demo.kubelet.pod_connection import Connection
 from userspace_proxy.demo.kubelet.pod_http import Identity
@@ -37,8 +38,11 @@ LEAVING_SECONDS: Final = 2.0
 _FIRST_REQUEST_SECONDS: Final = 0.5
 """What the last who were let in are given to ask something."""
 
+_FULL_SECONDS: Final = 0.1
 _BACKLOG: Final = 1024
 _LOG_LINES_PER_SECOND: Final = 50
+
+_Peer: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
 
 
 class PodServer:
@@ -119,13 +123,28 @@ class PodServer:
 
     def _accept(self, listener: socket.socket) -> None:
         with suppress(BlockingIOError, ConnectionError):
-            while True:
-                stream, peer = listener.accept()
+            while stream_and_peer := self._accepted(listener):
+                stream, peer = stream_and_peer
                 stream.setblocking(False)
                 stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 connection = Connection(self, stream, _spelled(peer))
                 self._connections.add(connection)
                 self._selector.register(stream, selectors.EVENT_READ, connection)
+
+    def _accepted(self, listener: socket.socket) -> tuple[socket.socket, _Peer] | None:
+        """None where no descriptor is left: whoever waits is let in when others have gone."""
+        try:
+            return listener.accept()
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                raise
+        self._selector.unregister(listener)
+        self.call_later(_FULL_SECONDS, lambda: self._accept_again(listener))
+        return None
+
+    def _accept_again(self, listener: socket.socket) -> None:
+        if listener in self._listeners:
+            self._selector.register(listener, selectors.EVENT_READ, self._accept)
 
     def _answer_datagrams(self, datagrams: socket.socket) -> None:
         with suppress(OSError):  # among others one that answers an earlier datagram: nobody listens there
@@ -146,7 +165,8 @@ class PodServer:
     def _close_listeners(self) -> None:
         for listener in self._listeners:
             self._accept(listener)  # closing it would reset who waits in its backlog
-            self._selector.unregister(listener)
+            if listener in self._selector.get_map():
+                self._selector.unregister(listener)
             listener.close()
         self._listeners.clear()
 
@@ -191,6 +211,6 @@ def _bound(kind: socket.SocketKind, port: int) -> socket.socket:
     return bound
 
 
-def _spelled(peer: tuple[str, int] | tuple[str, int, int, int]) -> str:
+def _spelled(peer: _Peer) -> str:
     host = peer[0].removeprefix("::ffff:")
     return f"[{host}]:{peer[1]}" if ":" in host else f"{host}:{peer[1]}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shlex
 import shutil
 import subprocess
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
@@ -68,6 +69,7 @@ class PodWorker:
         self._running: dict[str, Process] = {}
         self._logs: dict[str, list[ContainerLog]] = {}  # by container: the run before, and the latest
         self._tasks: set[asyncio.Task[None]] = set()
+        self._filtering = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
         self._status = StatusWriter(life, surroundings.client, surroundings.node.addresses, surroundings.now)
 
@@ -173,11 +175,14 @@ class PodWorker:
         self._perform(self.life.sandbox_removed(self._with.now()))
 
     async def _set_black_hole(self, on: bool) -> None:
-        for program in ("iptables", "ip6tables"):
-            rule = [program, "-w", "-I" if on else "-D", "INPUT", "!", "-i", "lo", "-j", "DROP"]
-            status, said = await self._run_inside(rule, _COMMAND_SECONDS)
-            if status != 0:
-                _log.warning("Packets cannot be dropped: pod=%s why=%s", self.life.pod.key, said.strip())
+        async with self._filtering:
+            for address in self.life.addresses:
+                program = "ip6tables" if ":" in address else "iptables"
+                rule = [program, "-w", "-I" if on else "-D", "INPUT", "!", "-i", "lo", "-j", "DROP"]
+                status, said = await self._run_inside(rule, _COMMAND_SECONDS)
+                if status != 0:
+                    message = f"`{shlex.join(rule)}` failed: {said.strip()}"
+                    self._carry_out(RecordEvent("FailedBlackHole", message, True))
 
     async def _run_inside(
         self, argv: Sequence[str], seconds: float, env: Mapping[str, str] | None = None
@@ -226,9 +231,10 @@ class PodWorker:
             return Serve.pod(sandbox.namespace_path, self._identity(container), container.served_ports)
         env = self._environment(container)
         argv = expanded((*container.command, *container.args), env)
-        if shutil.which(argv[0], path=env.get("PATH")) is None:
-            raise OSError(f'exec: "{argv[0]}": no such program on this machine')
         folder = container.working_dir or str(self._scratch_folder(container.name))
+        program = str(Path(folder, argv[0])) if "/" in argv[0] else argv[0]
+        if shutil.which(program, path=env.get("PATH")) is None:
+            raise OSError(f'exec: "{argv[0]}": no such program on this machine')
         # Whoever enters a mount namespace begins at its root, so the folder is changed inside.
         return Execute(sandbox.entering(["env", f"--chdir={folder}", *argv]), env)
 

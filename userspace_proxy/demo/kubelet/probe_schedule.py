@@ -21,25 +21,27 @@ class ProbeSchedule:
     row as the threshold says were failures.
     """
 
-    __slots__ = ("_in_a_row", "_last", "due_at", "has_failed", "is_passing", "probe")
+    __slots__ = ("_in_a_row", "_last", "_next_at", "due_at", "has_failed", "is_passing", "probe")
 
     def __init__(self, probe: Probe, started_at: float, now: float, *, initially: bool) -> None:
         self.probe = probe
         self._last: bool | None = None
         self._in_a_row = 0
+        self._next_at = now
         self.is_passing = initially
         self.has_failed = False
         delay = max(SETTLING_SECONDS, float(probe.initial_delay_seconds))
         self.due_at: float | None = max(now, started_at + delay)
         """None while one is under way."""
 
-    def began(self) -> None:
+    def began(self, now: float) -> None:
         """The probe that was due is under way."""
+        self._next_at = now + self.probe.period_seconds
         self.due_at = None
 
     def ended(self, *, succeeded: bool, now: float) -> None:
         """The probe under way has an outcome."""
-        self.due_at = now + self.probe.period_seconds
+        self.due_at = max(now, self._next_at)
         self._in_a_row = self._in_a_row + 1 if succeeded is self._last else 1
         self._last = succeeded
         probe = self.probe

@@ -19,10 +19,12 @@ die with their zygote, and a zygote with the process that started it.
 from __future__ import annotations
 
 import ctypes
+import errno
 import functools
 import gc
 import json
 import os
+import resource
 import selectors
 import signal
 import socket
@@ -38,6 +40,7 @@ MOST_MESSAGE_BYTES: Final = 131072
 TITLE_ROOM: Final = "-" * 160
 """An argument that is not read: a child writes over our arguments what `ps` shall show of it."""
 
+_MOST_DESCRIPTORS: Final = 65536
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NAME: Final = 15
 _PR_SET_CHILD_SUBREAPER: Final = 36
@@ -77,9 +80,10 @@ class _Zygote:
             self._signal(command["to"], command["signal"])
         else:
             try:
-                (output,) = descriptors  # there is none if we had no room for it
-                self._launch(command, output)
-            except (OSError, ValueError) as error:
+                if not descriptors:
+                    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))  # so it could not be received
+                self._launch(command, descriptors[0])
+            except OSError as error:
                 self._report({"refused": command["launch"], "why": str(error)})
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -224,6 +228,10 @@ def main() -> None:
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
+    # A server needs a descriptor for each client. With a huge limit some programs try to close them all.
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _MOST_DESCRIPTORS)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
     # What exists now is shared with every child for as long as nobody writes to it, the collector included.
     gc.collect()
     gc.freeze()
