@@ -126,6 +126,11 @@ def test_pods_on_a_node_that_is_not_ready_are_not_either() -> None:
     assert condition.last_transition_time == later(40)
 
 
+def test_a_pod_that_says_since_then_that_it_is_ready_is_believed() -> None:
+    lost = settled(node("n1"), at=40)
+    assert not plan([lost], [pod("a", node="n1", ready_since=later(40))], at=41).writes
+
+
 def tolerating(key: str, **more: Any) -> list[Any]:
     return [{"key": key, "operator": "Exists", "effect": "NoExecute", **more}]
 

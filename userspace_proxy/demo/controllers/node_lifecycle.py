@@ -67,7 +67,7 @@ def plan_node_lifecycle(
         writes.extend(_taint(node, now))
         for pod in on_node[node.metadata.name]:
             if not node.is_ready:
-                writes.extend(_not_ready(pod, now))
+                writes.extend(_not_ready(pod, node, now))
             kept_seconds = _kept_seconds(pod, node, now, patience.eviction_seconds)
             if kept_seconds is not None and kept_seconds <= 0:
                 writes.append(_evict(pod))
@@ -151,9 +151,14 @@ def _taint(node: Node, now: datetime) -> Iterator[Write]:
         )
 
 
-def _not_ready(pod: Pod, now: datetime) -> Iterator[Write]:
-    """Nobody can say that a pod is ready when its node is not."""
-    if not pod.is_ready:
+def _not_ready(pod: Pod, node: Node, now: datetime) -> Iterator[Write]:
+    """What a pod said before its node was lost does not count; if it says so since, somebody is there."""
+    said, lost = pod.ready_condition, condition_of(node.status.conditions, "Ready")
+    if said is None or said.status != "True":
+        return
+    said_at = said.last_transition_time
+    lost_at = lost.last_transition_time if lost is not None else None
+    if said_at is not None and lost_at is not None and said_at >= lost_at:
         return
     conditions = [
         msgspec.structs.replace(

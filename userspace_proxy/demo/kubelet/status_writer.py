@@ -20,7 +20,10 @@ _log = logging.getLogger(__name__)
 
 
 class StatusWriter:
-    """One pod's. It writes what differs from what it wrote last, and insists where it gets no answer."""
+    """One pod's. It writes what differs from what it wrote last, and insists where it gets no answer.
+
+    It writes again where the object says otherwise whether the pod is ready: others do when its node is lost.
+    """
 
     def __init__(
         self, life: PodLife, client: ApiClient, host_addresses: Sequence[str], now: Callable[[], float]
@@ -74,9 +77,11 @@ class StatusWriter:
             if self._life.was_final:
                 return
             pod = self._life.pod
-            previous = pod.status if self._written is None else self._written
+            written = self._written
+            is_contradicted = written is not None and _readiness(pod.status) != _readiness(written)
+            previous = pod.status if written is None or is_contradicted else written
             status = pod_status(self._life, self._host_addresses, previous, self._now())
-            if status == self._written:
+            if status == written and not is_contradicted:
                 return
             body = {"metadata": {"uid": pod.metadata.uid}, "status": status}
             await self._client.patch(
@@ -87,3 +92,9 @@ class StatusWriter:
     async def _delete(self) -> None:
         metadata = self._life.pod.metadata
         await self._client.delete(PODS, metadata.namespace, metadata.name, uid=metadata.uid, grace_seconds=0)
+
+
+def _readiness(status: JsonObject) -> str | None:
+    """What a status says of whether the pod is ready."""
+    conditions = status.get("conditions") or ()
+    return next((each.get("status") for each in conditions if each.get("type") == "Ready"), None)
