@@ -6,7 +6,7 @@ It comes from a file of YAML, from flags, or from the cluster that was kept:
       - name: node-1
         zone: zone-a
     ipFamilies: [IPv4, IPv6]
-    manifests: [web.yaml]       # files, or folders of them, beside this one; examples/demo unless it is said
+    manifests: [web.yaml]       # files, or folders of them, beside this one; by default a few to begin with
     proxyFlags: [--removed-endpoints=drain=30s]
     apiServer: embedded         # or kube-apiserver
 """
@@ -25,7 +25,7 @@ import yaml
 from userspace_proxy.demo.cluster_network import CONTROL_PLANE, MAX_NODES, OUTSIDE
 from userspace_proxy.errors import UsageError
 
-DEFAULT_MANIFESTS: Final = Path(__file__).parents[2] / "examples" / "demo"
+DEFAULT_MANIFESTS: Final = Path(__file__).parent / "manifests"
 ZONES: Final = ("zone-a", "zone-b", "zone-c")
 
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?", re.ASCII)
@@ -54,7 +54,7 @@ class NodePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ClusterPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
-    """A whole cluster. `manifests` are paths; None stands for the examples."""
+    """A whole cluster. `manifests` are paths; None stands for `DEFAULT_MANIFESTS`."""
 
     nodes: tuple[NodePlan, ...]
     ip_families: tuple[Family, ...] = (Family.IPV4, Family.IPV6)

@@ -77,7 +77,6 @@ class ControlPlane:
 
     async def start(self) -> None:
         """Have the API server answer, with the objects of the cluster itself in it."""
-        PRIVATE.mkdir(mode=0o755)
         token = secrets.token_urlsafe(24)
         inside = [*self._network.control_plane_addresses, *API_ADDRESSES]
         names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost", _LOOPBACK]

@@ -57,6 +57,8 @@ def run(surroundings: Surroundings) -> int:
         raise StartupError(f"these programs are missing: {', '.join(missing)}")
     plan, problems = fit_to_machine(surroundings.plan, ipv6=has_ipv6())
     (INSIDE / state_directory.LOGS).mkdir()
+    PRIVATE.mkdir()
+    os.environ["TMPDIR"] = str(PRIVATE)  # an agent that is killed leaves what it has put there
     (INSIDE / state_directory.PLAN).write_bytes(msgspec.json.encode(surroundings.plan))
     agents = Agents()
     names = [node.name for node in plan.nodes]
@@ -68,10 +70,9 @@ def run(surroundings: Surroundings) -> int:
             ipv6=plan.ipv6,
             resolv_conf=lambda namespace: resolv_conf(namespace, plan.ipv6),
         )
-        from userspace_proxy.demo.control_plane import ControlPlane
-
+        make_control_plane = _imported_control_plane()
         network = wiring.result()
-    control_plane = ControlPlane(
+    control_plane = make_control_plane(
         plan,
         network,
         api=surroundings.api,
@@ -80,6 +81,17 @@ def run(surroundings: Surroundings) -> int:
         logs=INSIDE / state_directory.LOGS,
     )
     return uvloop.run(Daemon(surroundings, plan, network, agents, control_plane, problems).run())
+
+
+def _imported_control_plane() -> type[ControlPlane]:
+    """Raises `StartupError` if what it is made with was not installed."""
+    try:
+        from userspace_proxy.demo.control_plane import ControlPlane
+    except ModuleNotFoundError as error:
+        raise StartupError(
+            f"the demo needs {error.name}, which is not installed: pip install 'userspace-proxy[demo]'"
+        ) from error
+    return ControlPlane
 
 
 def fit_to_machine(plan: ClusterPlan, *, ipv6: bool) -> tuple[ClusterPlan, tuple[str, ...]]:

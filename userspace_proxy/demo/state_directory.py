@@ -1,7 +1,8 @@
 """Where a demo cluster keeps what it writes on the machine: one folder, which nobody else may read.
 
-`/run/userspace-proxy-demo` for root, in `$XDG_RUNTIME_DIR` for anybody else. Whoever has the folder locked is
-the cluster; the lock ends with its last process, however that ends.
+`/run/userspace-proxy-demo` for root, in `$XDG_RUNTIME_DIR` for anybody else, or what
+`$USERSPACE_PROXY_DEMO_DIRECTORY` says: with a folder of its own another cluster can run beside it. Whoever has
+the folder locked is the cluster; the lock ends with its last process, however that ends.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from userspace_proxy.errors import StartupError
 
 NAME: Final = "userspace-proxy-demo"
 
+VARIABLE: Final = "USERSPACE_PROXY_DEMO_DIRECTORY"
+
 KUBECONFIG: Final = "kubeconfig"
 CONTROL_SOCKET: Final = "control.sock"
 DATABASE: Final = "state.db"
@@ -28,6 +31,8 @@ KEPT: Final = (DATABASE, PLAN)
 
 def default_path() -> Path:
     """The folder of this user's cluster."""
+    if said := os.environ.get(VARIABLE):
+        return Path(said).absolute()
     if os.geteuid() == 0:
         return Path("/run", NAME)
     runtime = os.environ.get("XDG_RUNTIME_DIR")
