@@ -46,7 +46,8 @@ _ZONE: Final = "topology.kubernetes.io/zone"
 class ControlPlane:
     """The API server, and who acts on what it says: `start` it, `run` it until cancelled, `close` it.
 
-    `api` listens on the machine's loopback; `kubeconfig` is written for who comes that way.
+    `api` listens on the machine's loopback; `kubeconfig` is written for who comes that way. `is_kept` says
+    whether the objects of an earlier cluster are there.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class ControlPlane:
         self._logs = logs
         self._api = api
         self._database = database
-        self._is_kept = database.exists()
+        self.is_kept = database.exists()
         self._kubeconfig = kubeconfig
         self._closing = AsyncExitStack()
         self.client: ApiClient
@@ -122,7 +123,7 @@ class ControlPlane:
 
     async def apply_manifests(self) -> None:
         """Apply what the plan says, unless the cluster was kept. Raises `UserspaceProxyError`."""
-        if not self._is_kept:
+        if not self.is_kept:
             await apply(self.client, read_objects(manifest_files(self._plan)))
 
     async def pods(self) -> tuple[PodStatus, ...]:

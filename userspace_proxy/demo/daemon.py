@@ -122,13 +122,14 @@ class Daemon:
         self._problems = problems
         self._began = time.monotonic()
         self._ended = asyncio.Event()
-        self._keeps = False
+        self._is_up = False
+        self._keeps = control_plane.is_kept
 
     async def run(self) -> int:
         """Come up, serve until told to end, remove what was written; returns the exit status."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._ended.set)
+            loop.add_signal_handler(number, self._give_up)
         status = 0
         try:
             await self._serve()
@@ -183,6 +184,7 @@ class Daemon:
         control_server = await control.serve(INSIDE / state_directory.CONTROL_SOCKET, self._answer)
         spawn(control_server.serve_forever())
         late = await self._wait_until_ready(time.monotonic() + _UP_SECONDS)
+        self._is_up = self._keeps = True  # a fault is not to cost anybody the objects
         report(Ready((*self._problems, *late)))
 
     async def _wait_until_ready(self, deadline: float) -> list[str]:
@@ -210,7 +212,15 @@ class Daemon:
         said = await asyncio.get_running_loop().sock_recv(leash, len(STAY))
         leash.close()
         if said != STAY:
-            self._ended.set()
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """Somebody has us end without a word about what is to be kept: what was kept before we came up."""
+        self._end(keep=self._keeps and not self._is_up)
+
+    def _end(self, *, keep: bool) -> None:
+        self._keeps = keep
+        self._ended.set()
 
     async def _answer(self, question: control.Question) -> msgspec.Struct:
         match question:
@@ -219,8 +229,7 @@ class Daemon:
             case control.AskPlace(name):
                 return self._place(name)
             case control.EndCluster(keep):
-                self._keeps = keep
-                self._ended.set()
+                self._end(keep=keep)
                 return control.Ending()
             case _:
                 assert_never(question)

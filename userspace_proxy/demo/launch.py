@@ -10,9 +10,11 @@ needs of the machine it was given: a listening socket on loopback, and its folde
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -35,7 +37,7 @@ PRIVATE: Final = Path("/run/control-plane")
 
 AGENTS_KUBECONFIG: Final = PRIVATE / "kubeconfig"
 
-_LOG_END_LINES: Final = 20
+_END_SECONDS: Final = 20.0
 
 
 class Progress(msgspec.Struct, frozen=True, tag=True):
@@ -95,7 +97,10 @@ def launched(
     run: Callable[[Surroundings], int],
     say: Callable[[str], None],
 ) -> Iterator[tuple[Ready, socket.socket]]:
-    """A cluster that is up, in which `run` runs, and its leash. Closing the leash, as the end does, ends it.
+    """A cluster that is up, as which `run` runs, and its leash.
+
+    It ends when the leash is closed, as at the end of this, unless it was told to stay. Its end is waited for
+    if it does not come up.
 
     `say` is told what is done meanwhile; with `fresh` nothing is taken over from a cluster before. Raises
     `StartupError` if another cluster holds `path`, or for what the cluster says of itself.
@@ -114,6 +119,8 @@ def launched(
         stack.callback(os.close, reports)
         leash, held = socket.socketpair()
         stack.callback(leash.close)
+        ending = stack.enter_context(ExitStack())
+        ending.callback(_end, leash, reports, path)
         surroundings = Surroundings(plan, path, api, page, reporting, held, folder, parent_folder)
         with held:
             launcher = os.fork()
@@ -124,10 +131,12 @@ def launched(
                 _launch(surroundings, run)
         os.close(reporting)
         os.waitpid(launcher, 0)
-        yield _until_ready(reports, path, say), leash
+        ready = _until_ready(reports, say)
+        ending.pop_all()
+        yield ready, leash
 
 
-def _until_ready(reports: int, path: Path, say: Callable[[str], None]) -> Ready:
+def _until_ready(reports: int, say: Callable[[str], None]) -> Ready:
     with os.fdopen(os.dup(reports), "rb") as lines:
         for line in lines:
             match msgspec.json.decode(line, type=Report):
@@ -139,9 +148,20 @@ def _until_ready(reports: int, path: Path, say: Callable[[str], None]) -> Ready:
                     raise failure
                 case Ready() as ready:
                     return ready
-    log = path / state_directory.LOG
-    end = log.read_text(errors="replace").splitlines()[-_LOG_END_LINES:] if log.exists() else []
-    raise StartupError("\n".join(["the cluster ended before it was up. Its log ends:", *end]))
+    raise StartupError("the cluster was ended before it was up")
+
+
+def _end(leash: socket.socket, reports: int, path: Path) -> None:
+    """Wait for the end of a cluster that we let go, and remove what it may have left; what was kept stays."""
+    leash.close()
+    deadline = time.monotonic() + _END_SECONDS
+    while select.select([reports], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        if not os.read(reports, 65536):
+            break
+    if path.exists():
+        state_directory.clear(path, keep=True)
+        with suppress(OSError):  # something is kept
+            path.rmdir()
 
 
 def _listening() -> socket.socket:
@@ -203,8 +223,10 @@ def _run(surroundings: Surroundings, run: Callable[[Surroundings], int]) -> int:
     except UserspaceProxyError as error:
         surroundings.report(Failed(str(error), error.exit_code))
     except BaseException:
+        surroundings.report(
+            Failed(f"the cluster has ended by a fault of its own:\n{traceback.format_exc()}", 1)
+        )
         traceback.print_exc()
     finally:
-        sys.stdout.flush()
         sys.stderr.flush()
     return 1

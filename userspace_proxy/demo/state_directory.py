@@ -1,8 +1,8 @@
 """Where a demo cluster keeps what it writes on the machine: one folder, which nobody else may read.
 
 `/run/userspace-proxy-demo` for root, in `$XDG_RUNTIME_DIR` for anybody else, or what
-`$USERSPACE_PROXY_DEMO_DIRECTORY` says: with a folder of its own another cluster can run beside it. Whoever has
-the folder locked is the cluster; the lock ends with its last process, however that ends.
+`$USERSPACE_PROXY_DEMO_DIRECTORY` says: with a folder of its own another cluster can run beside it. Whoever
+has the folder locked is the cluster; the lock ends with its last process, however that ends.
 """
 
 from __future__ import annotations
