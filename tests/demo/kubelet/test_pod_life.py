@@ -76,6 +76,33 @@ def test_init_container_that_fails_is_tried_again_or_fails_the_pod() -> None:
     assert never.done[-1] == "remove sandbox"
 
 
+def test_sidecar_starts_in_its_turn_and_stays_until_the_others_have_ended() -> None:
+    sidecar = {"name": "proxy", "restartPolicy": "Always", "startupProbe": {**TCP, "periodSeconds": 1}}
+    inits = [{"name": "first"}, sidecar, {"name": "second"}]
+    player = Player(pod_json(initContainers=inits, restartPolicy="Never"))
+    player.exit("first", 0)
+    player.wait(1)
+    player.exit("proxy", 1)
+    player.exit("second", 0)
+    player.wait(1)
+    assert [done for done in player.done if done.startswith("start ")] == [
+        "start first 0",
+        "start proxy 0",
+        "start second 0",
+        "start proxy 1",
+        "start web 0",
+    ]
+    player.wait(1)
+    assert set(player.conditions.values()) == {"True"}
+    player.exit("proxy", 1)
+    assert player.conditions["Initialized"] == "True"
+    assert player.conditions["Ready"] == "False"
+    player.wait(10)
+    player.exit("web", 0)
+    assert player.done[-2:] == ["signal proxy 15", "remove sandbox"]
+    assert player.status["phase"] == "Succeeded"
+
+
 def test_container_that_crashes_is_restarted_at_longer_and_longer_intervals() -> None:
     player = Player(pod_json())
     player.wait(5)
@@ -349,8 +376,9 @@ def test_black_hole_is_dug_once() -> None:
     assert life.waited(START) == []
 
 
+NAMES = ("init", "sidecar", "a", "b")
 STEPS = st.one_of(
-    st.tuples(st.just("exit"), st.sampled_from(["init", "a", "b"]), st.sampled_from([0, 1, -9])),
+    st.tuples(st.just("exit"), st.sampled_from(NAMES), st.sampled_from([0, 1, -9])),
     st.tuples(st.just("wait"), st.floats(0, 400)),
     st.tuples(st.just("fail"), st.sets(st.sampled_from(ProbeKind))),
     st.tuples(
@@ -372,7 +400,8 @@ def test_whatever_happens_a_pod_that_is_deleted_is_gone_after_its_grace_period(
     probes = {f"{kind}Probe": {**TCP, "periodSeconds": 3} for kind in ("startup", "liveness", "readiness")}
     hook = {"lifecycle": {"preStop": {"exec": {"command": ["true"]}}}}
     containers = ({"name": "a", **probes}, {"name": "b", **hook})
-    spec: dict[str, Any] = {"initContainers": [{"name": "init"}], "restartPolicy": policy}
+    inits = [{"name": "init"}, {"name": "sidecar", "restartPolicy": "Always"}]
+    spec: dict[str, Any] = {"initContainers": inits, "restartPolicy": policy}
     player = Player(pod_json(*containers, **spec), stubborn=stubborn)
     player.holds_hooks = holds_hooks
     for step, *arguments in steps:
@@ -384,15 +413,15 @@ def test_whatever_happens_a_pod_that_is_deleted_is_gone_after_its_grace_period(
             player.failing = set(arguments[0])
         else:
             player.change(pod_json(*containers, metadata={"annotations": arguments[0]}, **spec))
-        statuses = player.status["containerStatuses"]
-        assert (player.conditions["ContainersReady"] == "True") is all(one["ready"] for one in statuses)
+        if player.conditions["ContainersReady"] == "True":
+            assert all(one["ready"] for one in player.status["containerStatuses"])
     if is_forced:
         player.carry_out(player.life.vanished(player.now))
     else:
         player.change(pod_json(*containers, metadata=DELETED, **spec))
-    player.wait(33)
+    player.wait(35)
     assert player.life.sandbox is Sandbox.NONE
-    assert not any(player.is_running(name) for name in ("init", "a", "b"))
+    assert not any(player.is_running(name) for name in NAMES)
     assert player.life.due_at is None
     assert player.done.count("DeletePod") == (0 if is_forced else 1)
     player.carry_out(player.life.vanished(player.now))

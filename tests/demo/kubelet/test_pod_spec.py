@@ -53,7 +53,7 @@ def test_ports_are_served_once_each_and_found_by_name() -> None:
         ({"livenessProbe": {"httpGet": {"port": 1, "scheme": "HTTPS"}}}, ["livenessProbe.httpGet.scheme"]),
         ({"args": ["--help"]}, ["args (there is no command)"]),
         ({"args": ["--help"], "command": ["nginx"]}, []),
-        ({"restartPolicy": "Always"}, ["restartPolicy"]),
+        ({"restartPolicy": "Always"}, []),
         ({"lifecycle": {"postStart": {"exec": {}}}}, ["lifecycle.postStart"]),
         ({"lifecycle": {"preStop": {"httpGet": {"port": 1}}}}, ["lifecycle.preStop (only exec and sleep)"]),
         (

@@ -28,8 +28,8 @@ from userspace_proxy.demo.kubelet.probe_schedule import ProbeSchedule
 FIRST_BACK_OFF_SECONDS: Final = 10.0
 LONGEST_BACK_OFF_SECONDS: Final = 300.0
 FORGIVEN_AFTER_SECONDS: Final = 600.0
-GRACE_AFTER_HOOK_SECONDS: Final = 2.0
-"""What is left at least, for SIGTERM, when a preStop hook has used up the grace period."""
+LEAST_GRACE_SECONDS: Final = 2.0
+"""What is left at least, between SIGTERM and SIGKILL, when others have used up the grace period."""
 
 _START_ERROR: Final = 128
 
@@ -117,6 +117,11 @@ class ContainerLife:
     @property
     def has_succeeded(self) -> bool:
         return isinstance(self.state, Terminated) and self.state.exit_code == 0
+
+    @property
+    def is_through(self) -> bool:
+        """Of an init container: whether the next one may run."""
+        return self.has_started if self.spec.is_sidecar else self.has_succeeded
 
     @property
     def due_at(self) -> float | None:
@@ -211,7 +216,7 @@ class ContainerLife:
             yield RecordEvent("FailedPreStopHook", f"PreStopHook failed: {failure}", True)
         if self._hook_runs and self._killed_at is not None and not self._is_killed:
             self._hook_runs = False
-            self._killed_at = max(self._killed_at, now + GRACE_AFTER_HOOK_SECONDS)
+            self._killed_at = max(self._killed_at, now + LEAST_GRACE_SECONDS)
             yield SendSignal(self.spec.name, signal.SIGTERM)
 
     def waited(self, now: float) -> Iterator[Command]:

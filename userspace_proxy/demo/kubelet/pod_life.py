@@ -8,6 +8,7 @@ an argument, in seconds of the epoch. Source: "Pod Lifecycle".
 
 from __future__ import annotations
 
+import itertools
 import signal
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
@@ -24,7 +25,7 @@ from userspace_proxy.demo.kubelet.commands import (
     SendSignal,
     SetBlackHole,
 )
-from userspace_proxy.demo.kubelet.container_life import ContainerLife, Terminated
+from userspace_proxy.demo.kubelet.container_life import LEAST_GRACE_SECONDS, ContainerLife, Terminated
 from userspace_proxy.demo.kubelet.pod_spec import KILL, Container, Pod, RestartPolicy
 
 VANISHED_GRACE_SECONDS: Final = 1
@@ -72,15 +73,14 @@ class PodLife:
         self._sandbox_due_at = now
         self._has_vanished = False
         self._deletion_asked = False
+        self._ends_since: float | None = None
         self._final = _final_phase(pod)
         self.was_final = self._final is not None
         """Whether it had ended before this kubelet saw it: its status is not ours to write."""
-        policy = pod.spec.restart_policy
-        init_policy = RestartPolicy.NEVER if policy is RestartPolicy.NEVER else RestartPolicy.ON_FAILURE
-        self.init_containers = self._lives(
-            pod.spec.init_containers, "initContainerStatuses", init_policy, now
-        )
-        self.containers = self._lives(pod.spec.containers, "containerStatuses", policy, now)
+        self.is_initialized = False
+        """Whether the containers may run: every init container has succeeded, or has started if it stays."""
+        self.init_containers = self._lives(pod.spec.init_containers, "initContainerStatuses", now)
+        self.containers = self._lives(pod.spec.containers, "containerStatuses", now)
         self._by_name = {life.spec.name: life for life in (*self.init_containers, *self.containers)}
 
     @property
@@ -91,10 +91,6 @@ class PodLife:
     def is_over(self) -> bool:
         """Whether nothing is left of it, here and at the API server."""
         return self._has_vanished and self.sandbox is Sandbox.NONE
-
-    @property
-    def is_initialized(self) -> bool:
-        return all(life.has_succeeded for life in self.init_containers)
 
     @property
     def phase(self) -> Phase:
@@ -119,8 +115,8 @@ class PodLife:
             return self._sandbox_due_at if self._wants_sandbox else None
         if self.sandbox is not Sandbox.PRESENT:
             return None
-        lives = self._by_name.values() if self._is_ending else self._may_run()
-        due = [life.due_at for life in lives if life.is_alive or not self._is_ending]
+        may_run = [] if self._is_ending else self._may_run()
+        due = [life.due_at for life in self._by_name.values() if life.is_alive or life in may_run]
         return min((at for at in due if at is not None), default=None)
 
     def begin(self, now: float) -> list[Command]:
@@ -207,6 +203,7 @@ class PodLife:
 
     def _go_on(self, now: float) -> list[Command]:
         """Do what is to be done, given all that is known."""
+        self.is_initialized |= all(life.is_through for life in self.init_containers)
         return list(self._end(now) if self._is_ending else self._run(now))
 
     def _run(self, now: float) -> Iterator[Command]:
@@ -226,13 +223,22 @@ class PodLife:
     def _may_run(self) -> Sequence[ContainerLife]:
         """The containers whose turn it is."""
         if self.is_initialized:
-            return self.containers
-        return [next(life for life in self.init_containers if not life.has_succeeded)]
+            return [*(life for life in self.init_containers if life.spec.is_sidecar), *self.containers]
+        through = list(itertools.takewhile(lambda life: life.is_through, self.init_containers))
+        sidecars = [life for life in through if life.spec.is_sidecar]
+        return [*sidecars, self.init_containers[len(through)]]
 
     def _end(self, now: float) -> Iterator[Command]:
-        alive = [life for life in self._by_name.values() if life.is_alive]
+        """Containers first; then, in the time that is left, those that began before and stayed for them."""
+        if self._ends_since is None:
+            self._ends_since = now
+        grace = self._grace_seconds
+        alive = [life for life in self.containers if life.is_alive]
+        if not alive:
+            alive = [life for life in self.init_containers if life.is_alive]
+            grace = max(min(grace, LEAST_GRACE_SECONDS), grace - (now - self._ends_since))
         for life in alive:
-            yield from life.stop(self._grace_seconds, now, f"Stopping container {life.spec.name}")
+            yield from life.stop(grace, now, f"Stopping container {life.spec.name}")
         if alive:
             return
         if self.sandbox is Sandbox.PRESENT:
@@ -253,9 +259,7 @@ class PodLife:
         asked = self.pod.metadata.deletion_grace_period_seconds
         return self.pod.spec.termination_grace_period_seconds if asked is None else asked
 
-    def _lives(
-        self, containers: Sequence[Container], statuses: str, policy: RestartPolicy, now: float
-    ) -> list[ContainerLife]:
+    def _lives(self, containers: Sequence[Container], statuses: str, now: float) -> list[ContainerLife]:
         """The containers, and what an earlier run of the cluster has left of them in the pod's status."""
         grace = self.pod.spec.termination_grace_period_seconds
         earlier = {status.get("name"): status for status in self.pod.status.get(statuses, ())}
@@ -267,8 +271,17 @@ class PodLife:
                 "lastState", {}
             )
             lost = Terminated(_LOST, "Unknown", restarts, now, now, "the cluster ended") if has_run else None
+            policy = self._policy(container, is_init=statuses.startswith("init"))
             lives.append(ContainerLife(container, policy, grace, restarts=restarts, last_state=lost))
         return lives
+
+    def _policy(self, container: Container, *, is_init: bool) -> RestartPolicy:
+        policy = self.pod.spec.restart_policy
+        if not is_init:
+            return policy
+        if container.is_sidecar:
+            return RestartPolicy.ALWAYS
+        return RestartPolicy.NEVER if policy is RestartPolicy.NEVER else RestartPolicy.ON_FAILURE
 
 
 def _final_phase(pod: Pod) -> Phase | None:

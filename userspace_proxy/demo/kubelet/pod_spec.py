@@ -111,6 +111,12 @@ class Container(_Read, frozen=True):
     liveness_probe: Probe | None = None
     startup_probe: Probe | None = None
     lifecycle: Lifecycle | None = None
+    restart_policy: RestartPolicy | None = None
+
+    @property
+    def is_sidecar(self) -> bool:
+        """Whether it is, among the init containers, one that runs for as long as the others."""
+        return self.restart_policy is RestartPolicy.ALWAYS
 
     @property
     def served_ports(self) -> list[int]:
@@ -184,8 +190,6 @@ def unsupported_fields(json: JsonObject) -> list[str]:
 
 
 def _unsupported_in(container: JsonObject) -> Iterator[str]:
-    if container.get("restartPolicy"):
-        yield "restartPolicy"
     if container.get("envFrom"):
         yield "envFrom"
     if container.get("args") and not container.get("command"):

@@ -71,7 +71,8 @@ def _conditions(life: PodLife, previous: Sequence[JsonObject], now: float) -> li
 
 def _our_conditions(life: PodLife) -> dict[str, tuple[bool, str, str]]:
     """By type: whether it is true, and else the reason and the message."""
-    ready = _all_are(life.containers, lambda life: life.is_ready, "ContainersNotReady", "unready")
+    serving = [*(one for one in life.init_containers if one.spec.is_sidecar), *life.containers]
+    ready = _all_are(serving, lambda life: life.is_ready, "ContainersNotReady", "unready")
     if life.phase is Phase.SUCCEEDED:
         ready = (False, "PodCompleted", "")
     elif life.phase is Phase.FAILED:
@@ -79,9 +80,8 @@ def _our_conditions(life: PodLife) -> dict[str, tuple[bool, str, str]]:
     pod_ready = ready
     if ready[0] and life.pod.is_made_unready:
         pod_ready = (False, "MadeUnready", "an annotation of the Pod says that it is not ready")
-    initialized = _all_are(
-        life.init_containers, lambda life: life.has_succeeded, "ContainersNotInitialized", "incomplete"
-    )
+    begun = [] if life.is_initialized else life.init_containers
+    initialized = _all_are(begun, lambda life: life.is_through, "ContainersNotInitialized", "incomplete")
     return {
         "PodReadyToStartContainers": (life.sandbox is Sandbox.PRESENT, "", ""),
         "Initialized": initialized,
@@ -106,7 +106,7 @@ def _container_status(pod: PodLife, life: ContainerLife) -> JsonObject:
         "name": name,
         "image": life.spec.image,
         "imageID": "",
-        "ready": life.is_ready if life in pod.containers else life.has_succeeded,
+        "ready": life.is_ready if life in pod.containers else life.is_through,
         "started": life.has_started,
         "restartCount": life.restarts,
         "state": _state(_shown(pod, life), uid, name),
