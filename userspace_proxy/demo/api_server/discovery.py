@@ -5,11 +5,39 @@ Source: https://kubernetes.io/docs/concepts/overview/kubernetes-api/#discovery-a
 
 from __future__ import annotations
 
-from userspace_proxy.demo.api_server import schemas
+from typing import Final
+
+from userspace_proxy.demo.api_server import openapi, schemas
 from userspace_proxy.demo.api_server.kinds import Resource, Subresource, groups
 from userspace_proxy.demo.api_server.objects import Object
 
-AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+AGGREGATED: Final = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+"""The media type of the aggregated form."""
+
+
+def described(path: str, *, is_aggregated: bool) -> Object | None:
+    """What the server says of itself at a path; None where it says nothing."""
+    match path.strip("/").split("/"):
+        case ["version"]:
+            return version()
+        case ["api" | "apis" as root] if is_aggregated:
+            return aggregated(root == "api")
+        case ["api"]:
+            return api_versions()
+        case ["apis"]:
+            return group_list()
+        case ["api", "v1"]:
+            return resource_list(groups()[""])
+        case ["apis", name] if name in groups():
+            return group(name)
+        case ["apis", name, "v1"] if name in groups():
+            return resource_list(groups()[name])
+        case ["openapi", "v3"]:
+            return openapi.root()
+        case ["openapi", "v3", *rest]:
+            return openapi.document("/".join(rest))
+        case _:
+            return None
 
 
 def version() -> Object:

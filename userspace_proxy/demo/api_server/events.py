@@ -20,9 +20,6 @@ _NEW_NAMES: Final = {
 }
 _OLD_NAMES: Final = {new: old for old, new in _NEW_NAMES.items()}
 
-MOST_EVENTS: Final = 1_000
-"""Events that are kept; with each beyond, the oldest goes."""
-
 
 def to_new(event: Object) -> Object:
     """A v1 Event as one of events.k8s.io/v1."""

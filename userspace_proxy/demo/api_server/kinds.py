@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 
@@ -26,9 +26,9 @@ VERBS: Final = ("create", "delete", "deletecollection", "get", "list", "patch", 
 class Resource:
     """A collection of objects of one kind.
 
-    `schema` names its type in schemas.json, `storage` the collection that it is kept in: two versions of one
-    kind share it. `selectable` are the fields that a field selector may name, beside name and namespace.
-    With `has_generation` the server counts changes of the spec.
+    `schema` names its type in schemas.json, `stored_as` the collection that it is kept in, if another kind's:
+    the two forms of an Event share one. `selectable` are the fields that a field selector may name, beside
+    name and namespace. With `has_generation` the server counts changes of the spec.
     """
 
     group: str
@@ -43,11 +43,12 @@ class Resource:
     subresources: tuple[Subresource, ...] = ()
     selectable: tuple[str, ...] = ()
     has_generation: bool = False
-    storage: str = field(default="")
+    stored_as: str = ""
 
-    def __post_init__(self) -> None:
-        if not self.storage:
-            object.__setattr__(self, "storage", self.qualified)
+    @property
+    def storage(self) -> str:
+        """The collection that its objects are kept in."""
+        return self.stored_as or self.qualified
 
     @property
     def qualified(self) -> str:
@@ -224,7 +225,7 @@ NEW_EVENTS: Final = Resource(
         "reportingController",
         "type",
     ),
-    storage="events",
+    stored_as="events",
 )
 
 RESOURCES: Final = (

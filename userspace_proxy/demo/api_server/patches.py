@@ -30,30 +30,32 @@ _ORDER: Final = "$setElementOrder/"
 _RETAIN: Final = "$retainKeys"
 
 
+def check_kind(kind: str) -> None:
+    """Raise StatusError (415) for a media type that is no patch of ours."""
+    if kind == APPLY:
+        raise unsupported_media_type(
+            "this API server does not do server-side apply: leave out --server-side, and kubectl will work "
+            "the change out by itself"
+        )
+    if kind not in KINDS:
+        raise unsupported_media_type(
+            "the body of the request was in an unknown format - accepted media types include: "
+            f"{', '.join(KINDS)}"
+        )
+
+
 def patched(item: Object, patch: Any, kind: str, schema: str) -> Any:
-    """An object after a patch of a kind (a media type). `item` stays as it is.
+    """An object of a type after a patch of a kind, one of `KINDS`. `item` stays as it is.
 
     Raises StatusError for what is no such patch, or does not fit the object.
     """
-    match kind:
-        case "application/json-patch+json":
-            return _json_patched(item, patch)
-        case "application/merge-patch+json":
-            return merge_patched(copied(item), patch)
-        case "application/strategic-merge-patch+json":
-            if not isinstance(patch, dict):
-                raise bad_request("a strategic merge patch must be an object")
-            return _merged(copied(item), patch, schema)
-        case "application/apply-patch+yaml":
-            raise unsupported_media_type(
-                "this API server does not do server-side apply: leave out --server-side, and kubectl will "
-                "work the change out by itself"
-            )
-        case _:
-            raise unsupported_media_type(
-                f"the body of the request was in an unknown format - accepted media types include: "
-                f"{', '.join(KINDS)}"
-            )
+    if kind == JSON:
+        return _json_patched(item, patch)
+    if not isinstance(patch, dict):
+        raise bad_request("the patch must be an object")
+    if kind == MERGE:
+        return merge_patched(copied(item), patch)
+    return _merged(copied(item), patch, schema)
 
 
 def _json_patched(item: Object, patch: Any) -> Any:

@@ -1,35 +1,23 @@
-"""Lists in pages, and watches.
+"""What of a collection a request asks to see, and lists of it in pages.
 
-A list is of one version, over all its pages: a page's token says which, and where the next begins. A watch
-tells what happened after a version, from the collection's history, at the speed of whoever listens: who is
-too far behind is told to list again (410), and who takes nothing at all is cut off. So a watch holds nothing
-of its own.
+A list is of one version, over all its pages: a page's token says which, and where the next begins.
 """
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
 
 import msgspec
 
 from userspace_proxy.demo.api_server import selectors
 from userspace_proxy.demo.api_server.objects import Key, Object
 from userspace_proxy.demo.api_server.paths import Target
-from userspace_proxy.demo.api_server.rendering import Rendering
 from userspace_proxy.demo.api_server.selectors import Selection
-from userspace_proxy.demo.api_server.statuses import StatusError, bad_request, too_large_version
-from userspace_proxy.demo.api_server.store import Change, Store, Stored
-
-BOOKMARK_SECONDS: Final = 60.0
-WATCH_SECONDS: Final = 1800.0
-"""How long a watch lasts that does not say."""
-WRITE_SECONDS: Final = 30.0
-"""A watch whose client takes nothing for so long is cut off."""
+from userspace_proxy.demo.api_server.statuses import bad_request, too_large_version
+from userspace_proxy.demo.api_server.store import Store, Stored
 
 
 class _Token(msgspec.Struct, frozen=True):
@@ -106,69 +94,3 @@ def number(query: Mapping[str, str], name: str) -> int:
 def is_true(query: Mapping[str, str], name: str) -> bool:
     """Whether a query says yes to something."""
     return query.get(name, "").lower() in ("1", "true")
-
-
-class Watch:
-    """What a watch request is told, line by line. Raises StatusError for what is wrong with the request."""
-
-    def __init__(self, store: Store, target: Target, query: Mapping[str, str], rendering: Rendering) -> None:
-        self._store = store
-        self._collection = store.collection(target.resource)
-        self._selection = selection(target, query)
-        self._rendering = rendering
-        self._has_bookmarks = is_true(query, "allowWatchBookmarks")
-        self._asks_for_initial = is_true(query, "sendInitialEvents")
-        self._version = number(query, "resourceVersion")
-        self._begins_with_all = self._asks_for_initial or self._version == 0
-        self._is_first = True
-        if self._version > store.version:
-            raise too_large_version(self._version, store.version)
-        if not self._begins_with_all:
-            self._collection.since(self._version)
-        self.seconds = float(number(query, "timeoutSeconds")) or WATCH_SECONDS
-
-    async def lines(self) -> AsyncIterator[bytes]:
-        """Events, and bookmarks between, until the store closes. An error is the last line."""
-        if self._begins_with_all:
-            present = self._store.version
-            for _, stored in sorted(self._collection.objects.items()):
-                if selects(self._selection, stored):
-                    yield self._event("ADDED", stored)
-            self._version = present
-            if self._asks_for_initial and self._has_bookmarks:
-                yield self._rendering.bookmark(present, ends_initial_events=True)
-        while not self._store.is_closing:
-            present = self._store.version
-            try:
-                changes = self._collection.since(self._version)
-            except StatusError as error:
-                yield msgspec.json.encode({"type": "ERROR", "object": error.status}) + b"\n"
-                return
-            for change in changes:
-                if line := self._told(change):
-                    yield line
-            self._version = present
-            if self._store.version == present:
-                async for line in self._wait():
-                    yield line
-
-    async def _wait(self) -> AsyncIterator[bytes]:
-        """Wait for a change; bookmarks pass the time."""
-        try:
-            async with asyncio.timeout(BOOKMARK_SECONDS):
-                await self._collection.changed()
-        except TimeoutError:
-            if self._has_bookmarks:
-                yield self._rendering.bookmark(self._version)
-
-    def _told(self, change: Change) -> bytes | None:
-        """A change as this watch sees it: what leaves the selection is deleted, what enters it is added."""
-        was, is_ = selects(self._selection, change.before), selects(self._selection, change.after)
-        if is_:
-            return self._event("MODIFIED" if was else "ADDED", change.last)
-        return self._event("DELETED", change.last) if was else None
-
-    def _event(self, kind: str, stored: Stored) -> bytes:
-        line = self._rendering.event(kind, stored, is_first=self._is_first)
-        self._is_first = False
-        return line

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from userspace_proxy.demo.api_server.cells import label_selector_text
 from userspace_proxy.demo.api_server.objects import Object
 from userspace_proxy.demo.api_server.statuses import Cause, is_invalid
-from userspace_proxy.demo.api_server.tables import label_selector_text
 
 SCHEMA = "autoscaling.v1.Scale"
 

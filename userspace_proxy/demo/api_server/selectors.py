@@ -132,11 +132,8 @@ def parse_fields(text: str, resource: Resource) -> tuple[FieldRequirement, ...]:
 
 
 def _unsupported(name: str, resource: Resource) -> StatusError:
-    return bad_request(
-        f'Unable to find "{resource.group_version}, Resource={resource.plural}" that match label selector '
-        f'"", field selector "{name}": "{name}" is not a known field selector: only '
-        + ", ".join(f'"{known}"' for known in (*_ALWAYS_SELECTABLE, *resource.selectable))
-    )
+    known = ", ".join((*_ALWAYS_SELECTABLE, *resource.selectable))
+    return bad_request(f"field label not supported: {name} (there are {known})")
 
 
 def selectable_fields(item: Object, resource: Resource) -> dict[str, str]:

@@ -18,12 +18,15 @@ from userspace_proxy.demo.api_server.allocation import Ranges
 from userspace_proxy.demo.api_server.database import Database
 from userspace_proxy.demo.api_server.kinds import NAMESPACES
 from userspace_proxy.demo.api_server.lifecycle import LASTING_NAMESPACES
+from userspace_proxy.demo.api_server.limits import Limits
 from userspace_proxy.demo.api_server.objects import Key
-from userspace_proxy.demo.api_server.routes import MOST_BODY_BYTES, PodLogs, Routes
+from userspace_proxy.demo.api_server.pod_logs import PodLogs
+from userspace_proxy.demo.api_server.routes import Routes
 from userspace_proxy.demo.api_server.store import Store
 from userspace_proxy.demo.api_server.writer import Manner, Writer
 
 _NAMESPACES: Final = (*LASTING_NAMESPACES, "kube-node-lease")
+_LIMITS: Final = Limits()
 _CLOSE_SECONDS: Final = 1.0
 
 
@@ -49,6 +52,7 @@ class ApiServer:
         service_cidrs: Sequence[str] = ("10.96.0.0/16", "fd00:10:96::/112"),
         node_ports: range = range(30000, 32768),
         pod_logs: PodLogs | None = None,
+        limits: Limits = _LIMITS,
         now: Callable[[], datetime] = _now,
         chance: random.Random | None = None,
     ) -> None:
@@ -58,6 +62,7 @@ class ApiServer:
         self._token = token
         self._ranges = Ranges.parse(service_cidrs, node_ports)
         self._pod_logs = pod_logs
+        self._limits = limits
         self._now = now
         self._chance = chance or random.Random()
         self._closing = AsyncExitStack()
@@ -69,16 +74,28 @@ class ApiServer:
                 stack.callback(listening.close)
             database = await Database.open(self._path)
             stack.push_async_callback(database.close)
-            store = await Store.open(database)
+            store = await Store.open(database, self._limits.history)
             writer = Writer(
-                store, self._ranges, now=self._now, new_uid=lambda: str(uuid.uuid4()), chance=self._chance
+                store,
+                self._ranges,
+                most_events=self._limits.events,
+                now=self._now,
+                new_uid=lambda: str(uuid.uuid4()),
+                chance=self._chance,
             )
             for name in _NAMESPACES:
                 if store.get(NAMESPACES, Key("", name)) is None:
                     await writer.create(NAMESPACES, "", {"metadata": {"name": name}}, Manner())
             stack.push_async_callback(store.finish)
-            routes = Routes(store, writer, token=self._token, pod_logs=self._pod_logs, now=self._now)
-            application = web.Application(client_max_size=MOST_BODY_BYTES)
+            routes = Routes(
+                store,
+                writer,
+                token=self._token,
+                pod_logs=self._pod_logs,
+                limits=self._limits,
+                now=self._now,
+            )
+            application = web.Application(client_max_size=self._limits.body_bytes)
             application.router.add_route("*", "/{path:.*}", routes.answer)
             runner = web.AppRunner(
                 application, access_log=None, handler_cancellation=True, shutdown_timeout=_CLOSE_SECONDS

@@ -127,8 +127,8 @@ def not_found(resource: Resource, name: str) -> StatusError:
 
 
 def unknown_path() -> StatusError:
-    """The path leads nowhere; kubectl knows this very sentence."""
-    return StatusError(404, "NotFound", "the server could not find the requested resource", {})
+    """The path leads nowhere: this is what kubectl says of a kind that a server does not have."""
+    return StatusError(404, "NotFound", "the server could not find the requested resource")
 
 
 def already_exists(resource: Resource, name: str) -> StatusError:

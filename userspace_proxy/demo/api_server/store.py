@@ -1,8 +1,8 @@
 """Every object and its recent history: one order of writes for all, whose numbers are the resourceVersions.
 
 A write is a function of what is there. It is decided alone, reaches the disk, and is then seen by reads and
-watches, in that order. Of each collection the last `HISTORY` changes are remembered: they are what watches
-are told, and what an earlier version of a list is made of.
+watches, in that order. Of each collection the latest changes are remembered: they are what watches are told,
+and what an earlier version of a list is made of.
 """
 
 from __future__ import annotations
@@ -18,13 +18,10 @@ import msgspec
 from userspace_proxy.demo.api_server import events
 from userspace_proxy.demo.api_server.allocation import claims
 from userspace_proxy.demo.api_server.database import Database
-from userspace_proxy.demo.api_server.kinds import EVENTS, NEW_EVENTS, RESOURCES, SERVICES, Resource
+from userspace_proxy.demo.api_server.kinds import NEW_EVENTS, RESOURCES, SERVICES, Resource
 from userspace_proxy.demo.api_server.objects import Key, Object, labels_of
 from userspace_proxy.demo.api_server.selectors import selectable_fields
 from userspace_proxy.demo.api_server.statuses import expired
-
-HISTORY: Final = 1_000
-"""Changes of a collection that are remembered. Who is further behind has to list again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +59,9 @@ Transition: TypeAlias = Callable[[Stored | None], Object | None]
 class Collection:
     """The objects of one storage, and the changes that led to them, the oldest forgotten."""
 
-    def __init__(self, version: int) -> None:
+    def __init__(self, version: int, history: int) -> None:
         self.objects: dict[Key, Stored] = {}
+        self._history = history
         self._changes: list[Change] = []
         self._forgotten = version
         self._changed = asyncio.Event()
@@ -76,9 +74,9 @@ class Collection:
         else:
             self.objects[key] = change.after
         self._changes.append(change)
-        if len(self._changes) >= 2 * HISTORY:  # by many at once, so that each costs little
-            self._forgotten = self._changes[-HISTORY - 1].version
-            del self._changes[:-HISTORY]
+        if len(self._changes) >= 2 * self._history:  # many at once, so that each costs little
+            self._forgotten = self._changes[-self._history - 1].version
+            del self._changes[: -self._history]
         self.wake()
 
     def wake(self) -> None:
@@ -111,19 +109,19 @@ class Collection:
 class Store:
     """All collections over one database."""
 
-    def __init__(self, database: Database, version: int) -> None:
+    def __init__(self, database: Database, version: int, history: int) -> None:
         self._database = database
         self.version = version
         self.is_closing = False
-        self._collections = {resource.storage: Collection(version) for resource in RESOURCES}
+        self._collections = {resource.storage: Collection(version, history) for resource in RESOURCES}
         self._writing = asyncio.Lock()
         self._writes: set[asyncio.Task[Stored]] = set()
 
     @classmethod
-    async def open(cls, database: Database) -> Store:
-        """Everything that the database holds."""
+    async def open(cls, database: Database, history: int) -> Store:
+        """Everything that the database holds; `history` changes of each collection will be remembered."""
         version, rows = await database.read()
-        store = cls(database, version)
+        store = cls(database, version, history)
         for row in rows:
             if collection := store._collections.get(row.storage):
                 item = msgspec.json.decode(row.data)
@@ -152,8 +150,13 @@ class Store:
         """
         task = asyncio.ensure_future(self._write(resource.storage, key, transition, is_dry_run))
         self._writes.add(task)
-        task.add_done_callback(self._writes.discard)
+        task.add_done_callback(self._written)
         return await asyncio.shield(task)
+
+    def _written(self, task: asyncio.Task[Stored]) -> None:
+        self._writes.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever asked has it, or has gone
 
     async def _write(self, storage: str, key: Key, transition: Transition, is_dry_run: bool) -> Stored:
         collection = self._collections[storage]
@@ -196,19 +199,16 @@ def _stored(storage: str, item: Object, data: bytes | None = None) -> Stored:
     metadata = item["metadata"]
     key = Key(metadata.get("namespace", ""), metadata["name"])
     fields = {"metadata.name": key.name, "metadata.namespace": key.namespace}
-    if storage == EVENTS.storage:
-        fields |= selectable_fields(events.to_new(item), NEW_EVENTS)
-    fields |= _selectable[storage](item)
+    for resource in _SHARING[storage]:
+        shown = events.to_new(item) if resource is NEW_EVENTS else item
+        fields |= selectable_fields(shown, resource)
     version = int(metadata["resourceVersion"])
     claimed = claims(item) if storage == SERVICES.storage else frozenset()
     return Stored(key, version, data or msgspec.json.encode(item), labels_of(item), fields, claimed)
 
 
-def _selector(resource: Resource) -> Callable[[Object], dict[str, str]]:
-    return lambda item: selectable_fields(item, resource)
-
-
-_selectable: Final = {r.storage: _selector(r) for r in RESOURCES if r is not NEW_EVENTS}
+_SHARING: Final = {r.storage: [other for other in RESOURCES if other.storage == r.storage] for r in RESOURCES}
+"""The resources that are kept in one collection."""
 
 
 def _with_version(item: Object, version: int) -> Object:

@@ -10,6 +10,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, TypeAlias
 
+from userspace_proxy.demo.api_server.cells import (
+    NONE,
+    UNKNOWN,
+    UNSET,
+    age,
+    host_port,
+    label_selector_text,
+    shortened,
+    since,
+)
 from userspace_proxy.demo.api_server.kinds import (
     DEPLOYMENTS,
     ENDPOINT_SLICES,
@@ -23,12 +33,7 @@ from userspace_proxy.demo.api_server.kinds import (
     SERVICES,
     Resource,
 )
-from userspace_proxy.demo.api_server.objects import Object, parse_timestamp, selector_text
-
-NONE: Final = "<none>"
-UNKNOWN: Final = "<unknown>"
-UNSET: Final = "<unset>"
-_SHOWN: Final = 3
+from userspace_proxy.demo.api_server.objects import Object, selector_text
 
 Cells: TypeAlias = tuple[Any, ...]
 RowOf: TypeAlias = Callable[[Object, datetime], Cells]
@@ -69,9 +74,6 @@ def columns(*names: str, wide: Iterable[str] = ()) -> tuple[Column, ...]:
     return (*narrow, *(Column(name, priority=1) for name in wide))
 
 
-# Kinds, in the order of their names.
-
-
 def _deployment(item: Object, now: datetime) -> Cells:
     spec, status = item.get("spec", {}), item.get("status", {})
     containers = spec.get("template", {}).get("spec", {}).get("containers", ())
@@ -93,7 +95,7 @@ def _endpoints(item: Object, now: datetime) -> Cells:
         addresses = [address.get("ip", "") for address in subset.get("addresses", ())]
         ports = [port.get("port") for port in subset.get("ports", ())]
         found += [host_port(ip, port) for port in ports for ip in addresses] if ports else addresses
-    return item["metadata"]["name"], _shortened(found, NONE), age(item, now)
+    return item["metadata"]["name"], shortened(found, NONE), age(item, now)
 
 
 def _endpoint_slice(item: Object, now: datetime) -> Cells:
@@ -104,8 +106,8 @@ def _endpoint_slice(item: Object, now: datetime) -> Cells:
     return (
         item["metadata"]["name"],
         item.get("addressType", ""),
-        _shortened(ports, UNSET),
-        _shortened(addresses, UNSET),
+        shortened(ports, UNSET),
+        shortened(addresses, UNSET),
         age(item, now),
     )
 
@@ -311,73 +313,3 @@ _TABLES: Final[dict[Resource, tuple[tuple[Column, ...], RowOf]]] = {
         _service,
     ),
 }
-
-
-# Words for cells.
-
-
-def age(item: Object, now: datetime) -> str:
-    """How long an object has been there."""
-    return since(item["metadata"].get("creationTimestamp"), now)
-
-
-def since(text: str | None, now: datetime) -> str:
-    """How long ago a timestamp was."""
-    moment = parse_timestamp(text) if text else None
-    return UNKNOWN if moment is None else duration((now - moment).total_seconds())
-
-
-def duration(seconds: float) -> str:
-    """A time span in two or three characters, coarser the longer it is: `42s`, `5m3s`, `3h`, `2d4h`."""
-    whole = max(0, int(seconds))
-    minutes, hours, days = whole // 60, whole // 3600, whole // 86_400
-    if whole < 120:
-        return f"{whole}s"
-    if minutes < 10:
-        return _two(minutes, "m", whole % 60, "s")
-    if hours < 3:
-        return f"{minutes}m"
-    if hours < 8:
-        return _two(hours, "h", minutes % 60, "m")
-    if hours < 48:
-        return f"{hours}h"
-    if days < 8:
-        return _two(days, "d", hours % 24, "h")
-    if days < 730:
-        return f"{days}d"
-    if days < 2920:
-        return _two(days // 365, "y", days % 365, "d")
-    return f"{days // 365}y"
-
-
-def _two(large: int, unit: str, small: int, smaller: str) -> str:
-    return f"{large}{unit}{small}{smaller}" if small else f"{large}{unit}"
-
-
-def label_selector_text(selector: Object) -> str:
-    """A LabelSelector as one would write it for kubectl."""
-    words = [f"{key}={value}" for key, value in sorted(selector.get("matchLabels", {}).items())]
-    for expression in selector.get("matchExpressions", ()):
-        key, values = expression.get("key", ""), ",".join(expression.get("values", ()))
-        match expression.get("operator"):
-            case "In":
-                words.append(f"{key} in ({values})")
-            case "NotIn":
-                words.append(f"{key} notin ({values})")
-            case "Exists":
-                words.append(key)
-            case _:
-                words.append(f"!{key}")
-    return ",".join(words)
-
-
-def host_port(address: str, port: object) -> str:
-    """Address and port, IPv6 in brackets."""
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-
-
-def _shortened(parts: list[str], empty: str) -> str:
-    if not parts:
-        return empty
-    more = len(parts) - _SHOWN
-    return ",".join(parts[:_SHOWN]) + (f" + {more} more..." if more > 0 else "")

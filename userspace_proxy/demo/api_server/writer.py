@@ -9,11 +9,11 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from enum import Enum
 from typing import Any, Final
 
 from userspace_proxy.demo.api_server import allocation, defaults, events, lifecycle, patches, scale, schemas
 from userspace_proxy.demo.api_server.allocation import AllocationError, Ranges
+from userspace_proxy.demo.api_server.decoding import FieldValidation, decode, read
 from userspace_proxy.demo.api_server.kinds import (
     DEPLOYMENTS,
     EVENTS,
@@ -26,9 +26,9 @@ from userspace_proxy.demo.api_server.kinds import (
 from userspace_proxy.demo.api_server.lifecycle import DeleteOptions, Part
 from userspace_proxy.demo.api_server.objects import Key, Object, timestamp
 from userspace_proxy.demo.api_server.schemas import DecodeError
+from userspace_proxy.demo.api_server.service_changes import carry_over
 from userspace_proxy.demo.api_server.statuses import (
     Cause,
-    StatusError,
     already_exists,
     bad_request,
     conflict,
@@ -44,17 +44,9 @@ from userspace_proxy.demo.api_server.validation import causes, identity_causes
 _SUFFIX_CHARACTERS: Final = "bcdfghjklmnpqrstvwxz2456789"
 
 
-class FieldValidation(Enum):
-    """What becomes of fields that there are not."""
-
-    IGNORE = "Ignore"
-    WARN = "Warn"
-    STRICT = "Strict"
-
-
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """How a request wants to be carried out. `warnings` collects what it is told besides."""
+    """How a request wants to be carried out; a dry run decides all and writes nothing."""
 
     validation: FieldValidation = FieldValidation.WARN
     is_dry_run: bool = False
@@ -76,19 +68,21 @@ class Writer:
         store: Store,
         ranges: Ranges,
         *,
+        most_events: int,
         now: Callable[[], datetime],
         new_uid: Callable[[], str],
         chance: random.Random,
     ) -> None:
         self._store = store
         self._ranges = ranges
+        self._most_events = most_events
         self._now = now
         self._new_uid = new_uid
         self._chance = chance
 
     async def create(self, resource: Resource, namespace: str, body: Any, manner: Manner) -> Written:
         """Make a new object. Raises StatusError."""
-        item, warnings = read(resource, body, manner)
+        item, warnings = read(resource, body, manner.validation)
         metadata = item.setdefault("metadata", {})
         _settle_namespace(resource, metadata, namespace)
         if not metadata.get("name") and metadata.get("generateName"):
@@ -113,7 +107,7 @@ class Writer:
 
     async def replace(self, resource: Resource, key: Key, body: Any, part: Part, manner: Manner) -> Written:
         """Put an object, or its part, in place of what is there. Raises StatusError."""
-        item, warnings = read(resource, body, manner)
+        item, warnings = read(resource, body, manner.validation)
         metadata = item.setdefault("metadata", {})
         _settle_namespace(resource, metadata, key.namespace)
         if metadata.setdefault("name", key.name) != key.name:
@@ -131,7 +125,7 @@ class Writer:
 
         def change(before: Object) -> Object:
             after = patches.patched(before, patch, kind, resource.schema)
-            item, unknown = _decode(resource, after)
+            item, unknown = decode(resource, after)
             if unknown and manner.validation is FieldValidation.STRICT:
                 detail = f"strict decoding error: {', '.join(unknown)}"
                 raise invalid("", "", "", [is_invalid("patch", patch, detail)])
@@ -194,19 +188,20 @@ class Writer:
 
     async def delete(
         self, resource: Resource, key: Key, options: DeleteOptions, manner: Manner
-    ) -> Stored | None:
-        """Delete an object. Returns what is left of it, if it has to wait; None if it is gone."""
-        left: list[bool] = []
+    ) -> tuple[Stored, bool]:
+        """Delete an object. Returns its last state, and whether it is gone already. Raises StatusError."""
+        is_gone = False
 
         def transition(before: Stored | None) -> Object | None:
             if before is None:
                 raise not_found(resource, key.name)
+            nonlocal is_gone
             after = lifecycle.deleted(resource, before.read(), options, self._now())
-            left.append(after is not None)
+            is_gone = after is None
             return after
 
         stored = await self._store.write(resource, key, transition, manner.is_dry_run)
-        return stored if left[-1] else None
+        return stored, is_gone
 
     async def _update(
         self,
@@ -238,7 +233,7 @@ class Writer:
         found: list[Cause] = []
         if resource is SERVICES:
             if before is not None:
-                allocation.carry_over(before, item)
+                carry_over(before, item)
             found += self._allocate(item, before)
         found = causes(resource, item, before) + found
         if before is not None:
@@ -288,41 +283,8 @@ class Writer:
 
     async def _forget_old_events(self) -> None:
         kept = self._store.collection(EVENTS).objects
-        while len(kept) > events.MOST_EVENTS:
+        while len(kept) > self._most_events:
             await self._store.write(EVENTS, next(iter(kept)), lambda _: None)
-
-
-def read(resource: Resource, body: Any, manner: Manner) -> tuple[Object, tuple[str, ...]]:
-    """An object from a request, and warnings of what it says beyond its type. Raises StatusError (400)."""
-    if not isinstance(body, dict):
-        raise bad_request(f"the body of the request must be an object of kind {resource.kind}")
-    version, kind = body.get("apiVersion"), body.get("kind")
-    if version not in (None, "", resource.group_version):
-        raise bad_request(
-            f"the API version in the data ({version}) does not match the expected API version "
-            f"({resource.group_version})"
-        )
-    if kind not in (None, "", resource.kind):
-        raise _unusable(resource, f"the object is a {kind}")
-    item, unknown = _decode(resource, body)
-    if unknown and manner.validation is FieldValidation.STRICT:
-        raise _unusable(resource, f"strict decoding error: {', '.join(unknown)}")
-    warnings = unknown if manner.validation is FieldValidation.WARN else ()
-    return {**item, "apiVersion": resource.group_version, "kind": resource.kind}, warnings
-
-
-def _decode(resource: Resource, body: Any) -> tuple[Object, tuple[str, ...]]:
-    try:
-        decoded = schemas.decode(body, resource.schema)
-    except DecodeError as error:
-        raise _unusable(resource, str(error)) from error
-    return decoded.item, tuple(f'unknown field "{path}"' for path in decoded.unknown)
-
-
-def _unusable(resource: Resource, why: str) -> StatusError:
-    return bad_request(
-        f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: {why}'
-    )
 
 
 def _settle_namespace(resource: Resource, metadata: Object, namespace: str) -> None:
