@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, Self, TypeVar
 
 from userspace_proxy.demo.api_server.objects import Key
 from userspace_proxy.errors import StartupError, UserspaceProxyError
@@ -57,7 +57,7 @@ class Database:
         self._path = path
 
     @classmethod
-    async def open(cls, path: Path) -> Database:
+    async def open(cls, path: Path) -> Self:
         """Open the file, or make it. Raises StartupError if it cannot be used, or another process uses it."""
         thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="database")
         try:

@@ -13,7 +13,7 @@ from userspace_proxy.demo.api_server.objects import Object
 
 _KIND: Final = "x-kubernetes-group-version-kind"
 _REFERENCE: Final = "#/components/schemas/"
-_FORMS: Final[dict[str, Object]] = {
+SCALARS: Final[dict[str, Object]] = {
     "boolean": {"type": "boolean"},
     "double": {"type": "number", "format": "double"},
     "int32": {"type": "integer", "format": "int32"},
@@ -75,8 +75,8 @@ def _form(form: str, types: dict[str, Object]) -> Object:
         return {"type": "array", "items": _form(form[2:], types)}
     if form.startswith("map "):
         return {"type": "object", "additionalProperties": _form(form[4:], types)}
-    if form in _FORMS:
-        return _FORMS[form]
+    if form in SCALARS:
+        return SCALARS[form]
     _collect(form, types)
     return {"allOf": [{"$ref": _REFERENCE + form}]}
 

@@ -8,7 +8,7 @@ https://protobuf.dev/programming-guides/encoding/
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from userspace_proxy.demo.api_server import schemas
@@ -18,6 +18,7 @@ MEDIA_TYPE: Final = "application/vnd.kubernetes.protobuf"
 
 _MAGIC: Final = b"k8s\x00"
 _MOST_DEPTH: Final = 50
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class ProtobufError(Exception):
@@ -129,6 +130,6 @@ def _time(parts: Mapping[int, int]) -> str | None:
     """A time of seconds and nanoseconds; None for none at all."""
     if not parts:
         return None
-    moment = datetime.fromtimestamp(parts.get(1, 0), UTC)
+    moment = _EPOCH + timedelta(seconds=_value(parts.get(1, 0), "int64", 0))
     micros = parts.get(2, 0) // 1000
     return moment.strftime("%Y-%m-%dT%H:%M:%S") + (f".{micros:06}Z" if micros else "Z")

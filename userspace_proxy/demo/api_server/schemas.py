@@ -43,7 +43,7 @@ class Schema(msgspec.Struct, frozen=True):
     fields: dict[str, str]
     required: frozenset[str] = frozenset()
     patch: dict[str, Merging] = {}
-    wire: dict[int, Any] = {}
+    wire: dict[int, str | dict[int, str]] = {}
     pointers: frozenset[str] = frozenset()
 
     def means_zero(self, field: str) -> bool:
@@ -124,10 +124,10 @@ def _struct(value: Any, schema: str, place: _Place, unknown: list[str]) -> Objec
         inner = place.field(name, owner)
         if form is None:
             unknown.append(inner.path)
-        elif part is None or (not part and not known.means_zero(name) and form not in types):
-            continue
-        else:
-            found[name] = _value(part, form, inner, unknown)
+        elif part is not None:
+            read = _value(part, form, inner, unknown)
+            if read or known.means_zero(name) or form in types:
+                found[name] = read
     return found
 
 
