@@ -36,7 +36,18 @@ def test_status_says_how_the_agent_does(node: ServiceNode) -> None:
     assert said["pid"] == node.agent.pid
     assert said["node"] == "node-1"
     assert {worker["pid"] for worker in said["workers"]} < {*node.agent.worker_pids}
-    assert f"{node.agent.pid}" in answer(node.node, "status")
+    assert said["isHealthy"] and said["source"]["isComplete"]
+    assert {each["family"]: each["writtenBy"] for each in said["families"]}.keys() == {"IPv4", "IPv6"}
+    assert f"pid {node.agent.pid}, up for " in answer(node.node, "status")
+
+
+def test_the_log_level_changes_for_the_agent_and_its_workers(node: ServiceNode) -> None:
+    assert answer(node.node, "log-level") == "Verbosity:  0\n"
+    assert answer(node.node, "log-level", "5") == "Verbosity:  5\n"
+    service = node.serve("greet")
+    assert len(who_greets(node.client, service["greet"], 1)) == 1
+    wait_until(lambda: node.agent.lines_with("Object changed: kind=Service", service.name))
+    assert json.loads(answer(node.node, "log-level", "0", "-o", "json")) == {"verbosity": 0}
 
 
 def test_services_say_what_is_served(node: ServiceNode) -> None:

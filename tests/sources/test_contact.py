@@ -28,3 +28,23 @@ def test_who_got_an_answer_is_not(caplog: pytest.LogCaptureFixture) -> None:
     followed.regained(Kind.SERVICE)
     followed.lost(Kind.SERVICE, SILENCE)
     assert explained(caplog) == []
+
+
+def test_it_is_followed_since_all_that_is_asked_for_is_answered() -> None:
+    now = iter((10.0, 20.0))
+    contact = Contact(clock=lambda: next(now))
+    assert contact.since is None
+    contact.regained(Kind.SERVICE)
+    contact.regained(Kind.ENDPOINT_SLICE)
+    assert contact.since == 10.0
+    contact.lost(Kind.SERVICE, REFUSAL)
+    contact.lost(Kind.ENDPOINT_SLICE, SILENCE)
+    assert contact.since is None
+    assert contact.failures == {
+        Kind.SERVICE: "403 Forbidden",
+        Kind.ENDPOINT_SLICE: "it did not answer in time",
+    }
+    contact.regained(Kind.SERVICE)
+    assert contact.since is None
+    contact.regained(Kind.ENDPOINT_SLICE)
+    assert contact.since == 20.0 and not contact.failures

@@ -4,31 +4,76 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncGenerator, Coroutine, Mapping
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
-from userspace_proxy.admin.protocol import NoParameters
-from userspace_proxy.admin.server import AdminServer, Method
+from userspace_proxy.admin.server import AdminServer
 from userspace_proxy.admin.socket_file import SocketFile
-from userspace_proxy.agent.status import StatusOf
-from userspace_proxy.core.answers.status import Status
+from userspace_proxy.agent.ejecting import Ejecting
+from userspace_proxy.agent.fitted_captures import FittedCaptures, KernelThread
+from userspace_proxy.agent.installed_rules import RulesAnswers
+from userspace_proxy.agent.live_answers import LiveAnswers
+from userspace_proxy.agent.live_traffic import LiveTraffic
+from userspace_proxy.agent.observation import Observation
+from userspace_proxy.agent.operator_ejections import OperatorEjections
+from userspace_proxy.agent.proxier import Proxier
+from userspace_proxy.agent.served import ServedAnswers
+from userspace_proxy.agent.status import StatusAnswers
+from userspace_proxy.agent.tracing import Tracing
+from userspace_proxy.agent.verbosity import Verbosity
+from userspace_proxy.core.cluster_state import ClusterState
+from userspace_proxy.dataplane.listening_sockets import ListeningSockets
 from userspace_proxy.dataplane.peer_credentials import peer_of
+from userspace_proxy.dataplane.worker_pool import WorkerPool
+from userspace_proxy.logs.log import Log
+from userspace_proxy.sources import Source
 
 
 class Administration:
-    """`jobs` open the socket in `folder` and serve, `close` closes it.
+    """`jobs` open the socket in `folder` and serve, `close` closes it. Each matter has its own `methods`."""
 
-    Beside `status` it answers with `methods`, which whoever knows of their matter makes.
-    """
-
-    def __init__(self, folder: Path, status: StatusOf, *methods: Mapping[str, Method]) -> None:
-        self._status = status
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        state: ClusterState,
+        source: Source,
+        proxier: Proxier,
+        captures: FittedCaptures,
+        netlink_thread: KernelThread,
+        sockets: ListeningSockets,
+        workers: WorkerPool,
+        ejections: OperatorEjections,
+        observation: Observation,
+        log: Log,
+        verbosity: Verbosity,
+        max_descriptors: int,
+    ) -> None:
+        live = LiveTraffic(workers, ejections.known)
+        served = ServedAnswers(state, proxier.plan, sockets, workers, proxier.ledger, live)
+        status = StatusAnswers(
+            state=state,
+            source=source,
+            proxier=proxier,
+            captures=list(captures),
+            sockets=sockets,
+            workers=workers,
+            live=live,
+            observation=observation,
+            log=log,
+            max_descriptors=max_descriptors,
+        )
         self._server = AdminServer(
             SocketFile(folder),
             {
-                "status": Method(self._answer_status),
-                **{name: method for each in methods for name, method in each.items()},
+                **status.methods(),
+                **served.methods(),
+                **RulesAnswers(list(captures), served.named).methods(),
+                **Tracing(state, proxier.plan, captures, netlink_thread, served, live).methods(),
+                **LiveAnswers(live, workers, proxier.plan, served.named).methods(),
+                **Ejecting(ejections, proxier, served.named).methods(),
+                **verbosity.methods(),
             },
             _is_ours,
         )
@@ -40,9 +85,6 @@ class Administration:
     async def close(self) -> None:
         """Close the socket. The jobs have ended."""
         await self._server.close()
-
-    async def _answer_status(self, _: NoParameters) -> AsyncGenerator[Status, None]:
-        yield await self._status()
 
 
 def _is_ours(client: socket.socket) -> bool:

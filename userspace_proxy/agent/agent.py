@@ -17,7 +17,6 @@ from userspace_proxy.agent.administration import Administration
 from userspace_proxy.agent.configuration_watch import watch_configuration
 from userspace_proxy.agent.conntrack_room import watch_conntrack_room
 from userspace_proxy.agent.conntrack_sysctls import set_conntrack_sysctls
-from userspace_proxy.agent.ejecting import Ejecting
 from userspace_proxy.agent.event_recorder import EventRecorder
 from userspace_proxy.agent.fitted_captures import (
     FittedCaptures,
@@ -35,18 +34,13 @@ from userspace_proxy.agent.host import (
     reuse_ports_in_time_wait,
     udp_flows_per_worker,
 )
-from userspace_proxy.agent.installed_rules import RulesAnswers
-from userspace_proxy.agent.live_answers import LiveAnswers
-from userspace_proxy.agent.live_traffic import LiveTraffic
 from userspace_proxy.agent.observation import Observation
 from userspace_proxy.agent.operator_ejections import OperatorEjections
 from userspace_proxy.agent.proxier import Proxier
-from userspace_proxy.agent.served import ServedAnswers
 from userspace_proxy.agent.shared_ports import SharedPorts
 from userspace_proxy.agent.single_instance import Request, SingleInstance
-from userspace_proxy.agent.status import StatusOf
 from userspace_proxy.agent.supervision import run_together
-from userspace_proxy.agent.tracing import Tracing
+from userspace_proxy.agent.verbosity import Verbosity
 from userspace_proxy.configuration.agent_configuration import Configuration
 from userspace_proxy.configuration.loading import LiveConfiguration
 from userspace_proxy.core.cluster_state import ClusterState
@@ -231,12 +225,10 @@ async def run_agent(live: LiveConfiguration, log: Log) -> None:
             record_event=events.record,
         )
 
-        async def set_verbosity(verbosity: int) -> None:
-            log.shape(log.log_format, verbosity)
-            await workers.set_verbosity(verbosity)
+        verbosity = Verbosity(log, workers)
 
         async def reconfigure(fresh: Configuration) -> None:
-            await set_verbosity(fresh.verbosity)
+            await verbosity.set(fresh.verbosity)
             captures.follow(fresh, state.node_facts)
             proxier.follow(fresh.service_settings, fresh.detect_local.cluster_cidrs)
             refit_health_checks()
@@ -255,16 +247,20 @@ async def run_agent(live: LiveConfiguration, log: Log) -> None:
             record_event=events.record,
         )
         stack.push_async_callback(observation.close)
-        live_traffic = LiveTraffic(workers, ejections.known)
-        served = ServedAnswers(state, proxier.plan, sockets, workers, proxier.ledger, live_traffic)
         administration = Administration(
             control_sockets.folder,
-            StatusOf(state, workers, live_traffic),
-            served.methods(),
-            RulesAnswers(list(captures), served.named).methods(),
-            Ejecting(ejections, proxier, served.named).methods(),
-            LiveAnswers(live_traffic, workers, proxier.plan, served.named).methods(),
-            Tracing(state, proxier.plan, captures, netlink_thread, served, live_traffic).methods(),
+            state=state,
+            source=source,
+            proxier=proxier,
+            captures=captures,
+            netlink_thread=netlink_thread,
+            sockets=sockets,
+            workers=workers,
+            ejections=ejections,
+            observation=observation,
+            log=log,
+            verbosity=verbosity,
+            max_descriptors=max_descriptors,
         )
         stack.push_async_callback(administration.close)
         if inheritance.adopted or inheritance.outgoing:

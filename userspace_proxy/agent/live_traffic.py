@@ -9,6 +9,7 @@ from time import monotonic
 from userspace_proxy.core.live_traffic import ConnectionQuery, LiveServicePort, summed_up
 from userspace_proxy.core.manual_ejections import ManualEjections
 from userspace_proxy.core.service_port import ServicePortName
+from userspace_proxy.core.traffic_totals import Reading
 from userspace_proxy.dataplane.live_reading import ConnectionList, list_connections, read_states
 from userspace_proxy.dataplane.worker_pool import WorkerPool
 
@@ -64,9 +65,8 @@ class LiveTraffic:
         """How many endpoints of a Service port an operator has taken out."""
         return len(self._ejections.of(name, monotonic()))
 
-    async def left_out(self, most_service_ports: int) -> LeftOut:
-        """Which endpoints get nothing new now."""
-        readings = await self._workers.read_counters()
+    async def left_out(self, readings: Mapping[int, Reading], most_service_ports: int) -> LeftOut:
+        """Which endpoints get nothing new now, by what the workers have counted."""
         ejected: dict[str, int] = {}
         for reading in readings.values():
             for key, counters in reading.items():

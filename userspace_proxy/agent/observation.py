@@ -63,7 +63,7 @@ class Observation:
         self._workers = workers
         self._ejections = ejections
         self._events = events
-        self._health = ProxyHealth(self._families, self._is_node_eligible, time.time)
+        self._health = ProxyHealth(self._families, lambda: self.is_node_eligible, time.time)
         totals = TrafficTotals(configuration.metrics_service_ports, configuration.metrics_endpoints)
         self._metrics = MetricsPort(loop, self, totals, shown)
         self._servers: list[HttpServer] = []
@@ -135,7 +135,8 @@ class Observation:
             for capture in self._captures
         }
 
-    def _is_node_eligible(self) -> bool:
-        """Manifests need not have a Node."""
+    @property
+    def is_node_eligible(self) -> bool:
+        """Whether new connections should be sent to this node. Manifests need not have a Node."""
         is_known = self._state.is_node_known or not self._needs_node
         return is_known and not self._state.is_node_leaving and not self.is_draining

@@ -217,7 +217,7 @@ class PortalCapture:
                 is_news = await self._sync(self._wanted, verify=verify, is_touched=is_touched)
             except UserspaceProxyError as error:
                 self._mark_due()
-                self.record.failures += 1
+                self.record.failed(str(error))
                 failures += 1
                 if failures == 1:
                     logger.error("Rules cannot be installed, trying until they can: %s", error)

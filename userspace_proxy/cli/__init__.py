@@ -15,6 +15,7 @@ from userspace_proxy.cli.demo import demo
 from userspace_proxy.cli.drain import drain
 from userspace_proxy.cli.eject import eject, uneject
 from userspace_proxy.cli.endpoints import endpoints
+from userspace_proxy.cli.log_level import log_level
 from userspace_proxy.cli.rules import rules
 from userspace_proxy.cli.run import run
 from userspace_proxy.cli.services import services
@@ -46,6 +47,7 @@ commands.add_command(top)
 commands.add_command(eject)
 commands.add_command(uneject)
 commands.add_command(trace)
+commands.add_command(log_level)
 commands.add_command(completion)
 
 

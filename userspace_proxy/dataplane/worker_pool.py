@@ -231,11 +231,19 @@ class WorkerPool:
     async def _all_settled(self) -> None:
         await asyncio.wait([seat.settled() for seat in self._seats], timeout=_SETTLE_SECONDS)
 
+    @property
+    def leaving_pids(self) -> tuple[int, ...]:
+        """Those of workers that take nothing new and let what runs finish (0: not to be seen from here)."""
+        return tuple(link.pid for link in self._leaving())
+
+    def _leaving(self) -> list[WorkerLink]:
+        leaving = [*self._draining.values(), *(worker.link for worker in self._outgoing)]
+        return [link for link in leaving if link.is_alive]
+
     def askable(self) -> Askable:
         """The workers that serve, or drain, now."""
         serving = [seat.process for seat in self._seats if seat.process is not None]
-        leaving = [*self._draining.values(), *(worker.link for worker in self._outgoing)]
-        leaving = [link for link in leaving if link.is_alive]
+        leaving = self._leaving()
         former = [link for link in leaving if link in self._former]
         return Askable([*serving, *former], [link for link in leaving if link not in self._former])
 

@@ -31,31 +31,38 @@ _MAX_TRIGGERS: Final = 10_000
 @dataclass(slots=True)
 class SyncRecord:
     """The rules of one family: `durations` of syncs, when they were `last_synced` and `last_queued` (None:
-    never), how often they failed, and how many rules there are by table.
+    never), how often they failed, why if the last one did, and how many rules there are by table.
     """
 
     durations: Histogram = field(default_factory=lambda: Histogram(SYNC_BOUNDS_SECONDS))
     last_synced: float | None = None
     last_queued: float | None = None
     failures: int = 0
+    last_error: str | None = None
     rules: Mapping[str, int] = field(default_factory=dict)
 
     def synced(self, seconds: float, now: float) -> None:
         self.durations.observe(seconds)
-        self.last_synced = now
+        self.last_synced, self.last_error = now, None
+
+    def failed(self, error: str) -> None:
+        self.failures += 1
+        self.last_error = error
 
 
 @dataclass(slots=True)
 class ChangeRecord:
     """The changes of objects, in each of `families`. `clock` tells Unix time.
 
-    `begin` takes what was seen until then as being acted on, `in_effect` says that it is done.
+    `begin` takes what was seen until then as being acted on, `in_effect` says that it is done. `last_seen` is
+    when something came last.
     """
 
     families: Collection[IPFamily]
     clock: Callable[[], float]
     changes: dict[tuple[Kind, IPFamily], int] = field(default_factory=dict)
     pending: dict[tuple[Kind, IPFamily], int] = field(default_factory=dict)
+    last_seen: float | None = None
     programming: dict[IPFamily, Histogram] = field(default_factory=dict)
     _seen: list[tuple[IPFamily, float]] = field(default_factory=list)
     _begun: list[tuple[IPFamily, float]] = field(default_factory=list)
@@ -68,6 +75,7 @@ class ChangeRecord:
 
     def seen(self, event: Event, findings: Findings) -> None:
         """`event` came, and of `findings` each is an object that it changed."""
+        self.last_seen = self.clock()
         families = self.families
         match event:
             case Upserted(object=EndpointSlice() as changed) if findings:

@@ -7,12 +7,13 @@ they mean. An API server is told Events, too. Neighbours: none (`agent` composes
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from userspace_proxy.core.cluster_state import ObjectId
 from userspace_proxy.core.event_series import EventWrite
-from userspace_proxy.core.objects import Event
+from userspace_proxy.core.objects import Event, Kind
 from userspace_proxy.core.problem import Problem
 
 
@@ -30,8 +31,22 @@ WriteEvent: TypeAlias = Callable[[EventWrite], Awaitable[None]]
 """Raises `contact.RequestFailedError`."""
 
 
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """How a source does: where that is, since when it is followed without a break (Unix time; None: it is not
+    now), and what of it cannot be, with the reason.
+    """
+
+    place: str
+    since: float | None
+    failing: Mapping[Kind, str]
+
+
 class Source(Protocol):
     """Something that feeds a sink until it is cancelled."""
+
+    def state(self) -> Followed:
+        """How it does now."""
 
     @property
     def write_event(self) -> WriteEvent | None:

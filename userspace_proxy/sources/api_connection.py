@@ -84,6 +84,11 @@ class Connection:
         self._unlisted: set[str] = set()
         self._renewing = asyncio.Lock()
 
+    @property
+    def url(self) -> str:
+        """Where requests go now."""
+        return str(self._client.configuration.host)
+
     @classmethod
     @asynccontextmanager
     async def open(cls, server: ApiServer, rate: RequestRate | None = None) -> AsyncIterator[Connection]:

@@ -12,7 +12,7 @@ from userspace_proxy.core.cluster_state import ObjectId
 from userspace_proxy.core.event_series import EventWrite
 from userspace_proxy.core.objects import Kind
 from userspace_proxy.core.request_rate import RequestRate
-from userspace_proxy.sources import Sink
+from userspace_proxy.sources import Followed, Sink
 from userspace_proxy.sources.api_connection import ApiServer, Connection
 from userspace_proxy.sources.contact import Contact, RequestFailedError
 from userspace_proxy.sources.event_writer import write_event
@@ -42,6 +42,7 @@ class ApiServerSource:
     ) -> None:
         self._server = ApiServer(kubeconfig, master)
         self._connection: Connection | None = None
+        self._contact = Contact()
         self._qps = qps
         self._burst = burst
         self._node_name = node_name
@@ -52,6 +53,11 @@ class ApiServerSource:
     def origin_of(self, key: ObjectId) -> str:
         """Where an observed object came from."""
         return ORIGIN
+
+    def state(self) -> Followed:
+        """Its URL, and which kinds it does not tell about."""
+        where = "" if self._connection is None else f" {self._connection.url}"
+        return Followed(f"API server{where}", self._contact.since, dict(self._contact.failures))
 
     async def check(self) -> None:
         """Raise `SourceError` if the configuration cannot be used. Nothing is sent."""
@@ -74,7 +80,8 @@ class ApiServerSource:
 
         Raises `SourceError` if the configuration cannot be used.
         """
-        contact = Contact(own_service(os.environ) if self._server.is_of_the_pod else None)
+        contact = self._contact
+        contact.explanation = own_service(os.environ) if self._server.is_of_the_pod else None
         rate = RequestRate(self._qps, self._burst, asyncio.get_running_loop().time())
         async with Connection.open(self._server, rate) as connection, asyncio.TaskGroup() as group:
             self._connection = connection

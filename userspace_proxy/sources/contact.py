@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from userspace_proxy.core.objects import Kind
@@ -28,13 +30,18 @@ class RequestFailedError(UserspaceProxyError):
 class Contact:
     """Whether the API server can be followed, over all kinds, so that losing it is said once.
 
-    `explanation` is what to say, once, if it gave no answer at all since the start.
+    `explanation` is what to say, once, if it gave no answer at all since the start. `since` is when all that
+    is asked for began to be answered; None: it is not.
     """
 
     explanation: str | None = None
     failing: dict[Kind, str] = field(default_factory=dict)
+    failures: dict[Kind, str] = field(default_factory=dict)
+    clock: Callable[[], float] = time.time
+    since: float | None = None
 
     def lost(self, kind: Kind, failure: RequestFailedError) -> None:
+        self.failures[kind], self.since = str(failure), None
         # A refusal is for one kind; a server that is down is so for all, in different words perhaps.
         is_refused = failure.status is not None and failure.status not in SERVER_IS_AILING
         why = str(failure) if is_refused else ""
@@ -52,5 +59,8 @@ class Contact:
 
     def regained(self, kind: Kind) -> None:
         self.explanation = None
+        self.failures.pop(kind, None)
+        if self.since is None and not self.failures:
+            self.since = self.clock()
         if self.failing.pop(kind, None) is not None and not self.failing:
             _log.info("API server can be followed again")

@@ -11,6 +11,7 @@ import asyncio
 import os
 import stat
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from userspace_proxy.core.cluster_state import ObjectId, id_of
 from userspace_proxy.core.objects import ApiObject, Kind, Listed, kind_of
 from userspace_proxy.core.problem import Problem
 from userspace_proxy.errors import SourceError
-from userspace_proxy.sources import Sink
+from userspace_proxy.sources import Followed, Sink
 from userspace_proxy.sources.manifest_file import Manifest, UnreadableManifestError, parse_manifest
 
 POLL_SECONDS = 0.2
@@ -37,6 +38,7 @@ class ManifestsSource:
         self._directory = directory
         self._wait = wait
         self._origins: Mapping[ObjectId, str] = {}
+        self._since: float | None = None
 
     @property
     def write_event(self) -> None:
@@ -45,6 +47,10 @@ class ManifestsSource:
     def origin_of(self, key: ObjectId) -> str:
         """The file that an observed object stands in; the directory if it stands in none any more."""
         return self._origins.get(key, str(self._directory))
+
+    def state(self) -> Followed:
+        """Where that is, and since when it is read."""
+        return Followed(f"manifests in {self._directory}", self._since, {})
 
     async def check(self) -> None:
         """Raise `SourceError` if the directory cannot be read."""
@@ -64,6 +70,7 @@ class ManifestsSource:
         ended = threading.Event()
         try:
             contents = await asyncio.to_thread(directory.look)
+            self._since = time.time()
             while contents is not None:
                 self._origins = contents.origins
                 sink.observe(contents.listed())
