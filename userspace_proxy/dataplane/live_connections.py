@@ -18,8 +18,8 @@ from userspace_proxy.dataplane.poller import Socket
 from userspace_proxy.dataplane.tcp_options import original_destination, read_progress
 
 _DESCRIBED_AT_ONCE: Final = 64
-_LOOKED_AT_AT_ONCE: Final = 512
-"""Half a millisecond either way."""
+_LOOKED_AT_AT_ONCE: Final = 256
+"""Half a millisecond either way, where each is asked for its client."""
 
 
 class Connection(Protocol):
@@ -53,7 +53,7 @@ class ListedServicePort:
 
 
 class ConnectionListing:
-    """Those of `connections` that `query` means, as they were when it was made.
+    """Those of `connections` that `query` means, as they are `now`, when it is made.
 
     `service_ports` are the worker's, by the identity of their counters.
     """
@@ -63,17 +63,19 @@ class ConnectionListing:
         connections: Sequence[Connection],
         service_ports: Mapping[int, ListedServicePort],
         query: ConnectionQuery,
+        now: float,
     ) -> None:
         self._left = len(connections)
         self._connections: Iterator[Connection] = iter(connections)
         self._service_ports = service_ports
         self._query = query
+        self._now = now
 
     @property
     def is_complete(self) -> bool:
         return not self._left
 
-    def portion(self, most: int, now: float) -> tuple[list[LiveConnection], int]:
+    def portion(self, most: int) -> tuple[list[LiveConnection], int]:
         """The next ones, `most` at most, and how many beyond that are left out. Some may remain."""
         described: list[LiveConnection] = []
         left_out = 0
@@ -89,7 +91,7 @@ class ConnectionListing:
                 if len(described) == most:
                     left_out += 1
                     continue
-                described.append(_described(connection, service_port, now))
+                described.append(_described(connection, service_port, self._now))
             except OSError:  # it has ended since
                 continue
             if len(described) == _DESCRIBED_AT_ONCE:

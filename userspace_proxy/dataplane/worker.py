@@ -200,7 +200,9 @@ class Worker:
         ]
         service_ports = {id(each.counters): ListedServicePort(key, listed) for key, each, listed in meant}
         flows = (flow for _, each, _ in meant for flow in each.live_flows())
-        return ConnectionListing([*self._connects, *self._relays, *flows], service_ports, query)
+        return ConnectionListing(
+            [*self._connects, *self._relays, *flows], service_ports, query, self._loop.time()
+        )
 
     def states(self, keys: Sequence[str], client: str | None) -> tuple[dict[str, ServicePortState], int]:
         """How the first of these Service ports are, by their keys, and how many were looked for.

@@ -268,7 +268,7 @@ class WorkerProcess:
         worker, listing = self._started(), self._listing
         if listing is None or not message.goes_on:
             self._listing = listing = worker.list_connections(message.query)
-        described, left_out = listing.portion(message.most, self._loop.time())
+        described, left_out = listing.portion(message.most)
         if listing.is_complete:
             self._listing = None  # it keeps connections that have ended
         return Connections(message.sequence, tuple(described), left_out, listing.is_complete)
