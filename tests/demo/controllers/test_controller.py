@@ -14,7 +14,7 @@ from tests.demo.controllers.simulation import pod
 from tests.support.scripted_api_client import CONFLICT, NO_ANSWER, NOT_FOUND, REFUSED, ScriptedApiClient
 from tests.support.waiting import DEADLINE_SECONDS
 from userspace_proxy.demo.api_client import ApiError
-from userspace_proxy.demo.controllers import controller
+from userspace_proxy.demo.controllers import attempts, controller
 from userspace_proxy.demo.controllers.controller import Controller
 from userspace_proxy.demo.controllers.objects import DEPLOYMENTS, PODS, Metadata, Pod
 from userspace_proxy.demo.controllers.writes import Create, Delete, Patch, Plan, Post, Say, Write, reference
@@ -99,8 +99,8 @@ def play(scene: Callable[[Scene], Coroutine[Any, Any, None]], *writes: Write, **
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tries again after a hundredth of the time."""
-    monkeypatch.setattr(controller, "FIRST_AGAIN_SECONDS", 0.002)
-    monkeypatch.setattr(controller, "FIRST_AGAIN_AFTER_REFUSAL_SECONDS", 0.01)
+    monkeypatch.setattr(attempts, "SPACING_SECONDS", 0.002)
+    monkeypatch.setattr(attempts, "REFUSAL_SECONDS", 0.01)
     monkeypatch.setattr(controller, "COMING_BACK_SECONDS", 0.05)
     monkeypatch.setattr(controller, "delay_seconds", lambda failures, chance: 0.001)
 
@@ -243,15 +243,6 @@ def test_a_server_that_does_not_answer_is_asked_again() -> None:
         assert ("web", "NotMade") not in stage.events.said
 
     play(scene)
-
-
-def test_what_has_no_effect_is_tried_less_and_less() -> None:
-    async def scene(stage: Scene) -> None:
-        await stage.replan(patch("a"))
-        await asyncio.sleep(1)
-
-    stage = play(scene)
-    assert 1 <= len(stage.client.asked) <= 10  # 2, 4, 8 … ms after each other
 
 
 def test_what_is_not_planned_any_more_is_forgotten() -> None:

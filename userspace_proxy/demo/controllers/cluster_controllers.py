@@ -17,7 +17,11 @@ from userspace_proxy.demo.controllers.garbage import plan_owner_collection, plan
 from userspace_proxy.demo.controllers.legacy_endpoints import plan_endpoints
 from userspace_proxy.demo.controllers.load_balancers import Announcement, announcement, plan_load_balancers
 from userspace_proxy.demo.controllers.namespaces import delete_namespaces
-from userspace_proxy.demo.controllers.node_lifecycle import NodePatience, plan_node_lifecycle
+from userspace_proxy.demo.controllers.node_lifecycle import (
+    DEFAULT_PATIENCE,
+    NodePatience,
+    plan_node_lifecycle,
+)
 from userspace_proxy.demo.controllers.objects import (
     DEPLOYMENTS,
     ENDPOINT_SLICES,
@@ -40,7 +44,7 @@ async def run_controllers(
     *,
     pools: Sequence[IPNetwork] = (),
     announce: Announce | None = None,
-    patience: NodePatience = NodePatience(),  # noqa: B008  it is frozen
+    patience: NodePatience = DEFAULT_PATIENCE,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     chance: random.Random | None = None,
 ) -> None:

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
-from userspace_proxy.core.back_off import delay_seconds, doubled_seconds
+from userspace_proxy.core.back_off import delay_seconds
 from userspace_proxy.demo.api_client import ApiClient, ApiError, Identity
+from userspace_proxy.demo.controllers.attempts import Attempts, Outcome
 from userspace_proxy.demo.controllers.objects import Metadata
 from userspace_proxy.demo.controllers.writes import (
     Create,
@@ -38,9 +39,6 @@ BATCH_SECONDS = 0.01
 """A change seldom comes alone: what follows it so soon is planned together with it."""
 COMING_BACK_SECONDS = 5.0
 """How long to wait for a write to be shown; a plan made without it ends in a conflict at worst."""
-FIRST_AGAIN_SECONDS = 0.05
-FIRST_AGAIN_AFTER_REFUSAL_SECONDS = 1.0
-LONGEST_AGAIN_SECONDS = 30.0
 
 _log = logging.getLogger(__name__)
 
@@ -49,19 +47,10 @@ Planner: TypeAlias = Callable[[datetime, random.Random], Plan]
 
 
 @dataclass(slots=True)
-class _Attempts:
-    """How often a write was tried in plans that followed each other, and when it may be again."""
-
-    count: int
-    again_at: float
-
-
-@dataclass(slots=True)
 class Controller:
     """Carries out what `plan` says, again after each change in `mirrors`.
 
-    A write that a plan repeats, because it was refused or did not have its effect, waits twice as long each
-    time, and holds up no other one.
+    What is refused, or has no effect, is tried again after a while (`attempts`), and holds up nothing else.
     """
 
     name: str
@@ -72,7 +61,7 @@ class Controller:
     chance: random.Random = field(default_factory=random.Random)
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
-    _attempts: dict[Hashable, _Attempts] = field(default_factory=dict)
+    _attempts: Attempts = field(default_factory=Attempts)
     _said: set[Hashable] = field(default_factory=set)
     _unanswered: int = 0
 
@@ -85,26 +74,20 @@ class Controller:
         while True:
             self._changed.clear()
             plan = self.plan(self.clock(), self.chance)
-            self._forget_all_but({key_of(write) for write in plan.writes})
+            planned = {key_of(write) for write in plan.writes}
+            self._attempts.forget_all_but(planned)
+            self._said &= planned
             if await self._carry_out(plan.writes):
                 continue
-            now = _now()
-            waits = [attempts.again_at - now for attempts in self._attempts.values()]
-            if plan.again_in_seconds is not None:
-                waits.append(plan.again_in_seconds)
-            await self._change_within(max(0.0, min(waits)) if waits else None)
+            waits = (plan.again_in_seconds, self._attempts.seconds_until_next(_now()))
+            await self._change_within(min((wait for wait in waits if wait is not None), default=None))
             await asyncio.sleep(BATCH_SECONDS)
 
-    def _forget_all_but(self, planned: set[Hashable]) -> None:
-        self._attempts = {key: attempts for key, attempts in self._attempts.items() if key in planned}
-        self._said &= planned
-
     async def _carry_out(self, writes: Sequence[Write]) -> bool:
-        """Write what is due, and wait until the mirrors show it. Returns whether anything was written."""
-        now = _now()
-        held = {key for key, attempts in self._attempts.items() if attempts.again_at > now}
+        """Write what is due, and wait until the mirrors show it. Returns whether to plan again at once."""
+        held = self._attempts.held(_now())
         written: list[tuple[Request, str]] = []
-        tried: dict[Hashable, float] = {}
+        tries = 0
         for write in writes:
             key = key_of(write)
             if isinstance(write, Say):
@@ -112,29 +95,27 @@ class Controller:
                     self._said.add(key)
                     self.recorder.record(write.subject, write.notice)
                 continue
-            if key in held or len(tried) == MAX_WRITES:
+            if key in held or tries == MAX_WRITES:
                 continue
-            tried.setdefault(key, FIRST_AGAIN_SECONDS)
+            tries += 1
             try:
                 version = await self._send(write)
             except ApiError as error:
-                held.add(key)
                 if error.code is None:
                     await self._wait_for_server(error)
-                    break
-                if error.code not in (404, 409):
-                    tried[key] = FIRST_AGAIN_AFTER_REFUSAL_SECONDS
+                    return True
+                held.add(key)
+                is_outdated = error.is_not_found or error.is_conflict
+                outcome = Outcome.CHANGED_MEANWHILE if is_outdated else Outcome.REFUSED
+                self._attempts.note(write, outcome, _now())
+                if not is_outdated:
                     self._complain(write, error)
                 continue
             self._unanswered = 0
+            self._attempts.note(write, Outcome.DONE, _now())
             written.append((write, version))
             if write.notice is not None:
                 self.recorder.record(write.subject, write.notice)
-        now = _now()
-        for key, first in tried.items():
-            count = self._attempts[key].count + 1 if key in self._attempts else 1
-            wait = doubled_seconds(first, count, LONGEST_AGAIN_SECONDS)
-            self._attempts[key] = _Attempts(count, now + wait)
         await self._shown(written)
         return bool(written)
 

@@ -43,6 +43,9 @@ class NodePatience:
     eviction_seconds: float = 300.0
 
 
+DEFAULT_PATIENCE: Final = NodePatience()
+
+
 def plan_node_lifecycle(
     nodes: Iterable[Node],
     leases: Mapping[tuple[str, str], Lease],
