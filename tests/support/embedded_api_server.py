@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import pytest
 
-from userspace_proxy.demo.api_server import ApiServer, PodLogs, PodLogsError
+from userspace_proxy.demo.api_server import ApiServer, LogRequest, PodLogs, PodLogsError
 from userspace_proxy.demo.api_server.certificates import Certificates
 from userspace_proxy.demo.api_server.kubeconfig import write_kubeconfig
 
@@ -26,14 +26,12 @@ DUAL_STACK = ("10.96.0.0/16", "fd00:10:96::/112")
 SECONDS = 60.0
 
 
-async def lines_of_a_log(
-    namespace: str, name: str, container: str, follow: bool, tail_lines: int | None, previous: bool
-) -> AsyncIterator[bytes]:
+async def lines_of_a_log(namespace: str, name: str, asked: LogRequest) -> AsyncIterator[bytes]:
     """Three lines for any container of this life; there is no earlier one."""
-    if previous:
-        raise PodLogsError(f'previous terminated container "{container}" in pod "{name}" not found')
-    lines = [f"{namespace}/{name}/{container} says {number}\n".encode() for number in (1, 2, 3)]
-    for line in lines if tail_lines is None else lines[len(lines) - tail_lines :]:
+    if asked.previous:
+        raise PodLogsError(f'previous terminated container "{asked.container}" in pod "{name}" not found')
+    lines = [f"{namespace}/{name}/{asked.container} says {number}\n".encode() for number in (1, 2, 3)]
+    for line in lines if asked.tail_lines is None else lines[len(lines) - asked.tail_lines :]:
         yield line
 
 

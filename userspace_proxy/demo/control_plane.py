@@ -16,7 +16,7 @@ from typing import Final
 
 from userspace_proxy.demo.api_client import ApiClient
 from userspace_proxy.demo.api_resources import ENDPOINT_SLICES, NODES, PODS, SERVICES, JsonObject
-from userspace_proxy.demo.api_server import ApiServer, PodLogsError
+from userspace_proxy.demo.api_server import ApiServer, LogRequest, PodLogsError
 from userspace_proxy.demo.api_server.certificates import Certificates
 from userspace_proxy.demo.api_server.kubeconfig import write_kubeconfig
 from userspace_proxy.demo.cluster_network import ClusterNetwork
@@ -156,16 +156,21 @@ class ControlPlane:
             if node["metadata"]["name"] not in self._network.nodes:  # its pods follow it
                 await self.client.delete(NODES, None, node["metadata"]["name"])
 
-    async def _pod_logs(
-        self, namespace: str, name: str, container: str, follow: bool, tail_lines: int | None, previous: bool
-    ) -> AsyncIterator[bytes]:
+    async def _pod_logs(self, namespace: str, name: str, asked: LogRequest) -> AsyncIterator[bytes]:
         pod = await self.client.get(PODS, namespace, name)
         kubelet = self._kubelets.get(pod["spec"].get("nodeName", ""))
         if kubelet is None:
             raise PodLogsError(f"pod {name} does not have a host assigned")
-        options = LogOptions(follow=follow, previous=previous, tail_lines=tail_lines)
+        options = LogOptions(
+            follow=asked.follow,
+            previous=asked.previous,
+            timestamps=asked.timestamps,
+            tail_lines=asked.tail_lines,
+            limit_bytes=asked.limit_bytes,
+            since=asked.since,
+        )
         try:
-            async for piece in kubelet.log_of(namespace, name, container, options):
+            async for piece in kubelet.log_of(namespace, name, asked.container, options):
                 yield piece
         except LogUnavailableError as error:
             raise PodLogsError(str(error)) from error

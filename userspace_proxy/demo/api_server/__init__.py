@@ -12,7 +12,7 @@ are the controllers'. What it does not do - server-side apply, admission, access
 it says in a Status. It reads nothing of the rest of the demo, and nobody's state but its database.
 """
 
-from userspace_proxy.demo.api_server.pod_logs import PodLogs, PodLogsError
+from userspace_proxy.demo.api_server.pod_logs import LogRequest, PodLogs, PodLogsError
 from userspace_proxy.demo.api_server.server import ApiServer
 
-__all__ = ["ApiServer", "PodLogs", "PodLogsError"]
+__all__ = ["ApiServer", "LogRequest", "PodLogs", "PodLogsError"]

@@ -212,17 +212,10 @@ class Routes:
         stored = self._store.get(PODS, target.key)
         if stored is None:
             raise not_found(PODS, target.name)
-        asked = log_request(stored.read(), request.query)
+        asked = log_request(stored.read(), request.query, self._now())
         if self._pod_logs is None:
             raise StatusError(501, "NotImplemented", "this cluster keeps no logs of pods")
-        chunks = self._pod_logs(
-            target.namespace,
-            target.name,
-            asked.container,
-            asked.follow,
-            asked.tail_lines,
-            asked.previous,
-        )
+        chunks = self._pod_logs(target.namespace, target.name, asked)
         async with AsyncExitStack() as stack:
             if isinstance(chunks, AsyncGenerator):
                 stack.push_async_callback(chunks.aclose)
