@@ -11,11 +11,13 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
-from tests.support.agent import USERSPACE_PROXY, userspace_proxy
+from tests.support.agent import USERSPACE_PROXY, Agent, userspace_proxy
 from tests.support.clients import connect, sockets, who_greets
+from tests.support.other_version import other_version
 from tests.support.service_node import ServedService, ServiceNode
 from tests.support.waiting import wait_until
 from userspace_proxy.admin.client import ask
@@ -41,10 +43,13 @@ def said(node: ServiceNode, *arguments: str) -> str:
     return done.stdout
 
 
-def connections(node: ServiceNode, service: ServedService, **more: str) -> tuple[ConnectionAnswer, ...]:
+def listed(node: ServiceNode, service: ServedService, **more: str) -> list[ConnectionsAnswer]:
     question = ConnectionsQuestion(service=service.name, **more)  # type: ignore[arg-type]
-    pages = ask(node.state_folder / "admin.sock", "connections", ConnectionsAnswer, question)
-    return tuple(each for page in pages for each in page.connections)
+    return list(ask(node.state_folder / "admin.sock", "connections", ConnectionsAnswer, question))
+
+
+def connections(node: ServiceNode, service: ServedService, **more: str) -> tuple[ConnectionAnswer, ...]:
+    return tuple(each for page in listed(node, service, **more) for each in page.connections)
 
 
 def test_connections_are_listed_with_the_frontend_that_clients_sent_to(node: ServiceNode) -> None:
@@ -177,3 +182,24 @@ def test_on_a_terminal_a_key_ends_it(node: ServiceNode) -> None:
             process.kill()
             process.wait()
     assert shown.startswith(b"\x1b[?1049h")
+
+
+def test_an_agent_of_another_version_knows_what_is_out_and_does_not_ask_the_workers_before_it(
+    node: ServiceNode, tmp_path: Path
+) -> None:
+    service = node.serve("greet")
+    one = node.endpoint_addresses[0]
+    said(node, "eject", one, "--service", service.name)
+    old = node.agent.worker_pids
+    newer = Agent(node.node, tmp_path / "newer.log", *node.agent.flags)
+    with connect(node.client, service["greet"]) as client:
+        assert client.recv(10)
+        newer.start(prefix=("env", "-C", str(other_version(tmp_path / "newer"))))
+        assert set(who_greets(node.client, service["greet"], 6)) == {"web-2", "web-3"}
+        wait_until(lambda: listed(node, service)[-1].workers_not_asked)
+        found = listed(node, service)
+        assert set(found[-1].workers_not_asked) <= set(old)
+        assert [each for page in found for each in page.connections if each.worker in old] == []
+        client.sendall(b"still")
+        assert client.recv(10) == b"still"
+    wait_until(lambda: listed(node, service)[-1].workers_not_asked == ())
