@@ -21,7 +21,6 @@ def demo() -> None:
 @click.option("--empty", is_flag=True, help="Apply no manifests: begin with nodes and nothing on them.")
 @click.option("--fresh", is_flag=True, help="Forget the cluster that `down --keep` kept.")
 @click.option("--foreground", is_flag=True, help="Stay; Ctrl-C takes the cluster down.")
-@click.option("--web", is_flag=True, help="Serve a page to look at it, on loopback.")
 @click.option(
     "--apiserver",
     type=click.Choice(["embedded", "kube-apiserver"]),
@@ -34,7 +33,6 @@ def up(
     empty: bool,
     fresh: bool,
     foreground: bool,
-    web: bool,
     apiserver: str | None,
 ) -> None:
     """Start the cluster, and say what can be done with it.
@@ -43,7 +41,7 @@ def up(
     """
     from userspace_proxy.demo.commands import Wishes, bring_up
 
-    bring_up(Wishes(nodes, file, empty, fresh, foreground, web, apiserver))
+    bring_up(Wishes(nodes, file, empty, fresh, foreground, apiserver))
 
 
 @demo.command()

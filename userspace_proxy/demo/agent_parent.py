@@ -239,9 +239,7 @@ def _become(
         _arrange({0: null, 1: log, 2: log, **descriptors})
         enter_namespaces(agent.namespaces)
         module, *rest = arguments
-        set_title(
-            " ".join(["userspace-proxy", *rest]) if module == "userspace_proxy" else " ".join(arguments)
-        )
+        set_title(" ".join(arguments).replace("userspace_proxy ", "userspace-proxy ", 1), "userspace-proxy")
         subprocess.Popen = popen_at(path, subprocess.Popen)  # type: ignore[misc]
         sys.argv[1:] = rest
         runpy.run_module(module, run_name="__main__", alter_sys=True)

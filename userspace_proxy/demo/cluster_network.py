@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
+import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -27,6 +29,8 @@ from userspace_proxy.demo.closing import Closing
 from userspace_proxy.demo.namespaces import run
 from userspace_proxy.demo.sandbox import Sandbox, make_places_for
 from userspace_proxy.errors import StartupError
+
+logger = logging.getLogger(__name__)
 
 OUTSIDE: Final = "outside"
 CONTROL_PLANE: Final = "control-plane"
@@ -242,22 +246,26 @@ class ClusterNetwork(Closing):
     async def announce(self, addresses: Mapping[str, Iterable[str]]) -> None:
         """Let the host outside send what is for these addresses to these nodes, and forget all others.
 
-        Where an address has several nodes, connections are spread over them.
+        Where an address has several nodes, connections are spread over them, if the kernel can.
         """
         wanted = {
             address: tuple(sorted(name for name in names if name in self.nodes))
             for address, names in addresses.items()
         }
         wanted = {address: names for address, names in wanted.items() if names and self._has(address)}
-        commands = [
-            f"route replace {address} {' '.join(f'nexthop via {hop}' for hop in self._hops(address, names))}"
-            for address, names in wanted.items()
-            if self._announced.get(address) != names
-        ]
-        commands += [f"route del {address}" for address in self._announced if address not in wanted]
-        self._announced = wanted
-        if commands:
-            await asyncio.to_thread(self.outside.ip, *commands)
+        before, self._announced = self._announced, wanted
+        for address in before.keys() - wanted.keys():
+            await asyncio.to_thread(self.outside.ip, f"route del {address}")
+        for address, names in wanted.items():
+            if before.get(address) != names:
+                await asyncio.to_thread(self._route_to, address, self._hops(address, names))
+
+    def _route_to(self, address: str, hops: Sequence[str]) -> None:
+        try:
+            self.outside.ip(f"route replace {address} {' '.join(f'nexthop via {hop}' for hop in hops)}")
+        except subprocess.CalledProcessError as error:
+            logger.warning("One node gets all that is for %s: %s", address, error.stderr.strip())
+            self.outside.ip(f"route replace {address} via {hops[0]}")
 
     def close(self) -> None:
         """Kill everything inside and delete the namespaces."""
@@ -325,8 +333,14 @@ def has_ipv6() -> bool:
 
 
 def missing_programs() -> list[str]:
-    """Programs that the network is made with and that are not on PATH, with Debian's packages for them."""
-    needed = {"ip": "iproute2", "nsenter": "util-linux", "unshare": "util-linux", "hostname": "hostname"}
+    """Programs that network and agents need and that are not on PATH, with Debian's packages for them."""
+    needed = {
+        "ip": "iproute2",
+        "iptables": "iptables",
+        "nsenter": "util-linux",
+        "unshare": "util-linux",
+        "hostname": "hostname",
+    }
     return [f"{program} (package {package})" for program, package in needed.items() if not _is_there(program)]
 
 

@@ -18,6 +18,8 @@ LOAD_BALANCER_POOLS: Final = (IPv4Network("198.51.100.0/24"), IPv6Network("2001:
 API_PORT: Final = 6443
 DNS_PORT: Final = 53
 CLUSTER_DOMAIN: Final = "cluster.local"
+OUTSIDE_NAME: Final = "outside.example"
+"""A name of the host outside, for an ExternalName to point at."""
 
 _MANAGED_BY: Final = {"endpointslice.kubernetes.io/managed-by": "userspace-proxy-demo"}
 

@@ -50,7 +50,6 @@ class Wishes:
     empty: bool = False
     fresh: bool = False
     foreground: bool = False
-    web: bool = False
     apiserver: str | None = None
 
 
@@ -62,7 +61,7 @@ def bring_up(wishes: Wishes) -> None:
     manifest_files(plan)  # what is wrong with them is said before anything is made
     with (
         _signals_as_exceptions(),
-        launched(plan, path, web=wishes.web, fresh=wishes.fresh, run=_be_cluster, say=_say) as (ready, leash),
+        launched(plan, path, fresh=wishes.fresh, run=_be_cluster, say=_say) as (ready, leash),
     ):
         seconds = time.monotonic() - began
         with _cluster(path) as cluster:

@@ -74,7 +74,6 @@ class ClusterStatus(msgspec.Struct, frozen=True, rename="camel"):
 
     kubeconfig: str
     server: str
-    web: str | None
     nodes: tuple[NodeStatus, ...]
     pods: tuple[PodStatus, ...]
     processes: int

@@ -11,6 +11,7 @@ import secrets
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -19,19 +20,23 @@ from userspace_proxy.demo.api_resources import ENDPOINT_SLICES, NODES, PODS, SER
 from userspace_proxy.demo.api_server import ApiServer, LogRequest, PodLogsError
 from userspace_proxy.demo.api_server.certificates import Certificates
 from userspace_proxy.demo.api_server.kubeconfig import write_kubeconfig
-from userspace_proxy.demo.cluster_network import ClusterNetwork
+from userspace_proxy.demo.cluster_network import ClusterNetwork, PodSandbox
 from userspace_proxy.demo.cluster_objects import (
     API_ADDRESSES,
     API_PORT,
+    DNS_PORT,
     LOAD_BALANCER_POOLS,
+    OUTSIDE_NAME,
     SERVICE_CIDR,
     SERVICE_CIDR_V6,
     api_service,
+    dns_service,
     endpoint_slices,
 )
 from userspace_proxy.demo.cluster_plan import ClusterPlan, manifest_files
 from userspace_proxy.demo.control import PodStatus
 from userspace_proxy.demo.controllers.cluster_controllers import run_controllers
+from userspace_proxy.demo.dns.cluster_dns import run_cluster_dns
 from userspace_proxy.demo.kubelet.container_logs import LogOptions
 from userspace_proxy.demo.kubelet.kubelet import Kubelet, LogUnavailableError
 from userspace_proxy.demo.kubelet.node_object import NodeDescription
@@ -84,6 +89,8 @@ class ControlPlane:
         certificates = await asyncio.to_thread(Certificates.make, [*names, *inside])
         ours = socket.create_server((_LOOPBACK, 0), backlog=1024)
         port = ours.getsockname()[1]
+        dns_node = next(iter(self._network.nodes.values()))
+        self._dns = await dns_node.add_pod("kube-system/dns")
         server = ApiServer(
             database=self._database,
             sockets=[self._api, ours, *self._cluster_sockets()],
@@ -103,7 +110,7 @@ class ControlPlane:
         self.client = await self._closing.enter_async_context(
             ApiClient(f"https://{_LOOPBACK}:{port}", token=token, tls=certificates.client_context())
         )
-        await self._make_objects()
+        await self._make_objects(self._dns, dns_node.name)
         write_kubeconfig(self._kubeconfig, server=self.server, authority=certificates.authority, token=token)
 
     async def run(self) -> None:
@@ -117,6 +124,7 @@ class ControlPlane:
             )
         pools = [network for network in LOAD_BALANCER_POOLS if self._plan.ipv6 or network.version == 4]
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._run_dns())
             tasks.create_task(run_controllers(self.client, pools=pools, announce=self._network.announce))
             for kubelet in self._kubelets.values():
                 tasks.create_task(kubelet.run())
@@ -133,7 +141,7 @@ class ControlPlane:
     async def pods_not_ready(self) -> list[str]:
         """What keeps the cluster from being up, in sentences."""
         pods = await self.pods()
-        return [f"the pod {pod.namespace}/{pod.name} is not ready yet" for pod in pods if not pod.is_ready]
+        return [f"the pod {pod.namespace}/{pod.name} is not ready" for pod in pods if not pod.is_ready]
 
     async def close(self) -> None:
         """End all of it. Safe to repeat."""
@@ -142,19 +150,35 @@ class ControlPlane:
     def _cluster_sockets(self) -> list[socket.socket]:
         machine = self._network.control_plane
         return [
-            machine.call(lambda address=address: _listening(address, API_PORT))  # type: ignore[misc]
+            machine.call(partial(_listening, address, API_PORT))
             for address in self._network.control_plane_addresses
         ]
 
-    async def _make_objects(self) -> None:
-        """The Service of the API server, and no Node that the cluster has no more."""
-        service = api_service(self._plan.ipv6)
-        await put(self.client, SERVICES, service)
-        for item in endpoint_slices(service, self._network.control_plane_addresses):
+    async def _make_objects(self, dns: PodSandbox, dns_node: str) -> None:
+        """The Services of the API server and of DNS, and no Node that the cluster has no more."""
+        api, names = api_service(self._plan.ipv6), dns_service(self._plan.ipv6)
+        slices = [
+            *endpoint_slices(api, self._network.control_plane_addresses),
+            *endpoint_slices(names, dns.addresses, dns_node),
+        ]
+        for service in (api, names):
+            await put(self.client, SERVICES, service)
+        for item in slices:
             await put(self.client, ENDPOINT_SLICES, item)
         for node in await self.client.list(NODES):
             if node["metadata"]["name"] not in self._network.nodes:  # its pods follow it
                 await self.client.delete(NODES, None, node["metadata"]["name"])
+
+    async def _run_dns(self) -> None:
+        """Answer pods' questions for names, in a pod of its own that no object tells of."""
+        addresses = self._dns.addresses
+        outside = self._network.outside
+        await run_cluster_dns(
+            self.client,
+            udp=[self._dns.call(partial(_bound, address, DNS_PORT)) for address in addresses],
+            tcp=[self._dns.call(partial(_listening, address, DNS_PORT)) for address in addresses],
+            names={OUTSIDE_NAME: [outside.address, *([outside.address_v6] if outside.address_v6 else [])]},
+        )
 
     async def _pod_logs(self, namespace: str, name: str, asked: LogRequest) -> AsyncIterator[bytes]:
         pod = await self.client.get(PODS, namespace, name)
@@ -188,6 +212,13 @@ def pod_status(pod: JsonObject) -> PodStatus:
         state="Terminating" if metadata.get("deletionTimestamp") else status.get("phase", "Pending"),
         is_ready=conditions.get("Ready") == "True" or status.get("phase") == "Succeeded",
     )
+
+
+def _bound(address: str, port: int) -> socket.socket:
+    bound = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+    bound.setblocking(False)
+    bound.bind((address, port))
+    return bound
 
 
 def _listening(address: str, port: int) -> socket.socket:

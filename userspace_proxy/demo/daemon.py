@@ -11,9 +11,10 @@ import asyncio
 import logging
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, assert_never
@@ -71,7 +72,7 @@ def run(surroundings: Surroundings) -> int:
             resolv_conf=lambda namespace: resolv_conf(namespace, plan.ipv6),
         )
         make_control_plane = _imported_control_plane()
-        network = wiring.result()
+        network = _made(wiring)
     control_plane = make_control_plane(
         plan,
         network,
@@ -92,6 +93,19 @@ def _imported_control_plane() -> type[ControlPlane]:
             f"the demo needs {error.name}, which is not installed: pip install 'userspace-proxy[demo]'"
         ) from error
     return ControlPlane
+
+
+def _made(wiring: Future[ClusterNetwork]) -> ClusterNetwork:
+    """The network, once it is there. Raises `StartupError` if the machine refuses a part of it."""
+    try:
+        return wiring.result()
+    except (OSError, subprocess.SubprocessError) as error:
+        said = "; ".join(getattr(error, "__notes__", ()))
+        raise StartupError(
+            f"the cluster's network cannot be made: {error}. {said}\n"
+            "Without it there is no cluster. It takes network namespaces, veth and bridges of the kernel: "
+            "`modprobe veth bridge`, as root, may bring what is missing"
+        ) from error
 
 
 def fit_to_machine(plan: ClusterPlan, *, ipv6: bool) -> tuple[ClusterPlan, tuple[str, ...]]:
@@ -192,7 +206,10 @@ class Daemon:
         late: list[str] = []
         while time.monotonic() < deadline:
             late = [
-                *(f"the agent of {name} does not serve yet" for name in await self._agents_not_serving()),
+                *(
+                    f"the agent of {name} does not serve: `userspace-proxy demo logs {name}` may say why"
+                    for name in await self._agents_not_serving()
+                ),
                 *await self._control_plane.pods_not_ready(),
             ]
             if not late:
@@ -242,7 +259,6 @@ class Daemon:
         return control.ClusterStatus(
             kubeconfig=str(path / state_directory.KUBECONFIG),
             server=self._control_plane.server,
-            web=None,
             nodes=tuple(
                 control.NodeStatus(
                     name=planned.name,

@@ -72,7 +72,6 @@ class Surroundings:
     plan: ClusterPlan
     path: Path
     api: socket.socket
-    web: socket.socket | None
     reports: int
     leash: socket.socket
     folder: int
@@ -92,7 +91,6 @@ def launched(
     plan: ClusterPlan,
     path: Path,
     *,
-    web: bool,
     fresh: bool,
     run: Callable[[Surroundings], int],
     say: Callable[[str], None],
@@ -114,14 +112,13 @@ def launched(
         stack.callback(os.close, parent_folder)
         state_directory.clear(path, keep=not fresh)  # what a cluster that was killed has left
         api = stack.enter_context(_listening())
-        page = stack.enter_context(_listening()) if web else None
         reports, reporting = os.pipe()
         stack.callback(os.close, reports)
         leash, held = socket.socketpair()
         stack.callback(leash.close)
         ending = stack.enter_context(ExitStack())
         ending.callback(_end, leash, reports, path)
-        surroundings = Surroundings(plan, path, api, page, reporting, held, folder, parent_folder)
+        surroundings = Surroundings(plan, path, api, reporting, held, folder, parent_folder)
         with held:
             launcher = os.fork()
             if launcher == 0:
@@ -200,9 +197,8 @@ def _be_init(surroundings: Surroundings, run: Callable[[Surroundings], int]) -> 
             os._exit(_run(surroundings, run))
         for descriptor in (surroundings.reports, surroundings.folder, surroundings.parent_folder):
             os.close(descriptor)
-        for held in (surroundings.leash, surroundings.api, surroundings.web):
-            if held is not None:
-                held.close()
+        surroundings.leash.close()
+        surroundings.api.close()
 
         def hand_on(number: int, _frame: FrameType | None) -> None:
             os.kill(cluster, number)

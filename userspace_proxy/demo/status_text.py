@@ -21,7 +21,6 @@ def greeting(status: ClusterStatus, problems: Sequence[str], seconds: float) -> 
         *(["  userspace-proxy demo exec client -- curl -s http://web"] if pod is not None else []),
         f"  userspace-proxy demo shell {status.nodes[0].name}",
         "  userspace-proxy demo status",
-        *([f"  a browser at {status.web}"] if status.web else []),
         "  userspace-proxy demo down",
     ]
     return "\n".join(lines)
@@ -58,7 +57,6 @@ def status_text(status: ClusterStatus) -> str:
             "",
             f"kubeconfig  {status.kubeconfig}",
             f"API server  {status.server}",
-            *([f"page        {status.web}"] if status.web else []),
             f"logs        {status.logs}",
             f"memory      {_mebibytes(status.memory_bytes)} in {status.processes} processes",
             f"up for      {_duration(status.up_seconds)}",

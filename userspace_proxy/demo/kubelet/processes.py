@@ -24,7 +24,8 @@ from typing import Final, Self
 import msgspec
 
 from userspace_proxy.demo.kubelet.pod_http import Identity
-from userspace_proxy.demo.kubelet.zygote import MOST_MESSAGE_BYTES, TITLE_ROOM
+from userspace_proxy.demo.kubelet.zygote import MOST_MESSAGE_BYTES
+from userspace_proxy.demo.process_title import TITLE_ROOM
 
 _ZYGOTE: Final = (sys.executable, "-I", "-m", "userspace_proxy.demo.kubelet.zygote", TITLE_ROOM)
 _MOST_CAPTURED_BYTES: Final = 10240

@@ -35,14 +35,11 @@ from typing import Any, Final, NoReturn
 from userspace_proxy.demo.isolation import set_network_namespace
 from userspace_proxy.demo.kubelet.pod_http import Identity
 from userspace_proxy.demo.kubelet.pod_server import serve
+from userspace_proxy.demo.process_title import set_title
 
 MOST_MESSAGE_BYTES: Final = 131072
-TITLE_ROOM: Final = "-" * 160
-"""An argument that is not read: a child writes over our arguments what `ps` shall show of it."""
-
 _MOST_DESCRIPTORS: Final = 65536
 _PR_SET_PDEATHSIG: Final = 1
-_PR_SET_NAME: Final = 15
 _PR_SET_CHILD_SUBREAPER: Final = 36
 
 _libc = ctypes.CDLL(None)
@@ -189,7 +186,7 @@ class _Zygote:
 def _serve(namespace_path: str, identity: dict[str, str], ports: list[int], launched: int) -> int:
     set_network_namespace(Path(namespace_path))
     who = Identity(**identity)
-    _set_title(f"pod-server: {who.namespace}/{who.name}")
+    set_title(f"pod-server: {who.namespace}/{who.name}", "pod-server")
     return serve(who, ports, lambda: os.close(launched))
 
 
@@ -198,18 +195,6 @@ def _execute(argv: list[str], env: dict[str, str], cwd: str) -> NoReturn:
     if cwd:
         os.chdir(cwd)
     os.execvpe(argv[0], argv, env)
-
-
-def _set_title(title: str) -> None:
-    """What `ps` shows of this process: its arguments, in the memory where the kernel put them; proc(5)."""
-    fields = _read("/proc/self/stat").rpartition(b")")[2].split()
-    start, end = (
-        int(fields[45]),
-        int(fields[46]),
-    )  # arg_start and arg_end, 48 and 49 in proc(5), counted from 1
-    written = title.encode()[: end - start - 1]
-    ctypes.memmove(start, written + bytes(end - start - len(written)), end - start)
-    _libc.prctl(_PR_SET_NAME, b"pod-server", 0, 0, 0)
 
 
 def _read(path: str) -> bytes:
