@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator, Mapping
+from typing import Final
 
 from userspace_proxy.admin.protocol import AdminError, ErrorCode
 from userspace_proxy.admin.server import Method
@@ -29,6 +30,9 @@ from userspace_proxy.core.traffic_totals import Reading
 from userspace_proxy.dataplane.listening_sockets import ListeningSockets
 from userspace_proxy.dataplane.worker_pool import WorkerPool
 from userspace_proxy.observability.problem_ledger import ProblemLedger
+
+_ASKED_AT_ONCE: Final = 20
+"""So many Service ports that what workers say of them takes the loop a few milliseconds."""
 
 
 class ServedAnswers:
@@ -89,11 +93,13 @@ class ServedAnswers:
     async def _endpoints(self, question: EndpointsQuestion) -> AsyncGenerator[EndpointAnswer, None]:
         names = self.named(question.service)
         readings = await self._workers.read_counters()
-        live = (await self._live.state_of(names)).service_ports
-        for name in names:
-            if (planned := self._plan.service_ports.get(name)) is not None:
-                for answer in self._describe_endpoints(planned, _carried(readings, name), live.get(name)):
-                    yield answer
+        for first in range(0, len(names), _ASKED_AT_ONCE):
+            portion = names[first : first + _ASKED_AT_ONCE]
+            live = (await self._live.state_of(portion)).service_ports
+            for name in portion:
+                if (planned := self._plan.service_ports.get(name)) is not None:
+                    for answer in self._describe_endpoints(planned, _carried(readings, name), live.get(name)):
+                        yield answer
 
     def _describe(
         self,
