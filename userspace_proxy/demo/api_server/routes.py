@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
-from userspace_proxy.demo.api_server import discovery, patches, paths, reads, requests, scale
+from userspace_proxy.demo.api_server import discovery, openapi, patches, paths, reads, requests, scale
 from userspace_proxy.demo.api_server.database import DatabaseError
 from userspace_proxy.demo.api_server.kinds import DEPLOYMENTS, PODS, Resource
 from userspace_proxy.demo.api_server.lifecycle import Part
@@ -132,6 +132,8 @@ class Routes:
         """What the server says of itself."""
         if request.path in _HEALTH:
             return web.Response(text="ok")
+        if request.path == "/openapi/v2":
+            return web.Response(headers={"Content-Type": openapi.EMPTY_V2})
         is_aggregated = "as=APIGroupDiscoveryList" in request.headers.get("Accept", "")
         described = discovery.described(request.path, is_aggregated=is_aggregated)
         if described is None or request.method != "GET":
