@@ -1,7 +1,7 @@
-"""The API servers that tests run against: always the fake one, and a real one where there is one.
+"""The API servers that tests run against: the fake one, the demo's, and a real one where there is one.
 
-`KUBEBUILDER_ASSETS` names a folder with `kube-apiserver` and `etcd`, as setup-envtest lays it out. Both
-servers are written to over HTTP, so a test says the same to either.
+`KUBEBUILDER_ASSETS` names a folder with `kube-apiserver` and `etcd`, as setup-envtest lays it out. All
+are written to over HTTP, so a test says the same to each.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.embedded_api_server import TOKEN, EmbeddedApiServer
 from tests.support.fake_api_server import (
     FakeApiServer,
     Object,
@@ -28,8 +29,8 @@ from tests.support.fake_api_server import (
     running_in_a_thread,
     write_kubeconfig,
 )
+from userspace_proxy.demo.api_server.limits import Limits
 
-TOKEN = "token-of-the-tests"
 START_SECONDS = 60
 
 _assets = Path(os.environ.get("KUBEBUILDER_ASSETS", "/nonexistent"))
@@ -37,6 +38,7 @@ _has_assets = all((_assets / program).exists() for program in ("kube-apiserver",
 
 API_SERVERS = [
     pytest.param("fake", id="fake"),
+    pytest.param("demo", id="demo"),
     pytest.param(
         "kube-apiserver",
         id="kube-apiserver",
@@ -62,8 +64,14 @@ class RunningApiServer:
     def delete(self, item: Object) -> None:
         self._send("DELETE", object_path(item))
 
-    def _send(self, method: str, path: str, body: Object | None = None) -> None:
-        headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/apply-patch+yaml"}
+    def _send(
+        self,
+        method: str,
+        path: str,
+        body: Object | None = None,
+        content_type: str = "application/apply-patch+yaml",
+    ) -> None:
+        headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": content_type}
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data, headers, method=method)
         context = ssl._create_unverified_context()
@@ -75,6 +83,18 @@ class RunningApiServer:
                 raise AssertionError(f"{method} {path}: {error.code} {error.read().decode()}") from error
 
 
+class DemoApiServer(RunningApiServer):
+    """The demo's own, which does no server-side apply: what is there is replaced."""
+
+    def apply(self, *items: Object) -> None:
+        for item in items:
+            path = object_path(item)
+            try:
+                self._send("PUT", path, item, content_type="application/json")
+            except AssertionError:
+                self._send("POST", path.rpartition("/")[0], item, content_type="application/json")
+
+
 @contextlib.contextmanager
 def running_api_server(which: str, directory: Path) -> Iterator[RunningApiServer]:
     """One of `API_SERVERS`, empty; `directory` is for its files."""
@@ -83,6 +103,10 @@ def running_api_server(which: str, directory: Path) -> Iterator[RunningApiServer
         with running_in_a_thread(FakeApiServer(bookmark_seconds=0.2)) as fake:
             fake.tokens = {TOKEN}
             yield RunningApiServer(fake.url, write_kubeconfig(kubeconfig, fake.url, token=TOKEN))
+        return
+    if which == "demo":
+        with EmbeddedApiServer(directory, limits=Limits(bookmark_seconds=0.2)) as demo:
+            yield DemoApiServer(demo.url, demo.kubeconfig)
         return
     with contextlib.ExitStack() as stack:
         etcd = f"http://127.0.0.1:{_free_port()}"

@@ -20,9 +20,11 @@ import pytest
 from userspace_proxy.demo.api_server import ApiServer, LogRequest, PodLogs, PodLogsError
 from userspace_proxy.demo.api_server.certificates import Certificates
 from userspace_proxy.demo.api_server.kubeconfig import write_kubeconfig
+from userspace_proxy.demo.api_server.limits import Limits
 
 TOKEN = "token-of-the-tests"
 DUAL_STACK = ("10.96.0.0/16", "fd00:10:96::/112")
+LIMITS = Limits()
 SECONDS = 60.0
 
 
@@ -39,13 +41,19 @@ class EmbeddedApiServer:
     """Serves at `url` within a `with` block; `folder` keeps its database, certificate and kubeconfig."""
 
     def __init__(
-        self, folder: Path, *, service_cidrs: Sequence[str] = DUAL_STACK, pod_logs: PodLogs = lines_of_a_log
+        self,
+        folder: Path,
+        *,
+        service_cidrs: Sequence[str] = DUAL_STACK,
+        pod_logs: PodLogs = lines_of_a_log,
+        limits: Limits = LIMITS,
     ) -> None:
         self.folder = folder
         self.kubeconfig = folder / "kubeconfig"
         self.certificates = Certificates.make(["127.0.0.1"])
         self._service_cidrs = service_cidrs
         self._pod_logs = pod_logs
+        self._limits = limits
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="API server")
         self.url = ""
@@ -62,6 +70,7 @@ class EmbeddedApiServer:
             token=TOKEN,
             service_cidrs=self._service_cidrs,
             pod_logs=self._pod_logs,
+            limits=self._limits,
             chance=random.Random(1),
         )
         self._thread.start()
