@@ -12,7 +12,7 @@ from userspace_proxy.demo.api_server.kinds import RESOURCES, Resource
 from userspace_proxy.demo.api_server.objects import Object
 
 EMPTY_V2: Final = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
-"""The media type of a version 2 document, of which an empty one does: kubectl asks for it to find other kinds."""
+"""The media type of a version 2 document. kubectl asks for it to find other kinds; an empty one does."""
 
 _KIND: Final = "x-kubernetes-group-version-kind"
 _REFERENCE: Final = "#/components/schemas/"
