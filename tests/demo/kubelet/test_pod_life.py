@@ -15,12 +15,12 @@ from userspace_proxy.demo.kubelet.commands import (
     ProbeKind,
     RecordEvent,
     RemoveSandbox,
-    SetBlackHole,
+    SetInbound,
     StartContainer,
 )
 from userspace_proxy.demo.kubelet.container_life import FORGIVEN_AFTER_SECONDS
 from userspace_proxy.demo.kubelet.pod_life import PodLife, Sandbox
-from userspace_proxy.demo.kubelet.pod_spec import BLACK_HOLE, KILL, READY, read_pod
+from userspace_proxy.demo.kubelet.pod_spec import BLACK_HOLE, KILL, READY, REFUSE, Inbound, read_pod
 
 DELETED = {"deletionTimestamp": "2027-01-15T08:00:30Z", "deletionGracePeriodSeconds": 30}
 TCP = {"tcpSocket": {"port": 8080}}
@@ -364,15 +364,28 @@ def test_annotations_make_unready_black_hole_and_kill() -> None:
     assert (player.conditions["Ready"], player.conditions["ContainersReady"]) == ("False", "True")
     player.change(pod_json(metadata={"annotations": {BLACK_HOLE: "true", KILL: "1"}}))
     assert player.conditions["Ready"] == "True"
-    assert player.done[2:] == ["signal web 9", "start web 1", "SetBlackHole"]
+    assert player.done[2:] == ["signal web 9", "start web 1", "SetInbound"]
     player.change(pod_json(metadata={"annotations": {KILL: "1"}}))
-    assert player.done[2:] == ["signal web 9", "start web 1", "SetBlackHole", "SetBlackHole"]
+    player.change(pod_json(metadata={"annotations": {KILL: "1"}}))
+    assert player.done[2:] == ["signal web 9", "start web 1", "SetInbound", "SetInbound"]
+
+
+def test_pod_that_refuses_can_become_a_black_hole() -> None:
+    life = life_of(pod_json(metadata={"annotations": {REFUSE: "true"}}))
+    life.begin(START)
+    refused = life.sandbox_added(["10.244.1.2"], START)
+    assert refused[0] == SetInbound(Inbound.ACCEPTED, Inbound.REFUSED)
+    both = pod_json(metadata={"annotations": {REFUSE: "true", BLACK_HOLE: "true"}})
+    assert life.changed(read_pod(both), START) == [SetInbound(Inbound.REFUSED, Inbound.DROPPED)]
 
 
 def test_black_hole_is_dug_once() -> None:
     life = life_of(pod_json(metadata={"annotations": {BLACK_HOLE: "true", KILL: "old"}}))
     life.begin(START)
-    assert life.sandbox_added(["10.244.1.2"], START) == [SetBlackHole(True), StartContainer("web", 0)]
+    assert life.sandbox_added(["10.244.1.2"], START) == [
+        SetInbound(Inbound.ACCEPTED, Inbound.DROPPED),
+        StartContainer("web", 0),
+    ]
     assert life.waited(START) == []
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
 
-from userspace_proxy.demo.kubelet.pod_spec import LifecycleHandler, Probe
+from userspace_proxy.demo.kubelet.pod_spec import Inbound, LifecycleHandler, Probe
 
 
 class ProbeKind(Enum):
@@ -28,10 +28,11 @@ class RemoveSandbox:
 
 
 @dataclass(frozen=True, slots=True)
-class SetBlackHole:
-    """Have packets from outside to the pod vanish, or arrive again."""
+class SetInbound:
+    """Have packets from outside to the pod be treated otherwise than before."""
 
-    on: bool
+    before: Inbound
+    after: Inbound
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ class DeletePod:
 Command: TypeAlias = (
     AddSandbox
     | RemoveSandbox
-    | SetBlackHole
+    | SetInbound
     | StartContainer
     | SendSignal
     | RunPreStop

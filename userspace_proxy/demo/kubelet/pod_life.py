@@ -23,10 +23,10 @@ from userspace_proxy.demo.kubelet.commands import (
     RecordEvent,
     RemoveSandbox,
     SendSignal,
-    SetBlackHole,
+    SetInbound,
 )
 from userspace_proxy.demo.kubelet.container_life import LEAST_GRACE_SECONDS, ContainerLife, Terminated
-from userspace_proxy.demo.kubelet.pod_spec import KILL, Container, Pod, RestartPolicy
+from userspace_proxy.demo.kubelet.pod_spec import KILL, Container, Inbound, Pod, RestartPolicy
 
 VANISHED_GRACE_SECONDS: Final = 1
 """For a pod whose object is gone already, by a deletion by force."""
@@ -68,7 +68,7 @@ class PodLife:
         self.sandbox = Sandbox.NONE
         self._unsupported = unsupported
         self._killed = pod.metadata.annotations.get(KILL, "")
-        self._is_black_hole = False
+        self._inbound = Inbound.ACCEPTED
         self._sandbox_failures = 0
         self._sandbox_due_at = now
         self._has_vanished = False
@@ -149,7 +149,7 @@ class PodLife:
     def sandbox_added(self, addresses: Sequence[str], now: float) -> list[Command]:
         self.sandbox = Sandbox.PRESENT
         self.addresses = tuple(addresses)
-        self._is_black_hole = False
+        self._inbound = Inbound.ACCEPTED
         return self._go_on(now)
 
     def sandbox_failed(self, message: str, now: float) -> list[Command]:
@@ -212,9 +212,9 @@ class PodLife:
             yield AddSandbox()
         if self.sandbox is not Sandbox.PRESENT:
             return
-        if self._is_black_hole is not self.pod.is_black_hole:
-            self._is_black_hole = self.pod.is_black_hole
-            yield SetBlackHole(self._is_black_hole)
+        if self._inbound is not self.pod.inbound:
+            yield SetInbound(self._inbound, self.pod.inbound)
+            self._inbound = self.pod.inbound
         for life in self._by_name.values():
             yield from life.waited(now)
         for life in self._may_run():

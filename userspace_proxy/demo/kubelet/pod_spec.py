@@ -12,6 +12,7 @@ JsonObject: TypeAlias = dict[str, Any]
 
 DEFAULT_PORT: Final = 8080
 READY: Final = "demo.userspace-proxy.io/ready"
+REFUSE: Final = "demo.userspace-proxy.io/refuse"
 BLACK_HOLE: Final = "demo.userspace-proxy.io/black-hole"
 KILL: Final = "demo.userspace-proxy.io/kill"
 
@@ -25,6 +26,16 @@ class RestartPolicy(Enum):
 
     def restarts(self, exit_code: int) -> bool:
         return self is RestartPolicy.ALWAYS or (self is RestartPolicy.ON_FAILURE and exit_code != 0)
+
+
+class Inbound(Enum):
+    """What becomes of packets from outside to a pod."""
+
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+    """As if no process listened, though one does."""
+    DROPPED = "dropped"
+    """As if the pod's network had failed: nobody answers."""
 
 
 class _Read(msgspec.Struct, frozen=True, rename="camel"):
@@ -165,9 +176,11 @@ class Pod(_Read, frozen=True):
         return self.metadata.annotations.get(READY) == "false"
 
     @property
-    def is_black_hole(self) -> bool:
-        """Whether somebody wants packets to it to vanish."""
-        return self.metadata.annotations.get(BLACK_HOLE) == "true"
+    def inbound(self) -> Inbound:
+        """What somebody wants to become of what is sent to it."""
+        if self.metadata.annotations.get(BLACK_HOLE) == "true":
+            return Inbound.DROPPED
+        return Inbound.REFUSED if self.metadata.annotations.get(REFUSE) == "true" else Inbound.ACCEPTED
 
 
 def read_pod(json: JsonObject) -> Pod:

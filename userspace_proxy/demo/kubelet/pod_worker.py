@@ -24,7 +24,7 @@ from userspace_proxy.demo.kubelet.commands import (
     RunPreStop,
     RunProbe,
     SendSignal,
-    SetBlackHole,
+    SetInbound,
     StartContainer,
 )
 from userspace_proxy.demo.kubelet.container_logs import ContainerLog
@@ -33,13 +33,21 @@ from userspace_proxy.demo.kubelet.node_object import NodeDescription
 from userspace_proxy.demo.kubelet.pod_http import Identity
 from userspace_proxy.demo.kubelet.pod_life import PodLife
 from userspace_proxy.demo.kubelet.pod_network import PodNetwork, PodSandbox
-from userspace_proxy.demo.kubelet.pod_spec import Container, Pod
+from userspace_proxy.demo.kubelet.pod_spec import Container, Inbound, Pod
 from userspace_proxy.demo.kubelet.probing import Prober
 from userspace_proxy.demo.kubelet.processes import Execute, Process, Processes, Serve
 from userspace_proxy.demo.kubelet.status_writer import StatusWriter
 from userspace_proxy.errors import UserspaceProxyError
 
 _COMMAND_SECONDS: Final = 10.0
+_INBOUND_RULES: Final[Mapping[Inbound, Sequence[Sequence[str]]]] = {
+    Inbound.ACCEPTED: (),
+    Inbound.REFUSED: (
+        ("-p", "tcp", "-j", "REJECT", "--reject-with", "tcp-reset"),
+        ("-p", "udp", "-j", "REJECT"),
+    ),
+    Inbound.DROPPED: (("-j", "DROP"),),
+}
 
 _log = logging.getLogger(__name__)
 
@@ -128,8 +136,8 @@ class PodWorker:
                 self._spawn(self._add_sandbox())
             case RemoveSandbox():
                 self._spawn(self._remove_sandbox())
-            case SetBlackHole(on):
-                self._spawn(self._set_black_hole(on))
+            case SetInbound(before, after):
+                self._spawn(self._set_inbound(before, after))
             case StartContainer(name, attempt):
                 self._spawn(self._run_container(self._container(name), attempt))
             case SendSignal(name, number):
@@ -174,15 +182,18 @@ class PodWorker:
         self._sandbox = None
         self._perform(self.life.sandbox_removed(self._with.now()))
 
-    async def _set_black_hole(self, on: bool) -> None:
+    async def _set_inbound(self, before: Inbound, after: Inbound) -> None:
         async with self._filtering:
             for address in self.life.addresses:
                 program = "ip6tables" if ":" in address else "iptables"
-                rule = [program, "-w", "-I" if on else "-D", "INPUT", "!", "-i", "lo", "-j", "DROP"]
-                status, said = await self._run_inside(rule, _COMMAND_SECONDS)
-                if status != 0:
-                    message = f"`{shlex.join(rule)}` failed: {said.strip()}"
-                    self._carry_out(RecordEvent("FailedBlackHole", message, True))
+                changes = [("-D", rule) for rule in _INBOUND_RULES[before]]
+                changes += [("-I", rule) for rule in _INBOUND_RULES[after]]
+                for verb, rule in changes:
+                    argv = [program, "-w", verb, "INPUT", "!", "-i", "lo", *rule]
+                    status, said = await self._run_inside(argv, _COMMAND_SECONDS)
+                    if status != 0:
+                        message = f"`{shlex.join(argv)}` failed: {said.strip()}"
+                        self._carry_out(RecordEvent("FailedFilter", message, True))
 
     async def _run_inside(
         self, argv: Sequence[str], seconds: float, env: Mapping[str, str] | None = None
