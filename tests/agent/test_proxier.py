@@ -94,6 +94,7 @@ class Fixture:
             if backend is not None
         )
         self.state = ClusterState("node-1")
+        self.began: list[int] = []
         self.proxier = Proxier(
             state=self.state,
             sockets=self.sockets,
@@ -107,6 +108,7 @@ class Fixture:
             udp_timeout_seconds=None,
             max_descriptors=max_descriptors,
             retry_seconds=retry_seconds,
+            serving_began=lambda: self.began.append(len(self.proxier.service_ports)),
         )
 
     def list_objects(self, *objects: ApiObject) -> None:
@@ -186,9 +188,13 @@ def test_nothing_is_served_before_everything_was_listed() -> None:
         for _ in range(20):
             await asyncio.sleep(0.001)
         assert fixture.workers.serves == {}
+        assert fixture.began == []
         fixture.proxier.observe([Listed(Kind.ENDPOINT_SLICE, (web("10.244.1.2")[1],)), Listed(Kind.NODE, ())])
         await fixture.until(lambda: WEB in fixture.capture.committed)
         assert fixture.endpoints_of(KEY) == (("10.244.1.2", 8080),)
+        fixture.put(service("other", at="10.96.0.11"))
+        await fixture.until(lambda: len(fixture.capture.committed) == 2)
+        assert fixture.began == [1]
 
     with_proxier(scenario)
 

@@ -24,6 +24,7 @@ from userspace_proxy.agent.fitted_captures import (
     open_backends,
     read_networks,
 )
+from userspace_proxy.agent.garbage import collect_rarely, leave_alone_what_is_there
 from userspace_proxy.agent.gentle_import import import_gently
 from userspace_proxy.agent.host import (
     adjust_oom_score,
@@ -93,6 +94,7 @@ async def run_agent(live: LiveConfiguration, log: Log) -> None:
     max_descriptors = raise_descriptor_limit()
     if configuration.tcp_tw_reuse:
         reuse_ports_in_time_wait()
+    collect_rarely()
     loop = asyncio.get_running_loop()
     build = build_identity()
     async with AsyncExitStack() as stack:
@@ -223,6 +225,7 @@ async def run_agent(live: LiveConfiguration, log: Log) -> None:
             udp_timeout_seconds=configuration.udp_timeout_seconds,
             max_descriptors=max_descriptors,
             record_event=events.record,
+            serving_began=leave_alone_what_is_there,
         )
 
         verbosity = Verbosity(log, workers)

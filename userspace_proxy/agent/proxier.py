@@ -80,7 +80,8 @@ class Proxier:
     """The `Sink` of a source; `run` does the work until it is cancelled.
 
     `origin_of` says where an object came from; `serve_health_checks` is told all of them whenever one has
-    changed; `node_changed` is called when the Node object says something else about this node.
+    changed; `node_changed` is called when the Node object says something else about this node, and
+    `serving_began` once, when all that was listed first is served.
     `max_descriptors` is what this process may have open. Listeners that cannot be opened are tried again
     every `retry_seconds`, and when another one has closed.
     """
@@ -101,7 +102,9 @@ class Proxier:
         max_descriptors: int,
         retry_seconds: float = 5.0,
         record_event: RecordEvent = unrecorded,
+        serving_began: Callable[[], None] = lambda: None,
     ) -> None:
+        self._serving_began = serving_began
         self.ledger = ProblemLedger(record_event)
         self.changes = ChangeRecord([capture.family for capture in captures], time.time)
         self._state = state
@@ -248,6 +251,7 @@ class Proxier:
             self._serve_health_checks(self._plan.health_checks)
         if is_first:
             self._is_serving = True
+            self._serving_began()
             logger.info(
                 "Serving: service_ports=%d listeners=%d", len(self._plan.service_ports), len(self._sockets)
             )

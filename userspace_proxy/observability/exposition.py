@@ -28,16 +28,16 @@ OTHER = "other"
 
 
 def exposed(families: Iterable[Family]) -> bytes:
-    """The text. Costs about 4 µs a line."""
-    return generate_latest(_Collected(list(families)))
+    """The text. Costs about 4 µs a line, and memory for one family at a time."""
+    return b"".join(generate_latest(_Collected(family)) for family in families)
 
 
 class _Collected(Collector):
-    def __init__(self, families: list[Family]) -> None:
-        self._families = families
+    def __init__(self, family: Family) -> None:
+        self._family = family
 
     def collect(self) -> Iterable[Family]:
-        return self._families
+        return (self._family,)
 
 
 def numbers(metric: Metric, samples: Iterable[tuple[Labels, float]]) -> Family:

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
+from itertools import chain
 from typing import Protocol
 
 import msgspec
@@ -121,7 +122,7 @@ class MetricsPort:
             }
 
         self._totals.take(readings, by_key, listed_of)
-        return exposed((*families, *traffic(self._totals), *self._of_process.collect()))
+        return exposed(chain(families, traffic(self._totals), self._of_process.collect()))
 
 
 def of_syncs(records: Mapping[IPFamily, SyncRecord], changes: ChangeRecord) -> Iterable[Family]:
