@@ -94,7 +94,7 @@ def test_what_is_asked_for_is_what_workers_are_asked_for() -> None:
         (
             ConnectionQuery(
                 service="web:80",
-                service_ports=("default/web TCP IPv4",),
+                service_ports=frozenset({"default/web TCP IPv4"}),
                 client="fd00::1",
                 endpoint_address="fd00:1::1",
                 endpoint_port=8080,

@@ -73,12 +73,12 @@ class LiveAnswers:
             endpoint_port=port,
         )
 
-    def _keys(self, service: str) -> tuple[str, ...]:
+    def _keys(self, service: str) -> frozenset[str]:
         """Nobody may be served by that name any more, and still have connections."""
         try:
-            return tuple(name.key for name in self._named(service)) if service else ()
+            return frozenset(name.key for name in self._named(service)) if service else frozenset()
         except AdminError:
-            return ()
+            return frozenset()
 
     def _only_frontend(self, each: WorkerConnection) -> EndpointKey | None:
         """Where clients of a Service port come, if there is but one place; else nobody knows."""
@@ -106,7 +106,8 @@ class LiveAnswers:
             await asyncio.sleep(due - clock())
             meant = {name.key for name in self._named(asked.service)} if asked.service else None
             reading, now = await self._workers.read_counters(), clock()
-            yield top_frame(before, reading, now - since, meant, asked.limit)
+            # In a thread: where there are many Service ports it takes a while.
+            yield await asyncio.to_thread(top_frame, before, reading, now - since, meant, asked.limit)
             before, since = reading, now
 
 

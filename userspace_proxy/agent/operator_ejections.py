@@ -30,8 +30,11 @@ class OperatorEjections:
     def inherit(self, service_ports: Iterable[ServicePortConfig]) -> None:
         """Workers of an earlier agent have been told this."""
         for config in service_ports:
-            for each in config.taken_out:
+            try:
                 name = ServicePortName.from_key(config.key)
+            except ValueError:
+                continue  # a version that serves what we do not know
+            for each in config.taken_out:
                 self.known.take_out(name, Endpoint(each.address, Port(each.port)), each.until)
 
     def told(self, name: ServicePortName) -> tuple[TakenOut, ...]:

@@ -78,7 +78,7 @@ class ConnectionQuery(msgspec.Struct, frozen=True, array_like=True):
     """
 
     service: str = ""
-    service_ports: tuple[str, ...] = ()
+    service_ports: frozenset[str] = frozenset()
     client: str = ""
     endpoint_address: str = ""
     endpoint_port: int = 0

@@ -7,8 +7,7 @@ their turns.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final, Protocol
 
 from userspace_proxy.core.endpoint import Endpoint
@@ -44,12 +43,14 @@ class Connection(Protocol):
         """Where the kernel knows more; None of a flow."""
 
 
-@dataclass(frozen=True, slots=True)
-class ListedServicePort:
-    """Its key, and the endpoints that get new connections."""
+class ServicePort(Protocol):
+    """Whose connections they are. The `listed` endpoints get new ones."""
 
-    key: str
-    endpoints: frozenset[EndpointKey]
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def listed(self) -> Collection[EndpointKey]: ...
 
 
 class ConnectionListing:
@@ -61,7 +62,7 @@ class ConnectionListing:
     def __init__(
         self,
         connections: Sequence[Connection],
-        service_ports: Mapping[int, ListedServicePort],
+        service_ports: Mapping[int, ServicePort],
         query: ConnectionQuery,
         now: float,
     ) -> None:
@@ -69,6 +70,7 @@ class ConnectionListing:
         self._connections: Iterator[Connection] = iter(connections)
         self._service_ports = service_ports
         self._query = query
+        self._is_of_meant: dict[int, bool] = {}
         self._now = now
 
     @property
@@ -82,21 +84,28 @@ class ConnectionListing:
         for _ in range(min(_LOOKED_AT_AT_ONCE, self._left)):
             self._left -= 1
             connection = next(self._connections)
-            service_port = self._service_ports.get(id(connection.counters))
-            if service_port is None:
-                continue
+            number = id(connection.counters)
             try:
-                if not self._is_meant(connection):
+                if not (self._is_of(number) and self._is_meant(connection)):
                     continue
                 if len(described) == most:
                     left_out += 1
                     continue
-                described.append(_described(connection, service_port, self._now))
+                described.append(_described(connection, self._service_ports[number], self._now))
             except OSError:  # it has ended since
                 continue
             if len(described) == _DESCRIBED_AT_ONCE:
                 break
         return described, left_out
+
+    def _is_of(self, number: int) -> bool:
+        """Whether the Service port is meant that has counters of this identity."""
+        is_meant = self._is_of_meant.get(number)
+        if is_meant is None:
+            service_port = self._service_ports.get(number)
+            is_meant = service_port is not None and self._query.has_service_port(service_port.key)
+            self._is_of_meant[number] = is_meant
+        return is_meant
 
     def _is_meant(self, connection: Connection) -> bool:
         query = self._query
@@ -105,7 +114,7 @@ class ConnectionListing:
         )
 
 
-def _described(connection: Connection, service_port: ListedServicePort, now: float) -> LiveConnection:
+def _described(connection: Connection, service_port: ServicePort, now: float) -> LiveConnection:
     endpoint = _key_of(connection.leads_to)
     client = connection.tcp_client()
     received, acknowledged = (None, None) if client is None else read_progress(client)
@@ -115,7 +124,7 @@ def _described(connection: Connection, service_port: ListedServicePort, now: flo
         frontend=None if client is None else original_destination(client),
         endpoint=endpoint,
         state=connection.live_state,
-        is_draining=endpoint is not None and endpoint not in service_port.endpoints,
+        is_draining=endpoint is not None and endpoint not in service_port.listed,
         age_seconds=max(0.0, now - connection.came_at),
         bytes_in=received,
         bytes_out=acknowledged,

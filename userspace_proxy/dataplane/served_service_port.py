@@ -44,20 +44,23 @@ class ServedServicePort:
         "counters",
         "flows",
         "given_clients",
+        "key",
         "listed",
         "listeners",
         "reports",
-        "timer",
+        "taken_out_timer",
     )
 
     def __init__(
         self,
+        key: str,
         label: str,
         room: Room,
         flow_cap: FlowCap,
         random: Random,
         ejection_reports: EjectionReports,
     ) -> None:
+        self.key = key
         self.admission = Admission(room)
         self.given_clients = 0
         self.listed: frozenset[EndpointKey] = frozenset()
@@ -70,13 +73,13 @@ class ServedServicePort:
         self.reports = LimitReports(label, self.counters)
         self.flows = FlowShare(flow_cap, self.reports)
         self.listeners: dict[ListenerKey, ServedListener] = {}
-        self.timer: asyncio.TimerHandle | None = None
+        self.taken_out_timer: asyncio.TimerHandle | None = None
 
-    def forget_timer(self) -> None:
-        """Nothing is to end by itself: no endpoint's time of being taken out."""
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
+    def stop_timer(self) -> None:
+        """No endpoint's time of being taken out is to end by itself."""
+        if self.taken_out_timer is not None:
+            self.taken_out_timer.cancel()
+            self.taken_out_timer = None
 
     def count(self) -> ServicePortCounters:
         """What it has carried until now."""
@@ -108,11 +111,11 @@ class ServedServicePort:
 
     def _class_state(self, policy: TrafficPolicy, client: str | None, now: float) -> TrafficClassState:
         balancer = self.balancer
-        usable = sorted(balancer.usable(policy))
+        usable = balancer.usable(policy)
         return TrafficClassState(
             policy.value,
             tuple(map(_key_of, usable)),
-            tuple(_key_of(endpoint) for endpoint in usable if balancer.leaves_out(policy, endpoint)),
+            tuple(sorted(_key_of(each) for each in usable if balancer.leaves_out(policy, each))),
             tuple(map(_key_of, balancer.peek(policy, client, now))),
         )
 

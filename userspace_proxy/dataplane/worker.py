@@ -32,7 +32,7 @@ from userspace_proxy.dataplane.dialled_addresses import is_dialled
 from userspace_proxy.dataplane.ejection_reports import EjectionReports
 from userspace_proxy.dataplane.endpoint_removals import EndpointRemovals, Listed
 from userspace_proxy.dataplane.inherited import Flow, Inherited
-from userspace_proxy.dataplane.live_connections import ConnectionListing, ListedServicePort
+from userspace_proxy.dataplane.live_connections import ConnectionListing
 from userspace_proxy.dataplane.messages import (
     ListenerConfig,
     ListenerKey,
@@ -193,15 +193,13 @@ class Worker:
 
     def list_connections(self, query: ConnectionQuery) -> ConnectionListing:
         """Those that `query` means and that go on now. They are described as the listing is read."""
-        served, removed = self._service_ports, self._removed
-        meant = [(key, each, each.listed) for key, each in served.items() if query.has_service_port(key)]
-        meant += [  # removed, they have no endpoint for new ones
-            (key, each, frozenset()) for key, each in removed.items() if query.has_service_port(key)
-        ]
-        service_ports = {id(each.counters): ListedServicePort(key, listed) for key, each, listed in meant}
-        flows = (flow for _, each, _ in meant for flow in each.live_flows())
+        service_ports = [*self._service_ports.values(), *self._removed.values()]
+        flows = (flow for each in service_ports if each.counters.active for flow in each.live_flows())
         return ConnectionListing(
-            [*self._connects, *self._relays, *flows], service_ports, query, self._loop.time()
+            [*self._connects, *self._relays, *flows],
+            {id(each.counters): each for each in service_ports},
+            query,
+            self._loop.time(),
         )
 
     def states(self, keys: Sequence[str], client: str | None) -> tuple[dict[str, ServicePortState], int]:
@@ -239,7 +237,7 @@ class Worker:
     def close(self) -> None:
         """Close every listener, reset every connection, end every flow. Safe to repeat."""
         for service_port in (*self._service_ports.values(), *self._removed.values()):
-            service_port.forget_timer()
+            service_port.stop_timer()
             for listener in service_port.listeners.values():
                 listener.close(serve_waiting=False)  # a successor has the same sockets
         self._service_ports.clear()
@@ -266,6 +264,7 @@ class Worker:
         if service_port is None:
             # It may be back while connections of its earlier life go on: they are counted together.
             service_port = self._removed.pop(config.key, None) or ServedServicePort(
+                config.key,
                 config.label,
                 self._room,
                 self._flow_cap,
@@ -295,7 +294,7 @@ class Worker:
 
     def _take_out(self, service_port: ServedServicePort, config: ServicePortConfig) -> None:
         """Leave out what an operator has taken out, and come back when the time of some is over."""
-        service_port.forget_timer()
+        service_port.stop_timer()
         now = self._loop.time()
         left = [each for each in config.taken_out if each.until is None or each.until > now]
         before = service_port.balancer.ejections.taken_out
@@ -306,7 +305,7 @@ class Worker:
             )
         ends = min((each.until for each in left if each.until is not None), default=None)
         if ends is not None:
-            service_port.timer = self._loop.call_at(ends, self._take_out, service_port, config)
+            service_port.taken_out_timer = self._loop.call_at(ends, self._take_out, service_port, config)
 
     def _dialled_endpoints(self, config: ServicePortConfig, listener: ListenerConfig) -> tuple[Endpoint, ...]:
         endpoints = tuple(
@@ -376,10 +375,11 @@ class Worker:
         service_port = self._service_ports.pop(key, None)
         if service_port is None:
             return
-        service_port.forget_timer()
+        service_port.stop_timer()
         for listener in service_port.listeners.values():
             listener.close(serve_waiting=serve_waiting)
         service_port.listeners.clear()
+        service_port.listed = frozenset()
         self._removed[key] = service_port
 
 

@@ -119,8 +119,11 @@ def _carried(before: Mapping[int, Reading], now: Mapping[int, Reading]) -> dict[
     for worker, reading in now.items():
         earlier = before.get(worker, {})
         for key, counters in reading.items():
+            known = earlier.get(key)
+            if known == counters and not counters.active:
+                continue
             total = carried.setdefault(key, ServicePortCounters())
-            _add(total, counters, _earlier(earlier.get(key), counters))
+            _add(total, counters, _earlier(known, counters))
     return carried
 
 
