@@ -259,6 +259,9 @@ def test_slices_are_full_before_there_is_another_and_only_those_that_change_are_
     (write,) = slices.settle([http()], [*pods, web("new", "10.0.9.9")])
     assert isinstance(write, Patch)
     assert len(write.body["endpoints"]) == MOST_ENDPOINTS
+    (write,) = slices.settle([http()], [*pods, web("new", "10.0.9.9"), web("newer", "10.0.9.10")])
+    assert isinstance(write, Patch)
+    assert len(write.body["endpoints"]) == 51
 
 
 def test_what_is_left_empty_goes_and_ports_change_without_a_gap() -> None:

@@ -88,6 +88,7 @@ class Controller:
         held = self._attempts.held(_now())
         written: list[tuple[Request, str]] = []
         tries = 0
+        is_cut_short = False
         for write in writes:
             key = key_of(write)
             if isinstance(write, Say):
@@ -102,8 +103,9 @@ class Controller:
                 version = await self._send(write)
             except ApiError as error:
                 if error.code is None:
+                    is_cut_short = True
                     await self._wait_for_server(error)
-                    return True
+                    break
                 held.add(key)
                 is_outdated = error.is_not_found or error.is_conflict
                 outcome = Outcome.CHANGED_MEANWHILE if is_outdated else Outcome.REFUSED
@@ -117,7 +119,7 @@ class Controller:
             if write.notice is not None:
                 self.recorder.record(write.subject, write.notice)
         await self._shown(written)
-        return bool(written)
+        return bool(written) or is_cut_short
 
     async def _send(self, write: Request) -> str:
         """Returns the version that the object has with it, if the answer says so."""

@@ -186,8 +186,9 @@ def _old_ones_to_end(
     coming = sum(pod.metadata.uid not in available for pod in new)
     room = max(0, len(new) + len(old) - limits.fewest_available - coming)
     unavailable = [pod for pod in old if pod.metadata.uid not in available][:room]
-    spare = max(0, min(room - len(unavailable), len(available) - limits.fewest_available))
-    return [*unavailable, *[pod for pod in old if pod.metadata.uid in available][:spare]]
+    # What room is left is the number of available pods beyond the fewest.
+    spare = [pod for pod in old if pod.metadata.uid in available][: room - len(unavailable)]
+    return [*unavailable, *spare]
 
 
 def _dispensability(pod: Pod, crowd: Counter[str | None]) -> tuple[bool, bool, int, float]:

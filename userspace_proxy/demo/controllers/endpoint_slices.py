@@ -50,7 +50,10 @@ class _Draft:
 
     endpoints: list[Endpoint]
     was: EndpointSlice | None = None
-    is_changed: bool = False
+
+    @property
+    def is_changed(self) -> bool:
+        return self.was is None or self.endpoints != (self.was.endpoints or [])
 
     @property
     def room(self) -> int:
@@ -132,15 +135,14 @@ def _drafts(group: _Wanted) -> list[_Draft]:
         before = slice_.endpoints or []
         # An address that stands in two slices is kept in the first.
         kept = [left.pop(address) for old in before if (address := old.addresses[0]) in left]
-        drafts.append(_Draft(kept, slice_, is_changed=kept != before))
+        drafts.append(_Draft(kept, slice_))
     more = list(left.values())
     for draft in sorted(drafts, key=lambda draft: (not draft.is_changed, draft.room)):
         added, more = more[: draft.room], more[draft.room :]
         draft.endpoints.extend(added)
-        draft.is_changed = draft.is_changed or bool(added)
     while more or not drafts:
         added, more = more[:MOST_ENDPOINTS], more[MOST_ENDPOINTS:]
-        drafts.append(_Draft(added, is_changed=True))
+        drafts.append(_Draft(added))
     return drafts
 
 
