@@ -188,7 +188,6 @@ def test_who_missed_the_answer_finds_its_own_event_there(told: Told) -> None:
 def test_a_failure_waits_behind_the_others_and_is_tried_again(told: Told) -> None:
     told.record(note="a")
     told.record(note="b")
-    told.now = 1.0
     told.outcome = Outcome.FAILED
     assert [write.note for write in told.written()] == ["a"]
     told.outcome = Outcome.WRITTEN
@@ -221,6 +220,15 @@ def test_what_waits_is_bounded(told: Told) -> None:
     assert told.series.dropped == MOST
     told.now = 2 * ENDS_SECONDS  # the API server was away all the time: nothing is lost of what waits
     assert len(told.written()) == MOST
+
+
+def test_what_concerns_the_node_has_room_and_comes_first(told: Told) -> None:
+    for number in range(MOST):
+        told.record(INVALID_ANNOTATION, Regarding("v1", "Service", "shop", f"web-{number}", ""), "note")
+    told.now = 1.0
+    told.record()
+    assert told.series.dropped == 0
+    assert told.written()[0].regarding == NODE
 
 
 def test_an_answer_for_what_is_not_known_any_more_is_nobodys(told: Told) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from tests.support.recorded_events import RecordedEvents
-from userspace_proxy.core.event_reasons import INVALID_ANNOTATION
+from userspace_proxy.core.event_reasons import ENDPOINT_LEFT_OUT, INVALID_ANNOTATION
 from userspace_proxy.core.problem import Problem
 from userspace_proxy.observability.problem_ledger import ProblemLedger
 
@@ -100,3 +100,20 @@ def test_what_is_newly_wrong_with_an_object_is_one_event_for_each_reason() -> No
     assert recorded.notes[-1] == (
         "EndpointSlice web-1: ports[0].port: 0 is no port; ports[1].port: 0 is no port"
     )
+
+
+def test_what_is_wrong_with_objects_is_recorded_again_in_one_order_whatever_came_first() -> None:
+    notes = []
+    for problems in ([BAD_PORT, BAD_ADDRESS], [BAD_ADDRESS, BAD_PORT]):
+        recorded = RecordedEvents()
+        ledger = ProblemLedger(recorded)
+        ledger.report(WEB, problems)
+        ledger.report("Service default/dns", [replace(BAD_PORT, event=ENDPOINT_LEFT_OUT)])
+        ledger.record_again()
+        assert recorded.said == [
+            f"InvalidField of {WEB}",
+            f"EndpointLeftOut of {WEB}",
+            f"InvalidField of {WEB}",  # nothing that this node alone sees
+        ]
+        notes += [recorded.notes[0], recorded.notes[2]]
+    assert len(set(notes)) == 1

@@ -355,6 +355,7 @@ async def _resync(live: LiveConfiguration, state: ClusterState, proxier: Proxier
         await asyncio.sleep(live.configuration.config_sync_seconds)
         state.plan_all_again()
         proxier.observe(())
+        proxier.ledger.record_again()
 
 
 async def _follow_network(

@@ -28,6 +28,7 @@ ENDS_SECONDS: Final = 360.0
 SPACING_SECONDS: Final = 60.0
 MOST: Final = 256
 MOST_OF_ONE: Final = 10
+_FORGET_SECONDS: Final = 1.0
 
 _MAX_NAME: Final = 253
 _MAX_NOTE_BYTES: Final = 1024
@@ -60,6 +61,10 @@ class Regarding:
     namespace: str
     name: str
     uid: str
+
+    @property
+    def is_node(self) -> bool:
+        return self.kind == "Node"
 
 
 def regarding_of(about: ObjectId | None, state: ClusterState) -> Regarding:
@@ -135,6 +140,7 @@ class _Series:
     happened_at: float
     due_at: float
     written: int = 0
+    failures: int = 0
     is_others: bool = False
 
     @property
@@ -152,6 +158,7 @@ class EventSeries:
         self.dropped = 0
         self._instance = instance[:_MAX_INSTANCE]
         self._series: dict[_Key, _Series] = {}
+        self._forget_at = 0.0
 
     def record(self, reason: Reason, regarding: Regarding, note: str, now: float, wall: float) -> None:
         """Something happened."""
@@ -163,9 +170,8 @@ class EventSeries:
             if not known.is_others:
                 known.write = replace(known.write, count=known.write.count + 1, last=wall)
             return
-        self._series = {each: one for each, one in self._series.items() if not _has_ended(one, now)}
-        of_one = sum(each[0] == regarding for each in self._series)
-        if len(self._series) >= MOST or of_one >= MOST_OF_ONE:
+        self._forget_ended(now)
+        if not self._has_room(regarding):
             self.dropped += 1
             return
         told_apart = (regarding.uid,) if reason.is_everywhere else (self._instance, f"{wall:.6f}")
@@ -183,14 +189,28 @@ class EventSeries:
         )
         self._series[key] = _Series(write, now, due_at=now)
 
+    def _forget_ended(self, now: float) -> None:
+        """Not at each of many that come together."""
+        if now >= self._forget_at:
+            self._forget_at = now + _FORGET_SECONDS
+            self._series = {key: one for key, one in self._series.items() if not _has_ended(one, now)}
+
+    def _has_room(self, regarding: Regarding) -> bool:
+        """For a new series. What concerns the node itself is not kept out by what concerns others."""
+        if len(self._series) >= MOST and not regarding.is_node:
+            return False
+        return sum(key[0] == regarding for key in self._series) < MOST_OF_ONE
+
     def due_at(self) -> float | None:
         """When there is something to write; None: nothing."""
         return min((one.due_at for one in self._series.values() if one.is_waiting), default=None)
 
     def due(self, now: float) -> EventWrite | None:
-        """What is to be written now, the longest due first. Nothing changes before `settle`."""
+        """What is to be written now: the node's first, then what is due for longest; what has failed after
+        all others. Nothing changes before `settle`.
+        """
         waiting = [one for one in self._series.values() if one.is_waiting and one.due_at <= now]
-        return min(waiting, key=lambda one: one.due_at).write if waiting else None
+        return min(waiting, key=_urgency).write if waiting else None
 
     def settle(self, write: EventWrite, outcome: Outcome, now: float) -> None:
         """This became of what was `due`."""
@@ -198,10 +218,10 @@ class EventSeries:
         if series is None:
             return
         if outcome is Outcome.FAILED:
-            series.due_at = now  # behind all others that are due
+            series.failures += 1
             return
         series.due_at = now + SPACING_SECONDS
-        series.written = write.count
+        series.written, series.failures = write.count, 0
         match outcome:
             case Outcome.WRITTEN:
                 self.written += 1
@@ -226,6 +246,10 @@ def shortened(note: str) -> str:
     if len(line) <= _MAX_NOTE_BYTES:
         return line.decode()
     return line[: _MAX_NOTE_BYTES - len("…".encode())].decode(errors="ignore") + "…"
+
+
+def _urgency(series: _Series) -> tuple[int, bool, float]:
+    return series.failures, not series.write.regarding.is_node, series.due_at
 
 
 def _has_ended(series: _Series, now: float) -> bool:

@@ -53,7 +53,13 @@ class ProblemLedger:
         if known and not problems:
             logger.info("Mended: %s", scope)
 
+    def record_again(self) -> None:
+        """Have Events of what is still wrong with objects again: API servers forget them in an hour."""
+        present = (problem for problems in self._present.values() for problem in problems)
+        self._record_all([problem for problem in present if problem.event.is_everywhere])
+
     def _record_all(self, problems: Sequence[Problem]) -> None:
+        """One for each object and reason, in the same words on every node."""
         notes: dict[tuple[Reason, ObjectId], list[str]] = {}
         for problem in problems:
             if problem.kind in _KINDS and problem.name:  # else it is a file's
@@ -61,4 +67,4 @@ class ProblemLedger:
                 notes.setdefault((problem.event, about), []).append(problem.clause)
         for (reason, about), clauses in notes.items():
             which = f"{about.kind.value} {about.name}: " if about.kind is Kind.ENDPOINT_SLICE else ""
-            self._record_event(reason, which + "; ".join(clauses), about)
+            self._record_event(reason, which + "; ".join(sorted(clauses)), about)
