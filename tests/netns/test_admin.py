@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +15,9 @@ from tests.support.agent import userspace_proxy
 from tests.support.clients import who_greets
 from tests.support.service_node import ServiceNode
 from tests.support.waiting import wait_until
+from tests.test_admin_protocol_page import METHODS, PAGE
+from userspace_proxy.admin.client import ask
+from userspace_proxy.admin.protocol import AdminError
 from userspace_proxy.demo.namespaces import Namespace
 
 CHAINS = ("KUBE-PORTALS-CONTAINER", "KUBE-PORTALS-HOST")
@@ -116,6 +122,17 @@ def test_names_of_services_are_completed(node: ServiceNode) -> None:
     words = f"COMP_WORDS=userspace-proxy services {service.name[:-1]}"
     completed = userspace_proxy(node.node, prefix=(*typed, words)).stdout
     assert f"plain,default/{service.name}" in completed.splitlines()
+
+
+def test_the_page_of_the_protocol_has_every_method_and_a_program_that_works(node: ServiceNode) -> None:
+    service = node.serve("greet")
+    (program,) = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    path = str(node.state_folder / "admin.sock")
+    printed = node.node.run(sys.executable, "-c", program, path).stdout
+    assert f"default/{service.name}:greet: 3 of 3 endpoints are ready" in printed.splitlines()
+    with pytest.raises(AdminError, match="'fly' is none of ") as raised:
+        list(ask(Path(path), "fly", object))
+    assert str(raised.value).partition("none of ")[2].split(", ") == sorted(METHODS)
 
 
 def test_where_no_agent_runs_that_is_said_in_a_sentence(node: ServiceNode) -> None:
