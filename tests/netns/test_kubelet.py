@@ -300,7 +300,7 @@ def test_probes_and_levers_decide_about_ready(runner: asyncio.Runner, cluster: C
         pod = await cluster.until("probed", is_ready)
         await cluster.annotate("probed", READY, "false")
         pod = await cluster.until("probed", lambda pod: not is_ready(pod))
-        assert conditions(pod)["ContainersReady"] == "True"
+        assert not container(pod)["ready"]
         await cluster.annotate("probed", READY, None)
         await cluster.until("probed", is_ready)
         await cluster.annotate("probed", BLACK_HOLE, "true")

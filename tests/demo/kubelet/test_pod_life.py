@@ -361,7 +361,8 @@ def test_what_cannot_be_honoured_is_named_once() -> None:
 def test_annotations_make_unready_black_hole_and_kill() -> None:
     player = Player(pod_json())
     player.change(pod_json(metadata={"annotations": {READY: "false"}}))
-    assert (player.conditions["Ready"], player.conditions["ContainersReady"]) == ("False", "True")
+    assert (player.conditions["Ready"], player.container()["ready"]) == ("False", False)
+    assert player.container()["started"]
     player.change(pod_json(metadata={"annotations": {BLACK_HOLE: "true", KILL: "1"}}))
     assert player.conditions["Ready"] == "True"
     assert player.done[2:] == ["signal web 9", "start web 1", "SetInbound"]

@@ -24,7 +24,7 @@ def test_condition_keeps_its_time_while_its_status_stays() -> None:
     player.change(pod_json(metadata={"annotations": {READY: "false"}}))
     second = pod_status(player.life, NODE.addresses, first, player.now)
     times = {one["type"]: one["lastTransitionTime"] for one in second["conditions"]}
-    assert times.pop("Ready") == timestamp(player.now)
+    assert times.pop("Ready") == times.pop("ContainersReady") == timestamp(player.now)
     assert set(times.values()) == {timestamp(player.now - 10)}
 
 

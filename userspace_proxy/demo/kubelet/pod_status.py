@@ -14,6 +14,7 @@ from userspace_proxy.demo.kubelet.container_life import (
     Waiting,
 )
 from userspace_proxy.demo.kubelet.pod_life import Phase, PodLife, Sandbox
+from userspace_proxy.demo.kubelet.pod_spec import READY
 
 JsonObject: TypeAlias = dict[str, Any]
 
@@ -77,15 +78,14 @@ def _our_conditions(life: PodLife) -> dict[str, tuple[bool, str, str]]:
         ready = (False, "PodCompleted", "")
     elif life.phase is Phase.FAILED:
         ready = (False, "PodFailed", "")
-    pod_ready = ready
-    if ready[0] and life.pod.is_made_unready:
-        pod_ready = (False, "MadeUnready", "an annotation of the Pod says that it is not ready")
+    elif life.pod.is_made_unready:
+        ready = (False, "MadeUnready", f"the Pod's annotation {READY} says so")
     begun = [] if life.is_initialized else life.init_containers
     initialized = _all_are(begun, lambda life: life.is_through, "ContainersNotInitialized", "incomplete")
     return {
         "PodReadyToStartContainers": (life.sandbox is Sandbox.PRESENT, "", ""),
         "Initialized": initialized,
-        "Ready": pod_ready,
+        "Ready": ready,
         "ContainersReady": ready,
         "PodScheduled": (True, "", ""),
     }
@@ -102,11 +102,14 @@ def _all_are(
 
 def _container_status(pod: PodLife, life: ContainerLife) -> JsonObject:
     uid, name = pod.pod.metadata.uid, life.spec.name
+    is_ready = life.is_through
+    if life in pod.containers:
+        is_ready = life.is_ready and not pod.pod.is_made_unready
     status: JsonObject = {
         "name": name,
         "image": life.spec.image,
         "imageID": "",
-        "ready": life.is_ready if life in pod.containers else life.is_through,
+        "ready": is_ready,
         "started": life.has_started,
         "restartCount": life.restarts,
         "state": _state(_shown(pod, life), uid, name),
