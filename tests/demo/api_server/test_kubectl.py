@@ -166,7 +166,6 @@ def test_logs_and_what_the_server_cannot_do(kubectl: Kubectl) -> None:
     assert 'previous terminated container "c" in pod "p" not found' in kubectl(
         "logs p --previous", fails=True
     )
-    assert "this API server gives logs without sinceSeconds" in kubectl("logs p --since=1h", fails=True)
     assert "`userspace-proxy demo exec`" in kubectl("exec p -- true", fails=True)
 
 

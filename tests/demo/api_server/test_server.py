@@ -492,7 +492,10 @@ def test_fields_that_there_are_not(tmp_path: Path) -> None:
 
 
 REFUSALS: list[tuple[str, str, Any, int, str]] = [
-    ("GET", "/api/v1/secrets", None, 404, "the server could not find the requested resource"),
+    ("GET", "/api/v1/secrets", None, 404, "requested resource: this API server has no secrets, only"),
+    ("GET", "/apis/batch/v1/namespaces/a/jobs/b", None, 404, "has no jobs, only deployments, endpoints, "),
+    ("GET", "/apis/apps/v1/services", None, 404, "the server could not find the requested resource"),
+    ("GET", "/nothing", None, 404, "the server could not find the requested resource"),
     ("GET", f"{PODS}/p", None, 404, 'pods "p" not found'),
     ("GET", f"{DEPLOYMENTS}/web", None, 404, 'deployments.apps "web" not found'),
     ("DELETE", f"{SERVICES}/a", None, 404, 'services "a" not found'),

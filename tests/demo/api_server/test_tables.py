@@ -192,6 +192,12 @@ def terminated(**fields: Any) -> Object:
     return {"ready": False, "restartCount": 1, "state": {"terminated": fields}}
 
 
+def initializing(*statuses: Object) -> Object:
+    """A pod with an init container and a sidecar."""
+    spec = {"initContainers": [{"name": "first"}, {"name": "side", "restartPolicy": "Always"}]}
+    return pod(spec=spec, phase="Pending", initContainerStatuses=list(statuses))
+
+
 @pytest.mark.parametrize(
     ("shown", "reason"),
     [
@@ -206,6 +212,13 @@ def terminated(**fields: Any) -> Object:
             pod(terminated(reason="Completed"), running(), conditions=[{"type": "Ready", "status": "True"}]),
             "Running",
         ),
+        (initializing({"state": {"running": {}}}), "Init:0/2"),
+        (initializing({"state": {"waiting": {"reason": "PodInitializing"}}}), "Init:0/2"),
+        (initializing({"state": {"waiting": {"reason": "CrashLoopBackOff"}}}), "Init:CrashLoopBackOff"),
+        (initializing({"state": {"terminated": {"exitCode": 0}}}, {"state": {"waiting": {}}}), "Init:1/2"),
+        (initializing({"state": {"terminated": {"exitCode": 1, "reason": "Error"}}}), "Init:Error"),
+        (initializing({"state": {"terminated": {"exitCode": 3}}}), "Init:ExitCode:3"),
+        (initializing({"state": {"running": {}}, "name": "side", "started": True}), "Pending"),
         (pod(running(), metadata={"deletionTimestamp": AN_HOUR_AGO}), "Terminating"),
         (pod(reason="NodeLost", metadata={"deletionTimestamp": AN_HOUR_AGO}), "Unknown"),
     ],
@@ -217,6 +230,11 @@ def test_what_is_said_of_a_pod(shown: Object, reason: str) -> None:
 def test_restarts_say_when() -> None:
     last = {"lastState": {"terminated": {"finishedAt": "2026-11-29T11:55:00Z"}}}
     assert cells_of(PODS, pod(running(restartCount=2, **last)), NOW)[3] == "2 (5m ago)"
+
+
+def test_sidecars_count_as_containers() -> None:
+    shown = initializing({"name": "side", "ready": True, "restartCount": 2, "state": {"running": {}}})
+    assert cells_of(PODS, shown, NOW)[1:4] == ["1/2", "Init:0/2", "2"]
 
 
 def test_readiness_gates_are_counted() -> None:

@@ -75,7 +75,7 @@ class AllocationError(Exception):
 def allocate(
     service: Object, before: Object | None, taken: Collection[str], ranges: Ranges, chance: random.Random
 ) -> None:
-    """Give a Service the addresses and ports it needs; `taken` are the `claims` of all others.
+    """Give a Service the addresses and ports it needs; `taken` are the `claims` of all there are.
 
     Raises AllocationError for the first of its wishes that cannot be.
     """

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 from userspace_proxy.demo.api_server.objects import Object, parse_timestamp
+
+Cells: TypeAlias = tuple[Any, ...]
 
 NONE: Final = "<none>"
 UNKNOWN: Final = "<unknown>"

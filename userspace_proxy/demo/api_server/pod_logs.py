@@ -69,7 +69,7 @@ def _container(pod: Object, asked: str) -> str:
     """The container whose log is wanted: a pod's only one needs no name."""
     known: list[str] = [container["name"] for container in pod["spec"]["containers"]]
     name = pod["metadata"]["name"]
-    if asked in known:
+    if asked in known or any(asked == initial["name"] for initial in pod["spec"].get("initContainers", ())):
         return asked
     if asked:
         raise bad_request(f"container {asked} is not valid for pod {name}")

@@ -137,7 +137,7 @@ class Routes:
         is_aggregated = "as=APIGroupDiscoveryList" in request.headers.get("Accept", "")
         described = discovery.described(request.path, is_aggregated=is_aggregated)
         if described is None or request.method != "GET":
-            raise unknown_path()
+            raise unknown_path(request.path)
         is_other_form = described.get("kind") == "APIGroupDiscoveryList"
         return _json(described, headers={"Content-Type": discovery.AGGREGATED} if is_other_form else None)
 
@@ -265,7 +265,7 @@ def _check_part(request: web.Request, resource: Resource, part: str) -> None:
                 f"this API server cannot do {part}: `userspace-proxy demo exec` and `userspace-proxy demo "
                 "shell` lead into a pod"
             )
-        raise unknown_path()
+        raise unknown_path(request.path)
     if _VERBS.get(request.method) not in subresource.verbs:
         raise not_allowed(f"{resource.qualified}/{part} has no {request.method}")
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from userspace_proxy.demo.api_server.kinds import Resource
+from userspace_proxy.demo.api_server.kinds import RESOURCES, Resource
 from userspace_proxy.demo.api_server.objects import Object
 from userspace_proxy.errors import UserspaceProxyError
 
@@ -126,9 +126,20 @@ def not_found(resource: Resource, name: str) -> StatusError:
     return StatusError(404, "NotFound", message, _details(resource, name))
 
 
-def unknown_path() -> StatusError:
-    """The path leads nowhere: this is what kubectl says of a kind that a server does not have."""
-    return StatusError(404, "NotFound", "the server could not find the requested resource")
+def unknown_path(path: str) -> StatusError:
+    """The path leads nowhere. Of a kind that is not served it says which are."""
+    message = "the server could not find the requested resource"
+    match [part for part in path.split("/") if part]:
+        case ["api", _, "namespaces", _, plural, *_] | ["apis", _, _, "namespaces", _, plural, *_]:
+            pass
+        case ["api", _, plural, *_] | ["apis", _, _, plural, *_]:
+            pass
+        case _:
+            return StatusError(404, "NotFound", message)
+    if all(resource.plural != plural for resource in RESOURCES):
+        served = ", ".join(sorted({resource.plural for resource in RESOURCES}))
+        message += f": this API server has no {plural}, only {served}"
+    return StatusError(404, "NotFound", message)
 
 
 def already_exists(resource: Resource, name: str) -> StatusError:

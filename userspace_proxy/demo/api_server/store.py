@@ -57,22 +57,28 @@ Transition: TypeAlias = Callable[[Stored | None], Object | None]
 
 
 class Collection:
-    """The objects of one storage, and the changes that led to them, the oldest forgotten."""
+    """The objects of one storage, what they claim, and the changes that led to them, the oldest forgotten."""
 
     def __init__(self, version: int, history: int) -> None:
         self.objects: dict[Key, Stored] = {}
+        self.claims: set[str] = set()
         self._history = history
         self._changes: list[Change] = []
         self._forgotten = version
         self._changed = asyncio.Event()
 
+    def add(self, stored: Stored) -> None:
+        """Take an object in, in place of what it was before."""
+        self.objects[stored.key] = stored
+        self.claims |= stored.claims
+
     def record(self, change: Change) -> None:
         """Take a change in, and wake who waits for one."""
-        key = change.last.key
-        if change.after is None:
-            del self.objects[key]
-        else:
-            self.objects[key] = change.after
+        if change.before is not None:
+            del self.objects[change.before.key]
+            self.claims -= change.before.claims
+        if change.after is not None:
+            self.add(change.after)
         self._changes.append(change)
         if len(self._changes) >= 2 * self._history:  # many at once, so that each costs little
             self._forgotten = self._changes[-self._history - 1].version
@@ -124,8 +130,7 @@ class Store:
         store = cls(database, version, history)
         for row in rows:
             if collection := store._collections.get(row.storage):
-                item = msgspec.json.decode(row.data)
-                collection.objects[row.key] = _stored(row.storage, item, row.data)
+                collection.add(_stored(row.storage, msgspec.json.decode(row.data), row.data))
         return store
 
     def collection(self, resource: Resource) -> Collection:

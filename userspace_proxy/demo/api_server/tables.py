@@ -14,6 +14,7 @@ from userspace_proxy.demo.api_server.cells import (
     NONE,
     UNKNOWN,
     UNSET,
+    Cells,
     age,
     host_port,
     label_selector_text,
@@ -34,8 +35,8 @@ from userspace_proxy.demo.api_server.kinds import (
     Resource,
 )
 from userspace_proxy.demo.api_server.objects import Object, selector_text
+from userspace_proxy.demo.api_server.pod_cells import pod_cells
 
-Cells: TypeAlias = tuple[Any, ...]
 RowOf: TypeAlias = Callable[[Object, datetime], Cells]
 
 
@@ -178,63 +179,6 @@ def _roles(labels: dict[str, str]) -> str:
     return ",".join(sorted(roles))
 
 
-def _pod(item: Object, now: datetime) -> Cells:
-    spec, status = item.get("spec", {}), item.get("status", {})
-    statuses = status.get("containerStatuses", [])
-    ready = sum(
-        1 for container in statuses if container.get("ready") and "running" in container.get("state", {})
-    )
-    gates = spec.get("readinessGates", [])
-    true = {c.get("type") for c in status.get("conditions", ()) if c.get("status") == "True"}
-    passed = sum(1 for gate in gates if gate.get("conditionType") in true)
-    return (
-        item["metadata"]["name"],
-        f"{ready}/{len(spec.get('containers', ()))}",
-        pod_reason(item),
-        _restarts(statuses, now),
-        age(item, now),
-        status.get("podIP") or NONE,
-        spec.get("nodeName") or NONE,
-        status.get("nominatedNodeName") or NONE,
-        f"{passed}/{len(gates)}" if gates else NONE,
-    )
-
-
-def pod_reason(item: Object) -> str:
-    """What is to be said of a pod in a word: its phase, or what ails a container, or that it is going."""
-    status = item.get("status", {})
-    reason = status.get("reason") or status.get("phase", "")
-    has_running = False
-    for container in reversed(status.get("containerStatuses", [])):
-        state = container.get("state", {})
-        waiting, terminated = state.get("waiting"), state.get("terminated")
-        if waiting and waiting.get("reason"):
-            reason = waiting["reason"]
-        elif terminated:
-            signal, code = terminated.get("signal"), terminated.get("exitCode")
-            reason = terminated.get("reason") or (f"Signal:{signal}" if signal else f"ExitCode:{code}")
-        elif container.get("ready") and "running" in state:
-            has_running = True
-    if reason == "Completed" and has_running:
-        is_ready = any(
-            c.get("type") == "Ready" and c.get("status") == "True" for c in status.get("conditions", ())
-        )
-        reason = "Running" if is_ready else "NotReady"
-    if "deletionTimestamp" in item["metadata"]:
-        return "Unknown" if status.get("reason") == "NodeLost" else "Terminating"
-    return str(reason)
-
-
-def _restarts(statuses: list[Object], now: datetime) -> str:
-    count = sum(container.get("restartCount", 0) for container in statuses)
-    ends = [
-        finished
-        for container in statuses
-        if (finished := container.get("lastState", {}).get("terminated", {}).get("finishedAt"))
-    ]
-    return f"{count} ({since(max(ends), now)} ago)" if count and ends else str(count)
-
-
 def _service(item: Object, now: datetime) -> Cells:
     spec = item.get("spec", {})
     kind = spec.get("type", "ClusterIP")
@@ -306,7 +250,7 @@ _TABLES: Final[dict[Resource, tuple[tuple[Column, ...], RowOf]]] = {
             *("Name", "Ready", "Status", "Restarts", _AGE),
             wide=("IP", "Node", "Nominated Node", "Readiness Gates"),
         ),
-        _pod,
+        pod_cells,
     ),
     SERVICES: (
         columns("Name", "Type", "Cluster-IP", "External-IP", "Port(s)", _AGE, wide=("Selector",)),

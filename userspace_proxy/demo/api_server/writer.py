@@ -242,10 +242,7 @@ class Writer:
             raise invalid(resource.kind, resource.group, item["metadata"].get("name", ""), found)
 
     def _allocate(self, service: Object, before: Object | None) -> list[Cause]:
-        metadata = service["metadata"]
-        own = Key(metadata.get("namespace", ""), metadata.get("name", ""))
-        others = self._store.collection(SERVICES).objects.items()
-        taken = {claim for key, stored in others if key != own for claim in stored.claims}
+        taken = self._store.collection(SERVICES).claims
         try:
             allocation.allocate(service, before, taken, self._ranges, self._chance)
         except AllocationError as error:
