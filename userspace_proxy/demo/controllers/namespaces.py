@@ -96,10 +96,10 @@ async def _work_on(client: ApiClient, name: str) -> None:
 
 
 async def _namespaced_resources(client: ApiClient) -> list[Resource[Identity]]:
-    """All kinds of which there can be objects in a namespace."""
+    """All kinds of which there can be objects in a namespace; the core ones, which others make, last."""
     groups = decoded(await client.request("GET", "/apis"), _ApiGroupList).groups
     found: list[Resource[Identity]] = []
-    for group_version in ("v1", *(group.preferred_version.group_version for group in groups)):
+    for group_version in (*(group.preferred_version.group_version for group in groups), "v1"):
         path = "/api/v1" if group_version == "v1" else f"/apis/{group_version}"
         known = decoded(await client.request("GET", path), _ApiResourceList).resources
         found.extend(
