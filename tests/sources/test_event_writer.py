@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.support.embedded_api_server import EmbeddedApiServer
 from tests.support.fake_api_server import FakeApiServer, write_kubeconfig
 from tests.support.fake_events import EventError
 from tests.support.recording_sink import running
@@ -120,3 +122,31 @@ def test_a_token_that_has_expired_is_read_again(tmp_path: Path) -> None:
         assert len(server.events.present) == 1
 
     with_server(tmp_path, scene)
+
+
+def test_kubectl_shows_them_where_people_look(tmp_path: Path) -> None:
+    async def write(*events: EventWrite) -> None:
+        source = ApiServerSource(tmp_path / "kubeconfig", "node-1")
+        async with running(source) as sink:
+            await sink.until(lambda: bool(sink.listings(Kind.NODE)))
+            for each in events:
+                await source.write_event(each)
+
+    with EmbeddedApiServer(tmp_path) as server:
+        web = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}}
+        node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-1"}}
+        spec = {"spec": {"ports": [{"port": 80}]}}
+        for item in (web | spec, node):
+            server.kubectl("create", "-f", "-", stdin=json.dumps(item))
+        uid = server.get("service", "web")["metadata"]["uid"]
+        about_web = event(Regarding("v1", "Service", "default", "web", uid), "of the Service")
+        again = replace(about_web, is_new=False, count=4)
+        asyncio.run(asyncio.wait_for(write(about_web, again, event(NODE, "of the node")), 60))
+        for kind, name, note in (("service", "web", "of the Service"), ("node", "node-1", "of the node")):
+            told = server.kubectl("describe", kind, name).partition("Events:")[2]
+            assert "RulesRepaired" in told
+            assert "userspace-proxy" in told
+            assert note in told
+        assert "(x4 over" in server.kubectl("describe", "service", "web")
+        ours = ("--field-selector", "reportingComponent=userspace-proxy", "--all-namespaces")
+        assert len(server.kubectl("get", "events", *ours).splitlines()) == 3
