@@ -24,6 +24,7 @@ from userspace_proxy.demo.kubelet.pod_spec import BLACK_HOLE, KILL, READY, REFUS
 
 DELETED = {"deletionTimestamp": "2027-01-15T08:00:30Z", "deletionGracePeriodSeconds": 30}
 TCP = {"tcpSocket": {"port": 8080}}
+COMMAND = {"name": "web", "command": ["nginx"]}
 
 
 def life_of(json: dict[str, Any]) -> PodLife:
@@ -184,7 +185,7 @@ def test_program_that_is_missing_is_a_failed_start_that_is_tried_again() -> None
 
 def test_readiness_probe_decides_about_ready() -> None:
     probe = {**TCP, "periodSeconds": 2, "failureThreshold": 2}
-    player = Player(pod_json({"name": "web", "readinessProbe": probe}))
+    player = Player(pod_json({**COMMAND, "readinessProbe": probe}))
     assert player.conditions["Ready"] == "False"
     assert player.status["conditions"][2]["message"] == "containers with unready status: [web]"
     player.wait(1)
@@ -201,6 +202,12 @@ def test_readiness_probe_decides_about_ready() -> None:
     assert player.container()["restartCount"] == 0
 
 
+def test_built_in_server_is_probed_at_once() -> None:
+    player = Player(pod_json({"name": "web", "readinessProbe": TCP}))
+    assert player.done == ["add sandbox", "start web 0", "readiness web"]
+    assert player.conditions["Ready"] == "True"
+
+
 def test_liveness_probe_has_a_container_restarted() -> None:
     probe = {**TCP, "periodSeconds": 1, "initialDelaySeconds": 5}
     player = Player(pod_json({"name": "web", "livenessProbe": probe}), failing=[ProbeKind.LIVENESS])
@@ -213,7 +220,7 @@ def test_liveness_probe_has_a_container_restarted() -> None:
 
 def test_startup_probe_holds_the_others_back() -> None:
     probes = {f"{kind}Probe": {**TCP, "periodSeconds": 1} for kind in ("startup", "liveness", "readiness")}
-    player = Player(pod_json({"name": "web", **probes}), failing=[ProbeKind.STARTUP])
+    player = Player(pod_json({**COMMAND, **probes}), failing=[ProbeKind.STARTUP])
     player.wait(2)
     assert set(player.done[2:]) == {"startup web"}
     assert not player.container()["started"]
@@ -228,13 +235,13 @@ def test_startup_probe_holds_the_others_back() -> None:
 
 def test_startup_probe_that_keeps_failing_has_the_container_restarted() -> None:
     probe = {**TCP, "periodSeconds": 1, "failureThreshold": 2}
-    player = Player(pod_json({"name": "web", "startupProbe": probe}), failing=[ProbeKind.STARTUP])
+    player = Player(pod_json({**COMMAND, "startupProbe": probe}), failing=[ProbeKind.STARTUP])
     player.wait(1.5)
     assert player.done[-2:] == ["signal web 15", "start web 1"]
 
 
 def test_outcome_of_a_probe_of_an_earlier_run_counts_for_nothing() -> None:
-    player = Player(pod_json({"name": "web", "readinessProbe": TCP}))
+    player = Player(pod_json({**COMMAND, "readinessProbe": TCP}))
     player.exit("web", 1)
     assert player.container()["restartCount"] == 1
     player.carry_out(player.life.probed("web", 0, ProbeKind.READINESS, None, player.now))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, TypeAlias, assert_never
+from typing import Final, TypeAlias
 
 from userspace_proxy.core.back_off import doubled_seconds
 from userspace_proxy.demo.kubelet.commands import (
@@ -30,6 +30,10 @@ LONGEST_BACK_OFF_SECONDS: Final = 300.0
 FORGIVEN_AFTER_SECONDS: Final = 600.0
 LEAST_GRACE_SECONDS: Final = 2.0
 """What is left at least, between SIGTERM and SIGKILL, when others have used up the grace period."""
+SETTLING_SECONDS: Final = 0.3
+"""What a command is given before its first probe: being refused at once would cost it a whole period. (A real
+kubelet takes up to a second to notice that a container runs.) The built-in server listens when it is started.
+"""
 
 _START_ERROR: Final = 128
 
@@ -157,9 +161,9 @@ class ContainerLife:
         self._probes = {}
         spec = self.spec
         if spec.startup_probe is not None:
-            self._probes[ProbeKind.STARTUP] = ProbeSchedule(spec.startup_probe, now, now, initially=False)
+            self._schedule(ProbeKind.STARTUP, spec.startup_probe, now, now, initially=False)
         else:
-            self._schedule_probes(now, now)
+            self._schedule_others(now, now)
         yield RecordEvent("Started", f"Started container {spec.name}")
 
     def not_started(self, message: str, now: float) -> Iterator[Command]:
@@ -186,7 +190,7 @@ class ContainerLife:
         if failure is not None:
             yield RecordEvent("Unhealthy", f"{kind.value} probe failed: {failure}", True)
         if kind is ProbeKind.STARTUP and schedule.is_passing and not was_passing:
-            self._schedule_probes(self.state.started_at, now)
+            self._schedule_others(self.state.started_at, now)
         if kind is not ProbeKind.READINESS and schedule.has_failed and not self.is_stopping:
             grace = schedule.probe.termination_grace_period_seconds
             why = f"Container {self.spec.name} failed {kind.value.lower()} probe, will be restarted"
@@ -251,11 +255,19 @@ class ContainerLife:
         self._may_start_at = now + delay
         self._back_offs += 1
 
-    def _schedule_probes(self, started_at: float, now: float) -> None:
-        for kind, initially in ((ProbeKind.LIVENESS, True), (ProbeKind.READINESS, False)):
-            probe = self._probe(kind)
-            if probe is not None:
-                self._probes[kind] = ProbeSchedule(probe, started_at, now, initially=initially)
+    def _schedule_others(self, started_at: float, now: float) -> None:
+        """The probes that wait for the startup probe."""
+        if self.spec.liveness_probe is not None:
+            self._schedule(ProbeKind.LIVENESS, self.spec.liveness_probe, started_at, now, initially=True)
+        if self.spec.readiness_probe is not None:
+            self._schedule(ProbeKind.READINESS, self.spec.readiness_probe, started_at, now, initially=False)
+
+    def _schedule(
+        self, kind: ProbeKind, probe: Probe, started_at: float, now: float, *, initially: bool
+    ) -> None:
+        settles = SETTLING_SECONDS if self.spec.command else 0.0
+        first_at = started_at + max(settles, probe.initial_delay_seconds)
+        self._probes[kind] = ProbeSchedule(probe, max(now, first_at), initially=initially)
 
     def _probes_asked(self) -> list[tuple[ProbeKind, ProbeSchedule]]:
         """Once started it is not asked that again; one that ends is only asked whether it still serves."""
@@ -265,13 +277,3 @@ class ContainerLife:
             if kind is ProbeKind.READINESS
             or not (self.is_stopping or (kind is ProbeKind.STARTUP and schedule.is_passing))
         ]
-
-    def _probe(self, kind: ProbeKind) -> Probe | None:
-        match kind:
-            case ProbeKind.STARTUP:
-                return self.spec.startup_probe
-            case ProbeKind.LIVENESS:
-                return self.spec.liveness_probe
-            case ProbeKind.READINESS:
-                return self.spec.readiness_probe
-        assert_never(kind)

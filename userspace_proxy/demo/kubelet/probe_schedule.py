@@ -5,13 +5,7 @@ Source: "Configure Liveness, Readiness and Startup Probes".
 
 from __future__ import annotations
 
-from typing import Final
-
 from userspace_proxy.demo.kubelet.pod_spec import Probe
-
-SETTLING_SECONDS: Final = 0.3
-"""What a process is given before its first probe: one that is refused at once would cost it a whole period.
-(A real kubelet takes up to a second to notice that a container runs.)"""
 
 
 class ProbeSchedule:
@@ -23,15 +17,14 @@ class ProbeSchedule:
 
     __slots__ = ("_in_a_row", "_last", "_next_at", "due_at", "has_failed", "is_passing", "probe")
 
-    def __init__(self, probe: Probe, started_at: float, now: float, *, initially: bool) -> None:
+    def __init__(self, probe: Probe, first_at: float, *, initially: bool) -> None:
         self.probe = probe
         self._last: bool | None = None
         self._in_a_row = 0
-        self._next_at = now
+        self._next_at = first_at
         self.is_passing = initially
         self.has_failed = False
-        delay = max(SETTLING_SECONDS, float(probe.initial_delay_seconds))
-        self.due_at: float | None = max(now, started_at + delay)
+        self.due_at: float | None = first_at
         """None while one is under way."""
 
     def began(self, now: float) -> None:
