@@ -31,6 +31,7 @@ from userspace_proxy.demo.control import (
     Place,
     RunningCluster,
 )
+from userspace_proxy.demo.kube_apiserver import find_programs
 from userspace_proxy.demo.launch import STAY, Surroundings, launched
 from userspace_proxy.demo.sandbox import namespace_files
 from userspace_proxy.demo.status_text import greeting, status_text
@@ -58,7 +59,9 @@ def bring_up(wishes: Wishes) -> None:
     path = state_directory.default_path()
     began = time.monotonic()
     plan = _plan(wishes, path)
-    manifest_files(plan)  # what is wrong with them is said before anything is made
+    manifest_files(plan)  # what is wrong is said before anything is made
+    if plan.api_server is ApiServerKind.KUBE_APISERVER:
+        find_programs()
     with (
         _signals_as_exceptions(),
         launched(plan, path, fresh=wishes.fresh, run=_be_cluster, say=_say) as (ready, leash),

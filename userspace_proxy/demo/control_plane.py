@@ -9,16 +9,17 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, assert_never
 
-from userspace_proxy.demo.api_client import ApiClient
-from userspace_proxy.demo.api_resources import ENDPOINT_SLICES, NODES, PODS, SERVICES, JsonObject
+from userspace_proxy.demo import state_directory
+from userspace_proxy.demo.api_client import ApiClient, ApiError
+from userspace_proxy.demo.api_resources import ENDPOINT_SLICES, NAMESPACES, NODES, PODS, SERVICES, JsonObject
 from userspace_proxy.demo.api_server import ApiServer, LogRequest, PodLogsError
-from userspace_proxy.demo.api_server.certificates import Certificates
+from userspace_proxy.demo.api_server.certificates import SERVER_CERTIFICATE, Certificates
 from userspace_proxy.demo.api_server.kubeconfig import write_kubeconfig
 from userspace_proxy.demo.cluster_network import ClusterNetwork, PodSandbox
 from userspace_proxy.demo.cluster_objects import (
@@ -33,17 +34,21 @@ from userspace_proxy.demo.cluster_objects import (
     dns_service,
     endpoint_slices,
 )
-from userspace_proxy.demo.cluster_plan import ClusterPlan, manifest_files
+from userspace_proxy.demo.cluster_plan import ApiServerKind, ClusterPlan, manifest_files
 from userspace_proxy.demo.control import PodStatus
 from userspace_proxy.demo.controllers.cluster_controllers import run_controllers
 from userspace_proxy.demo.dns.cluster_dns import run_cluster_dns
+from userspace_proxy.demo.kube_apiserver import KubeApiServer
 from userspace_proxy.demo.kubelet.container_logs import LogOptions
 from userspace_proxy.demo.kubelet.kubelet import Kubelet, LogUnavailableError
 from userspace_proxy.demo.kubelet.node_object import NodeDescription
 from userspace_proxy.demo.kubelet.processes import Processes
 from userspace_proxy.demo.launch import AGENTS_KUBECONFIG, PRIVATE
 from userspace_proxy.demo.manifest_application import apply, put, read_objects
+from userspace_proxy.errors import StartupError
 
+_KUBE_APISERVER_SECONDS: Final = 60.0
+_LOOK_SECONDS: Final = 0.2
 _LOOPBACK: Final = "127.0.0.1"
 _ZONE: Final = "topology.kubernetes.io/zone"
 
@@ -51,8 +56,8 @@ _ZONE: Final = "topology.kubernetes.io/zone"
 class ControlPlane:
     """The API server, and who acts on what it says: `start` it, `run` it until cancelled, `close` it.
 
-    `api` listens on the machine's loopback; `kubeconfig` is written for who comes that way. `is_kept` says
-    whether the objects of an earlier cluster are there.
+    `api` listens on the machine's loopback; a kubeconfig for who comes that way is written into `folder`,
+    which has the objects, too. `is_kept` says whether those of an earlier cluster were there.
     """
 
     def __init__(
@@ -61,17 +66,15 @@ class ControlPlane:
         network: ClusterNetwork,
         *,
         api: socket.socket,
-        kubeconfig: Path,
-        database: Path,
-        logs: Path,
+        folder: Path,
     ) -> None:
         self._plan = plan
         self._network = network
-        self._logs = logs
         self._api = api
-        self._database = database
-        self.is_kept = database.exists()
-        self._kubeconfig = kubeconfig
+        self._folder = folder
+        self._logs = folder / state_directory.LOGS
+        kept = (folder / name for name in (state_directory.DATABASE, state_directory.ETCD))
+        self.is_kept = any(path.exists() for path in kept)
         self._closing = AsyncExitStack()
         self.client: ApiClient
         self._kubelets: dict[str, Kubelet] = {}
@@ -91,27 +94,54 @@ class ControlPlane:
         port = ours.getsockname()[1]
         dns_node = next(iter(self._network.nodes.values()))
         self._dns = await dns_node.add_pod("kube-system/dns")
-        server = ApiServer(
-            database=self._database,
-            sockets=[self._api, ours, *self._cluster_sockets()],
-            tls=certificates.server_context(PRIVATE),
-            token=token,
-            service_cidrs=(SERVICE_CIDR, SERVICE_CIDR_V6) if self._plan.ipv6 else (SERVICE_CIDR,),
-            pod_logs=self._pod_logs,
-        )
+        tls = certificates.server_context(PRIVATE)
+        service_cidrs = (SERVICE_CIDR, SERVICE_CIDR_V6) if self._plan.ipv6 else (SERVICE_CIDR,)
+        server: ApiServer | KubeApiServer
+        match self._plan.api_server:
+            case ApiServerKind.EMBEDDED:
+                server = ApiServer(
+                    database=self._folder / state_directory.DATABASE,
+                    sockets=[self._api, ours, *self._cluster_sockets()],
+                    tls=tls,
+                    token=token,
+                    service_cidrs=service_cidrs,
+                    pod_logs=self._pod_logs,
+                )
+            case ApiServerKind.KUBE_APISERVER:
+                server = KubeApiServer(
+                    self._network.control_plane,
+                    addresses=self._network.control_plane_addresses,
+                    port=API_PORT,
+                    sockets=[self._api, ours],
+                    certificate=PRIVATE / SERVER_CERTIFICATE,
+                    token=token,
+                    service_cidrs=service_cidrs,
+                    data=self._folder / state_directory.ETCD,
+                    private=PRIVATE,
+                    logs=self._logs,
+                )
+            case _:
+                assert_never(self._plan.api_server)
         write_kubeconfig(
             AGENTS_KUBECONFIG,
             server=f"https://{self._network.control_plane_addresses[0]}:{API_PORT}",
             authority=certificates.authority,
             token=token,
         )
-        await server.start()
         self._closing.push_async_callback(server.close)
+        await server.start()
         self.client = await self._closing.enter_async_context(
             ApiClient(f"https://{_LOOPBACK}:{port}", token=token, tls=certificates.client_context())
         )
+        if isinstance(server, KubeApiServer):
+            await self._until_it_answers(server)
         await self._make_objects(self._dns, dns_node.name)
-        write_kubeconfig(self._kubeconfig, server=self.server, authority=certificates.authority, token=token)
+        write_kubeconfig(
+            self._folder / state_directory.KUBECONFIG,
+            server=self.server,
+            authority=certificates.authority,
+            token=token,
+        )
 
     async def run(self) -> None:
         """Act on what the API server says, until cancelled."""
@@ -156,18 +186,30 @@ class ControlPlane:
 
     async def _make_objects(self, dns: PodSandbox, dns_node: str) -> None:
         """The Services of the API server and of DNS, and no Node that the cluster has no more."""
-        api, names = api_service(self._plan.ipv6), dns_service(self._plan.ipv6)
-        slices = [
-            *endpoint_slices(api, self._network.control_plane_addresses),
-            *endpoint_slices(names, dns.addresses, dns_node),
+        services: list[tuple[JsonObject, Sequence[str], str | None]] = [
+            (dns_service(self._plan.ipv6), dns.addresses, dns_node)
         ]
-        for service in (api, names):
+        if self._plan.api_server is ApiServerKind.EMBEDDED:  # kube-apiserver makes its own
+            services.append((api_service(self._plan.ipv6), self._network.control_plane_addresses, None))
+        for service, addresses, node_name in services:
             await put(self.client, SERVICES, service)
-        for item in slices:
-            await put(self.client, ENDPOINT_SLICES, item)
+            for item in endpoint_slices(service, addresses, node_name):
+                await put(self.client, ENDPOINT_SLICES, item)
         for node in await self.client.list(NODES):
             if node["metadata"]["name"] not in self._network.nodes:  # its pods follow it
                 await self.client.delete(NODES, None, node["metadata"]["name"])
+
+    async def _until_it_answers(self, server: KubeApiServer) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _KUBE_APISERVER_SECONDS
+        while True:
+            try:
+                await self.client.get(NAMESPACES, None, "kube-system")
+                return
+            except ApiError as error:
+                if (why := server.has_ended()) or loop.time() > deadline:
+                    raise StartupError(why or f"kube-apiserver does not come to answer: {error}") from error
+            await asyncio.sleep(_LOOK_SECONDS)
 
     async def _run_dns(self) -> None:
         """Answer pods' questions for names, in a pod of its own that no object tells of."""

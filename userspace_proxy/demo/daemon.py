@@ -77,9 +77,7 @@ def run(surroundings: Surroundings) -> int:
         plan,
         network,
         api=surroundings.api,
-        kubeconfig=INSIDE / state_directory.KUBECONFIG,
-        database=INSIDE / state_directory.DATABASE,
-        logs=INSIDE / state_directory.LOGS,
+        folder=INSIDE,
     )
     return uvloop.run(Daemon(surroundings, plan, network, agents, control_plane, problems).run())
 

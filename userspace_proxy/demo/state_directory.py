@@ -25,7 +25,8 @@ DATABASE: Final = "state.db"
 PLAN: Final = "cluster.json"
 LOG: Final = "demo.log"
 LOGS: Final = "logs"
-KEPT: Final = (DATABASE, PLAN)
+ETCD: Final = "etcd"
+KEPT: Final = (DATABASE, ETCD, PLAN)
 """What a later cluster needs to be the same one."""
 
 

@@ -6,9 +6,12 @@ import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 import trustme
+
+SERVER_CERTIFICATE: Final = "apiserver.pem"
+"""A file with the server's certificate and its key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,7 @@ class Certificates:
 
     def server_context(self, folder: Path) -> ssl.SSLContext:
         """What a server listens with. OpenSSL reads certificate and key from a file in `folder`."""
-        certificate = folder / "apiserver.pem"
+        certificate = folder / SERVER_CERTIFICATE
         write_private(certificate, self.server + self.server_key)
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(certificate)
