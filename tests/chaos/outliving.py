@@ -122,6 +122,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--rate", type=float, default=500)
+    parser.add_argument("--kind", choices=KINDS, action="append", help="all of them by default")
     parser.add_argument("--held", type=int, default=20)
     arguments = parser.parse_args()
     isolation.enter()
@@ -131,7 +132,7 @@ def main() -> None:
         node.client.sysctl("net.ipv4.tcp_tw_reuse", "1")
         node.agent.start()
         service = node.serve("greet", "digest", "name")
-        for kind in KINDS:
+        for kind in arguments.kind or KINDS:
             clients = Clients(
                 node, service["greet"], service["digest"], rate=arguments.rate, held=arguments.held
             )

@@ -28,6 +28,9 @@ def addresses() -> st.SearchStrategy[ipaddress.IPv4Address | ipaddress.IPv6Addre
 @example(ipaddress.ip_address("255.255.255.255"))
 @example(ipaddress.ip_address("::"))
 @example(ipaddress.ip_address("::1"))
+@example(ipaddress.ip_address("100.100.100.200"))
+@example(ipaddress.ip_address("168.63.129.16"))
+@example(ipaddress.ip_address("192.0.0.192"))
 @example(ipaddress.ip_address("fd00:ec2::254"))
 @example(ipaddress.ip_address("fd20:ce::254"))
 def test_both_say_the_same_of_every_address(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:

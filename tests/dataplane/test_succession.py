@@ -284,8 +284,11 @@ def test_an_agent_of_another_build_replaces_them_and_nobody_notices(
 
 
 async def until_ended(pid: int) -> None:
-    """A child of ours, which nobody reaps before the end; the last of its threads closes its sockets."""
-    pidfd = os.pidfd_open(pid)
+    """All its threads, the last of which closes its sockets."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return  # it has been reaped, too
     try:
         ended, _, _ = await asyncio.to_thread(select.select, [pidfd], [], [], 30)
     finally:

@@ -86,7 +86,7 @@ def expect_nothing_left_over(node: ServiceNode, *services: ServedService) -> Non
     wait_until(lambda: listening(node) == ports)
     assert not [rule for rule in node.rules() if '"default/' in rule and not names_one(rule, services)]
     wait_until(lambda: len(node.agent.worker_pids) == 3)
-    wait_until(lambda: len(list(node.state_folder.iterdir())) == 3)
+    wait_until(lambda: len(node.control_sockets) == 3)
 
 
 def listening(node: ServiceNode) -> set[int]:

@@ -114,7 +114,7 @@ def test_restarts_leave_nothing_open(node: ServiceNode) -> None:
         node.agent.start()
     wait_until(lambda: [descriptors(pid) for pid in [node.agent.pid, *workers]] == held)
     wait_until(lambda: len(node.agent.worker_pids) == 3)
-    wait_until(lambda: len(list(node.state_folder.iterdir())) == 3)
+    wait_until(lambda: len(node.control_sockets) == 3)
 
 
 def serving_workers(node: ServiceNode) -> list[int]:
@@ -204,7 +204,7 @@ def test_another_version_replaces_the_workers_and_nobody_notices(
         conversations.expect_to_end_well()
     wait_until(lambda: not set(old) & set(node.agent.worker_pids))
     assert (rule_handles(node.node), port_of_each(node, service)) == (handles, ports)
-    wait_until(lambda: len(list(node.state_folder.iterdir())) == 3)
+    wait_until(lambda: len(node.control_sockets) == 3)
 
 
 def udp_ports_towards_endpoints(node: ServiceNode) -> list[str]:

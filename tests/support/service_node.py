@@ -133,6 +133,11 @@ class ServiceNode(Closing):
         self.objects.apply(objects.node("node-1", zone=zone, internal_ips=addresses, pod_cidrs=pod_cidrs))
 
     @property
+    def control_sockets(self) -> list[Path]:
+        """The files by which a next agent finds the workers."""
+        return list(self.state_folder.glob("worker-*"))
+
+    @property
     def endpoint_addresses(self) -> list[str]:
         return [pod.address for pod in self.endpoints]
 

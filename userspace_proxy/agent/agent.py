@@ -38,6 +38,7 @@ from userspace_proxy.agent.host import (
 from userspace_proxy.agent.observation import Observation
 from userspace_proxy.agent.operator_ejections import OperatorEjections
 from userspace_proxy.agent.proxier import Proxier
+from userspace_proxy.agent.replacement import InstalledPackage
 from userspace_proxy.agent.shared_ports import SharedPorts
 from userspace_proxy.agent.single_instance import Request, SingleInstance
 from userspace_proxy.agent.supervision import run_together
@@ -77,7 +78,7 @@ _SETTLE_SECONDS: Final = 0.1
 """Interfaces are made in several steps; one look after the last of them is enough."""
 
 
-async def run_agent(live: LiveConfiguration, log: Log) -> None:
+async def run_agent(live: LiveConfiguration, log: Log) -> bool:
     """Serve until SIGTERM or SIGINT, or until another agent asks to take over.
 
     Rules stay behind for the next run, and workers for as long as they were told; everything else is closed.
@@ -85,6 +86,8 @@ async def run_agent(live: LiveConfiguration, log: Log) -> None:
     it from starting should have done so by then. `log` is started here; workers' logs look like it. Raises
     `StartupError` or `SourceError` if it cannot begin, `AgentRunningError` if another one serves and does not
     make room.
+
+    Returns whether the process is to start again, because its package was replaced.
     """
     configuration = live.configuration
     require_privileges("userspace-proxy run")
@@ -97,6 +100,7 @@ async def run_agent(live: LiveConfiguration, log: Log) -> None:
     collect_rarely()
     loop = asyncio.get_running_loop()
     build = build_identity()
+    package = InstalledPackage(build)
     async with AsyncExitStack() as stack:
         instance = SingleInstance()
         stack.callback(instance.close)
@@ -146,6 +150,7 @@ async def run_agent(live: LiveConfiguration, log: Log) -> None:
             listener_of=sockets.socket_of,
             control_sockets=control_sockets,
             build=build,
+            is_replaced=package.is_replaced,
             orphan_seconds=configuration.orphan_seconds,
             drain_seconds=configuration.drain_seconds,
             log_format=log.log_format,
@@ -298,6 +303,7 @@ async def run_agent(live: LiveConfiguration, log: Log) -> None:
                 "control sockets": _tidy(control_sockets),
                 "configuration": watch_configuration(live, reconfigure, source.renew, events.record),
                 "events": events.run(),
+                "package": package.until_startable(workers.was_replaced),
             }
         )
         if to_drain.is_set():
@@ -308,6 +314,7 @@ async def run_agent(live: LiveConfiguration, log: Log) -> None:
             stop.clear()
             await run_together({"signals": _until_told_to_stop(loop, stop), "workers": workers.drain()})
         logger.info("Stopped: rules stay for the next run, `userspace-proxy cleanup` removes them")
+    return package.is_startable and not stop.is_set()
 
 
 async def _tidy(control_sockets: ControlSockets) -> None:

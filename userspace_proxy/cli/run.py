@@ -37,12 +37,14 @@ def run_as(given: dict[str, Any]) -> None:
     import uvloop
 
     from userspace_proxy.agent.agent import run_agent
+    from userspace_proxy.agent.replacement import start_again
     from userspace_proxy.logs.log import configure_logging
 
     log = configure_logging(live.configuration.verbosity, live.configuration.logging_format)
     for note in live.loaded.notes:
         logging.getLogger(__name__).info("%s", note)
-    uvloop.run(run_agent(live, log))
+    if uvloop.run(run_agent(live, log)):
+        start_again()
 
 
 def _write(loaded: Loaded, path: Path) -> None:

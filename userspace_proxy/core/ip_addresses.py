@@ -12,12 +12,19 @@ IPAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPNetwork: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _BROADCAST: Final = ipaddress.IPv4Address("255.255.255.255")
-_METADATA: Final = frozenset(map(ipaddress.ip_address, ("fd00:ec2::254", "fd20:ce::254")))
-"""Where clouds tell a machine its secrets (AWS, Google) in IPv6; in IPv4 the address is link-local."""
+_METADATA_IPV4: Final = ("100.100.100.200", "168.63.129.16", "192.0.0.192")
+_METADATA: Final = frozenset(map(ipaddress.ip_address, (*_METADATA_IPV4, "fd00:ec2::254", "fd20:ce::254")))
+"""Where clouds tell a machine its secrets: Alibaba, Azure, Oracle, and in IPv6 AWS and Google.
+
+Elsewhere the address is link-local. A pod network in 100.64.0.0/10 may contain the first: a pod that has it
+is left out, and named.
+"""
 
 _OCTET: Final = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
 _ORDINARY_IPV4: Final = re.compile(
-    rf"(?:22[0-3]|2[01]\d|1[013-57-9]\d|12[0-689]|16[0-8]|[1-9]\d?)(?:\.{_OCTET}){{3}}", re.ASCII
+    rf"(?!(?:{'|'.join(map(re.escape, _METADATA_IPV4))})\Z)"
+    rf"(?:22[0-3]|2[01]\d|1[013-57-9]\d|12[0-689]|16[0-8]|[1-9]\d?)(?:\.{_OCTET}){{3}}",
+    re.ASCII,
 )
 
 
@@ -50,13 +57,13 @@ def why_not_dialled(address: IPAddress) -> str | None:
         return "is a multicast address"
     if address == _BROADCAST:
         return "is the broadcast address"
+    if address in _METADATA:
+        return "is where a cloud tells the node its secrets"
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is not None:
             return "is an IPv4-mapped address"
         if not int(address) >> 32:
             return "is an IPv4-compatible address"
-        if address in _METADATA:
-            return "is where a cloud tells the node its secrets"
         if address.scope_id is not None:  # free text after "%", which would go into rules as it is
             return "is an address with a zone"
     return None

@@ -288,6 +288,8 @@ class WorkerLink:
             self._loop.remove_reader(pidfd)
             if self._popen is not None:
                 self._popen.poll()
+            else:
+                _reap_child(pidfd)
 
     def _forget(self) -> None:
         if self._pidfd is not None:
@@ -325,6 +327,12 @@ def _close_unread(answer: asyncio.Future[tuple[WorkerMessage, list[int]]]) -> No
     if answer.done() and not answer.cancelled() and answer.exception() is None:
         for descriptor in answer.result()[1]:
             os.close(descriptor)
+
+
+def _reap_child(pidfd: int) -> None:
+    """Reap a worker that has ended, if this process started it when it was another program, before execve."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
 
 
 def _open_pidfd(pid: int) -> int | None:

@@ -64,6 +64,9 @@ class WorkerPool:
     worker and never closes it. `random` seeds each worker's balancing. Workers are `build`, serve on for
     `orphan_seconds` without an agent (0: not at all), and take `drain_seconds` at most to drain. Their logs
     look as `log_format` and `verbosity` say.
+
+    `is_replaced` is asked in a thread whether a process that was just started may be of another build: it
+    would take our messages for something else, and is not used, and `was_replaced` is set.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class WorkerPool:
         listener_of: ListenerOf,
         control_sockets: ControlSockets,
         build: str,
+        is_replaced: Callable[[], bool] | None = None,
         orphan_seconds: float,
         drain_seconds: float,
         log_format: str = "text",
@@ -84,7 +88,9 @@ class WorkerPool:
     ) -> None:
         self._record_event = record_event
         self.replaced = 0
+        self.was_replaced = asyncio.Event()
         self._loop = loop
+        self._is_replaced = is_replaced
         self._random = random
         self._control_sockets = control_sockets
         self._orphan_seconds = orphan_seconds
@@ -337,11 +343,21 @@ class WorkerPool:
     async def _spawn(self) -> WorkerLink:
         process = await WorkerLink.start(self._loop, self._control_sockets)
         try:
-            await process.request(self._start_message())
+            try:
+                await process.request(self._start_message())
+            finally:
+                await self._require_our_build()
         except BaseException:
             await process.end()
             raise
         return process
+
+    async def _require_our_build(self) -> None:
+        if self._is_replaced is not None and await self._loop.run_in_executor(None, self._is_replaced):
+            self.was_replaced.set()
+            raise WorkerError(
+                "the package was replaced, and workers of another build are no use to this agent"
+            )
 
     def _start_message(self) -> Callable[..., Start]:
         return partial(self._terms, seed=self._random.getrandbits(63))
