@@ -175,6 +175,15 @@ def test_what_is_the_same_everywhere_has_one_name_and_is_left_to_who_came_first(
     assert counts(second.written()) == [(1, True)]
 
 
+def test_what_happens_while_others_turn_out_to_have_written_it_is_theirs_too(told: Told) -> None:
+    told.record(INVALID_ANNOTATION, WEB)
+    write = told.series.due(told.now)
+    assert write is not None
+    told.record(INVALID_ANNOTATION, WEB)
+    told.series.settle(write, Outcome.IS_THERE, told.now)
+    assert told.series.due_at() is None
+
+
 def test_who_missed_the_answer_finds_its_own_event_there(told: Told) -> None:
     told.record()
     told.outcome = Outcome.IS_THERE

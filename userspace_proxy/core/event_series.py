@@ -230,6 +230,8 @@ class EventSeries:
                 # What is named by its node and moment is ours: we missed the answer.
                 series.is_others = write.reason.is_everywhere
                 series.write = replace(series.write, is_new=False)
+                if series.is_others:
+                    series.written = series.write.count
             case Outcome.IS_GONE:
                 series.due_at, series.written = now, 0
                 last = series.write.last
