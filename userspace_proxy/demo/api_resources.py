@@ -8,6 +8,7 @@ changed by patches and never written back whole.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, Generic, TypeAlias, TypeVar, cast
 
 T = TypeVar("T")
@@ -36,6 +37,11 @@ class Resource(Generic[T]):
         within = f"/namespaces/{namespace}" if self.is_namespaced and namespace else ""
         parts = "".join(f"/{part}" for part in (name, subresource) if part)
         return f"{prefix}{within}/{self.plural}{parts}"
+
+
+def timestamp(moment: datetime) -> str:
+    """A moment as the API writes it: UTC, in whole seconds."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _resource(group_version: str, kind: str, plural: str, is_namespaced: bool = True) -> Resource[JsonObject]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from userspace_proxy.demo.api_client import ApiClient, ApiError
-from userspace_proxy.demo.api_resources import EVENTS, JsonObject
+from userspace_proxy.demo.api_resources import EVENTS, JsonObject, timestamp
 
 MAX_WAITING = 1000
 MAX_REMEMBERED = 1000
@@ -95,7 +95,7 @@ class EventRecorder:
         # Events about what has no namespace are kept in `default`.
         namespace = subject.namespace or "default"
         if told is not None:
-            again = {"count": told.count + 1, "lastTimestamp": _timestamp(moment)}
+            again = {"count": told.count + 1, "lastTimestamp": timestamp(moment)}
             try:
                 await self._client.patch(EVENTS, namespace, told.name, again)
             except ApiError as error:
@@ -132,11 +132,7 @@ class EventRecorder:
             "source": {"component": self._component, **({"host": self._host} if self._host else {})},
             "reportingComponent": self._component,
             "reportingInstance": self._host,
-            "firstTimestamp": _timestamp(moment),
-            "lastTimestamp": _timestamp(moment),
+            "firstTimestamp": timestamp(moment),
+            "lastTimestamp": timestamp(moment),
             "count": 1,
         }
-
-
-def _timestamp(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

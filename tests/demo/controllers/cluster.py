@@ -15,7 +15,7 @@ from tests.support.embedded_api_server import TOKEN, EmbeddedApiServer
 from tests.support.waiting import DEADLINE_SECONDS
 from userspace_proxy.core.ip_addresses import IPNetwork
 from userspace_proxy.demo.api_client import ApiClient, ApiError
-from userspace_proxy.demo.api_resources import NODES, PODS, JsonObject
+from userspace_proxy.demo.api_resources import NODES, PODS, JsonObject, timestamp
 from userspace_proxy.demo.controllers.cluster_controllers import run_controllers
 from userspace_proxy.demo.controllers.load_balancers import Announcement
 from userspace_proxy.demo.controllers.node_lifecycle import NodePatience
@@ -23,7 +23,7 @@ from userspace_proxy.demo.mirror import Mirror
 
 
 def now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return timestamp(datetime.now(UTC))
 
 
 @dataclass

@@ -114,6 +114,9 @@ class Controller:
                     self._complain(write, error)
                 continue
             self._unanswered = 0
+            if version is None:
+                self._attempts.note(write, Outcome.CHANGED_MEANWHILE, _now())
+                continue
             self._attempts.note(write, Outcome.DONE, _now())
             written.append((write, version))
             if write.notice is not None:
@@ -121,8 +124,8 @@ class Controller:
         await self._shown(written)
         return bool(written) or is_cut_short
 
-    async def _send(self, write: Request) -> str:
-        """Returns the version that the object has with it, if the answer says so."""
+    async def _send(self, write: Request) -> str | None:
+        """Returns the version that the object has with it ("" if nobody says); None if it was not sent."""
         resource = write.resource.read_as(Identity)
         match write:
             case Create():
@@ -144,18 +147,19 @@ class Controller:
                 )
                 return patched.metadata.resource_version
             case Delete(metadata=metadata):
-                if not await self._is_there(write):
-                    await self.client.delete(
-                        resource,
-                        metadata.namespace,
-                        metadata.name,
-                        uid=metadata.uid,
-                        grace_seconds=write.grace_seconds,
-                    )
+                if await self._is_forbidden(write):
+                    return None
+                await self.client.delete(
+                    resource,
+                    metadata.namespace,
+                    metadata.name,
+                    uid=metadata.uid,
+                    grace_seconds=write.grace_seconds,
+                )
         return ""
 
-    async def _is_there(self, write: Delete) -> bool:
-        """Whether the object is there whose absence alone allows it. The mirrors may be behind each other."""
+    async def _is_forbidden(self, write: Delete) -> bool:
+        """Whether the object is there that must not be. The mirrors, which do not know, may lag."""
         if write.unless_there is None:
             return False
         resource, other = write.unless_there

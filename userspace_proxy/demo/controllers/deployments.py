@@ -28,10 +28,19 @@ from userspace_proxy.demo.controllers.objects import (
     PODS,
     Deployment,
     LabelSelector,
-    OwnerReference,
     Pod,
 )
-from userspace_proxy.demo.controllers.writes import Create, Delete, Patch, Plan, Say, Write, reference
+from userspace_proxy.demo.controllers.writes import (
+    Create,
+    Delete,
+    Patch,
+    Plan,
+    Say,
+    Write,
+    controlled_by,
+    disowned,
+    reference,
+)
 from userspace_proxy.demo.event_recorder import Notice
 
 TEMPLATE_HASH: Final = "pod-template-hash"
@@ -82,17 +91,8 @@ def plan_deployment(
     if rolled_out != hash_ and not (deployment.spec.paused and rolled_out):
         revision = annotations.get(REVISION, "")
         following = str(int(revision) + 1 if revision.isascii() and revision.isdecimal() else 1)
-        marks = {"annotations": {REVISION: following, ROLLED_OUT_TEMPLATE: hash_}}
-        return Plan(
-            [
-                Patch(
-                    resource=DEPLOYMENTS,
-                    metadata=deployment.metadata,
-                    body={"metadata": marks},
-                    subject=subject,
-                )
-            ]
-        )
+        body = {"metadata": {"annotations": {REVISION: following, ROLLED_OUT_TEMPLATE: hash_}}}
+        return Plan([Patch(resource=DEPLOYMENTS, metadata=deployment.metadata, body=body, subject=subject)])
     current = rolled_out or hash_
     released, kept = _told_apart(pods, deployment.spec.selector)
     writes = [
@@ -204,21 +204,14 @@ def _dispensability(pod: Pod, crowd: Counter[str | None]) -> tuple[bool, bool, i
 
 def _create(deployment: Deployment, hash_: str, chance: random.Random) -> Create:
     template = deployment.spec.template
-    owner = OwnerReference(
-        api_version=DEPLOYMENTS.group_version,
-        kind=DEPLOYMENTS.kind,
-        name=deployment.metadata.name,
-        uid=deployment.metadata.uid,
-        controller=True,
-        block_owner_deletion=True,
-    )
-    name = f"{deployment.metadata.name[:_PREFIX_CHARACTERS]}-{hash_}-{name_suffix(chance)}"
+    prefix = deployment.metadata.name[:_PREFIX_CHARACTERS].rstrip("-.")
+    name = f"{prefix}-{hash_}-{name_suffix(chance)}"
     metadata: JsonObject = {
         "name": name,
         "namespace": deployment.metadata.namespace,
         "labels": {**_template_labels(deployment), TEMPLATE_HASH: hash_},
         "annotations": (template.get("metadata") or {}).get("annotations") or {},
-        "ownerReferences": [owner],
+        "ownerReferences": [controlled_by(DEPLOYMENTS, deployment.metadata)],
     }
     return Create(
         resource=PODS,
@@ -242,15 +235,12 @@ def _delete(pod: Pod, deployment: Deployment) -> Delete:
 
 def _release(pod: Pod, deployment: Deployment) -> Patch:
     """Let go of a pod whose labels were changed so that it is not selected any more."""
-    others = [owner for owner in pod.metadata.owner_references or () if owner.uid != deployment.metadata.uid]
     return Patch(
         resource=PODS,
         metadata=pod.metadata,
-        body={"metadata": {"ownerReferences": others or None}},
+        body=disowned(pod.metadata, deployment.metadata.uid),
         subject=reference(DEPLOYMENTS, deployment.metadata),
-        notice=Notice(
-            "Released", f"Let go of pod {pod.metadata.name}: the selector does not match it any more"
-        ),
+        notice=Notice("Released", f"Let go of pod {pod.metadata.name}: it is not selected any more"),
     )
 
 

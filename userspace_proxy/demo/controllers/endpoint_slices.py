@@ -11,9 +11,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final, TypeAlias
+from typing import Final
 
-from userspace_proxy.demo.api_resources import JsonObject
+from userspace_proxy.demo.api_resources import JsonObject, timestamp
 from userspace_proxy.demo.controllers.endpoints import (
     Ports,
     endpoints_by_ports,
@@ -28,11 +28,18 @@ from userspace_proxy.demo.controllers.objects import (
     Endpoint,
     EndpointSlice,
     Node,
-    OwnerReference,
     Pod,
     Service,
 )
-from userspace_proxy.demo.controllers.writes import Create, Delete, Patch, Plan, Write, reference, timestamp
+from userspace_proxy.demo.controllers.writes import (
+    Create,
+    Delete,
+    Patch,
+    Plan,
+    Write,
+    controlled_by,
+    reference,
+)
 
 SERVICE_NAME: Final = "kubernetes.io/service-name"
 HEADLESS: Final = "service.kubernetes.io/headless"
@@ -40,8 +47,6 @@ MANAGED_BY: Final = "endpointslice.kubernetes.io/managed-by"
 OUR_NAME: Final = "endpointslice-controller.k8s.io"
 LAST_CHANGE: Final = "endpoints.kubernetes.io/last-change-trigger-time"
 MOST_ENDPOINTS: Final = 100
-
-_Key: TypeAlias = tuple[str, str]
 
 
 @dataclass(slots=True, eq=False)
@@ -76,7 +81,7 @@ def plan_endpoint_slices(
     chance: random.Random,
 ) -> Plan:
     """What is due for all Services."""
-    of_service: dict[_Key, list[EndpointSlice]] = defaultdict(list)
+    of_service: dict[tuple[str, str], list[EndpointSlice]] = defaultdict(list)
     for slice_ in slices:
         labels = slice_.metadata.labels or {}
         if labels.get(MANAGED_BY) == OUR_NAME:
@@ -161,15 +166,12 @@ def _write(
     subject = reference(SERVICES, service.metadata)
     annotations = {LAST_CHANGE: _changed_at(service, draft, pods)}
     if was is None:
-        owner = OwnerReference(
-            SERVICES.group_version, SERVICES.kind, service.metadata.name, service.metadata.uid, True, True
-        )
         metadata: JsonObject = {
             "name": f"{service.metadata.name}-{name_suffix(chance)}",
             "namespace": service.metadata.namespace,
             "labels": labels,
             "annotations": {name: value for name, value in annotations.items() if value is not None},
-            "ownerReferences": [owner],
+            "ownerReferences": [controlled_by(SERVICES, service.metadata)],
         }
         body = {
             "apiVersion": ENDPOINT_SLICES.group_version,

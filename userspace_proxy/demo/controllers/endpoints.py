@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Final, TypeAlias
 
 from userspace_proxy.demo.controllers.label_selectors import is_subset
@@ -46,6 +47,7 @@ def families_of(service: Service) -> tuple[str, ...]:
     return tuple(family for address in addresses if (family := family_of(address))) or FAMILIES[:1]
 
 
+@lru_cache(maxsize=4096)
 def family_of(address: str) -> str | None:
     """`IPv4` or `IPv6`; None for what is no address, such as the `None` of a headless Service."""
     try:

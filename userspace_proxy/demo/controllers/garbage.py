@@ -24,7 +24,7 @@ from userspace_proxy.demo.controllers.objects import (
     Pod,
     Service,
 )
-from userspace_proxy.demo.controllers.writes import Delete, Patch, Plan, Write, reference
+from userspace_proxy.demo.controllers.writes import Delete, Patch, Plan, Write, disowned, reference
 from userspace_proxy.demo.event_recorder import Reference
 
 FOREGROUND: Final = "foregroundDeletion"
@@ -101,13 +101,10 @@ def _finish(owner: _Owner, dependents: list[_Dependent]) -> Iterator[Write]:
     resource = DEPLOYMENTS if isinstance(owner, Deployment) else SERVICES
     if ORPHAN in finalizers and dependents:
         for dependent in dependents:
-            others = [
-                each for each in dependent.metadata.owner_references or () if each.uid != owner.metadata.uid
-            ]
             yield Patch(
                 resource=_resource_of(dependent),
                 metadata=dependent.metadata,
-                body={"metadata": {"ownerReferences": others or None}},
+                body=disowned(dependent.metadata, owner.metadata.uid),
                 subject=reference(resource, owner.metadata),
             )
     elif FOREGROUND in finalizers and dependents:

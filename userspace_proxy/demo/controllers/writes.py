@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, TypeAlias
 
 from userspace_proxy.demo.api_resources import JsonObject, Resource
-from userspace_proxy.demo.controllers.objects import Metadata
+from userspace_proxy.demo.controllers.objects import Metadata, OwnerReference
 from userspace_proxy.demo.event_recorder import Notice, Reference
 
 
@@ -105,6 +104,12 @@ def reference(resource: Resource[Any], metadata: Metadata) -> Reference:
     return Reference(resource.group_version, resource.kind, metadata.namespace, metadata.name, metadata.uid)
 
 
-def timestamp(moment: datetime) -> str:
-    """A moment as the API writes it, in whole seconds."""
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+def controlled_by(resource: Resource[Any], metadata: Metadata) -> OwnerReference:
+    """What makes an object one that a controller has made for `metadata`'s."""
+    return OwnerReference(resource.group_version, resource.kind, metadata.name, metadata.uid, True, True)
+
+
+def disowned(metadata: Metadata, owner_uid: str) -> JsonObject:
+    """What to merge into an object so that it is not that owner's any more."""
+    others = [each for each in metadata.owner_references or () if each.uid != owner_uid]
+    return {"metadata": {"ownerReferences": others or None}}
