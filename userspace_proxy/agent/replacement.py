@@ -92,4 +92,5 @@ def _can_be_imported() -> bool:
 def start_again() -> NoReturn:
     """Become what the command that started this process means now."""
     logging.shutdown()
-    os.execv(sys.executable, sys.orig_argv)
+    # By its path: a mere name would be looked for in PATH, where another environment may be.
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
