@@ -131,6 +131,7 @@ def test_scaling_down_ends_those_that_are_missed_least() -> None:
         ({"rollingUpdate": {"maxSurge": 0, "maxUnavailable": 0}}, 3, Limits(3, 2)),
         ({"rollingUpdate": {"maxSurge": "100%", "maxUnavailable": 5}}, 3, Limits(6, 0)),
         ({"rollingUpdate": {"maxSurge": "many", "maxUnavailable": 0}}, 4, Limits(5, 4)),
+        ({"rollingUpdate": {"maxSurge": f"{'9' * 5000}%", "maxUnavailable": -1}}, 4, Limits(5, 4)),
         ({"type": "Recreate"}, 4, Limits(4, 4)),
     ],
 )
@@ -156,6 +157,14 @@ def test_a_rolling_update_waits_for_each_new_pod() -> None:
     assert images(simulation) == ["two"] * 3
     assert simulation.deployment.metadata.annotations is not None
     assert simulation.deployment.metadata.annotations[REVISION] == "2"
+
+
+@pytest.mark.parametrize(("revision", "following"), [("41", "42"), ("none", "1"), ("9" * 5000, "1")])
+def test_the_revision_is_counted_on_from_whatever_it_was(revision: str, following: str) -> None:
+    simulation = Simulation(deployment())
+    simulation.item["metadata"]["annotations"] = {REVISION: revision}
+    settle(simulation)
+    assert simulation.item["metadata"]["annotations"][REVISION] == following
 
 
 def test_recreate_ends_all_before_it_makes_any() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import dns.edns
 import dns.flags
 import dns.message
+import dns.name
 import dns.opcode
 import dns.query
 import dns.rcode
@@ -155,6 +156,7 @@ def test_what_there_is(name: str, type_: str, expected: list[str]) -> None:
         # What a resolver makes of a name by its search path.
         ("web.default.svc.cluster.local.svc.cluster.local", "A", Rcode.NXDOMAIN),
         ("no-ip.anything.pod.cluster.local", "A", Rcode.NXDOMAIN),
+        ("fe80--1%1.anything.pod.cluster.local", "AAAA", Rcode.NXDOMAIN),
         ("a.10-1-2-3.anything.pod.cluster.local", "A", Rcode.NXDOMAIN),
     ],
 )
@@ -263,6 +265,22 @@ def test_whatever_comes_is_answered_or_not(request: bytes) -> None:
     reply = reply_to(request, RECORDS, over_tcp=False)
     if reply is not None:
         assert reply[:2] == request[:2]
+
+
+LABELS = st.one_of(
+    st.binary(min_size=1, max_size=20), st.sampled_from([b"pod", b"svc", b"fe80--1%1", b"::1"])
+)
+
+
+@given(
+    st.lists(LABELS, max_size=5), st.booleans(), st.sampled_from(["A", "AAAA", "SRV", "PTR", "ANY", "OPT"])
+)
+def test_whatever_name_is_asked_for(labels: list[bytes], is_ours: bool, type_: str) -> None:
+    zone = (b"cluster", b"local", b"") if is_ours else (b"",)
+    wire = dns.message.make_query(dns.name.Name((*labels, *zone)), type_).to_wire()
+    reply = reply_to(wire, RECORDS, over_tcp=False)
+    assert reply is not None
+    assert dns.message.from_wire(reply).rcode() in (Rcode.NOERROR, Rcode.NXDOMAIN)
 
 
 @given(st.binary(max_size=40), st.integers(0, 45))

@@ -37,6 +37,8 @@ MAX_WRITES = 200
 """In one go; what is left comes with the next plan."""
 BATCH_SECONDS = 0.01
 """A change seldom comes alone: what follows it so soon is planned together with it."""
+LONGEST_WAIT_SECONDS = 600.0
+"""Plans go by the time of day, which can jump: on a laptop that sleeps."""
 COMING_BACK_SECONDS = 5.0
 """How long to wait for a write to be shown; a plan made without it ends in a conflict at worst."""
 
@@ -79,8 +81,8 @@ class Controller:
             self._said &= planned
             if await self._carry_out(plan.writes):
                 continue
-            waits = (plan.again_in_seconds, self._attempts.seconds_until_next(_now()))
-            await self._change_within(min((wait for wait in waits if wait is not None), default=None))
+            waits = (plan.again_in_seconds, self._attempts.seconds_until_next(_now()), LONGEST_WAIT_SECONDS)
+            await self._change_within(min(wait for wait in waits if wait is not None))
             await asyncio.sleep(BATCH_SECONDS)
 
     async def _carry_out(self, writes: Sequence[Write]) -> bool:
@@ -192,7 +194,7 @@ class Controller:
                         self._changed.clear()
                         await self._change_within(until - _now())
 
-    async def _change_within(self, seconds: float | None) -> None:
+    async def _change_within(self, seconds: float) -> None:
         try:
             async with asyncio.timeout(seconds):
                 await self._changed.wait()

@@ -48,7 +48,7 @@ REVISION: Final = "deployment.kubernetes.io/revision"
 ROLLED_OUT_TEMPLATE: Final = "demo.userspace-proxy.io/pod-template-hash"
 """Which template has the revision that is annotated, since no ReplicaSet remembers it."""
 
-DEFAULT_SHARE: Final = "25%"
+DEFAULT_PERCENT: Final = 25
 _PREFIX_CHARACTERS: Final = 63 - HASH_CHARACTERS - SUFFIX_CHARACTERS - 2
 """What is left of a pod's name: it is the host name inside."""
 
@@ -90,7 +90,7 @@ def plan_deployment(
     rolled_out = annotations.get(ROLLED_OUT_TEMPLATE)
     if rolled_out != hash_ and not (deployment.spec.paused and rolled_out):
         revision = annotations.get(REVISION, "")
-        following = str(int(revision) + 1 if revision.isascii() and revision.isdecimal() else 1)
+        following = str((_whole_number(revision) or 0) + 1)
         body = {"metadata": {"annotations": {REVISION: following, ROLLED_OUT_TEMPLATE: hash_}}}
         return Plan([Patch(resource=DEPLOYMENTS, metadata=deployment.metadata, body=body, subject=subject)])
     current = rolled_out or hash_
@@ -122,8 +122,8 @@ def limits_of(deployment: Deployment) -> Limits:
     rolling = strategy.rolling_update if strategy is not None else None
     surge = rolling.max_surge if rolling is not None else None
     unavailable = rolling.max_unavailable if rolling is not None else None
-    more = math.ceil(_share(DEFAULT_SHARE if surge is None else surge, wanted))
-    fewer = math.floor(_share(DEFAULT_SHARE if unavailable is None else unavailable, wanted))
+    more = math.ceil(_share(surge, wanted))
+    fewer = math.floor(_share(unavailable, wanted))
     if not more and not fewer:
         fewer = 1  # or nothing could ever happen
     return Limits(wanted + more, max(0, wanted - fewer))
@@ -270,10 +270,14 @@ def _template_labels(deployment: Deployment) -> dict[str, str]:
     return (deployment.spec.template.get("metadata") or {}).get("labels") or {}
 
 
-def _share(value: int | str, whole: int) -> float:
-    """A number, or a percentage of `whole`; what is neither counts as the default share."""
-    if isinstance(value, str):
-        digits = value.removesuffix("%")
-        percent = int(digits) if digits != value and digits.isascii() and digits.isdecimal() else 25
-        return percent * whole / 100
-    return max(0, value)
+def _share(value: int | str | None, whole: int) -> float:
+    """A number, or a percentage of `whole`; the default one for what is neither."""
+    if isinstance(value, int):
+        return max(0, value)
+    percent = _whole_number(value.removesuffix("%")) if value is not None and value.endswith("%") else None
+    return (DEFAULT_PERCENT if percent is None else percent) * whole / 100
+
+
+def _whole_number(text: str) -> int | None:
+    """A number that somebody wrote, unless it is none or longer than any that makes sense."""
+    return int(text) if len(text) < 10 and text.isascii() and text.isdecimal() else None

@@ -7,11 +7,16 @@ is wanted can be compared with what is there. Source: the Kubernetes API referen
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Annotated, TypeAlias
 
 import msgspec
 
+from userspace_proxy.core.objects import Int32
 from userspace_proxy.demo import api_resources
 from userspace_proxy.demo.api_resources import JsonObject, Resource
+
+Moment: TypeAlias = Annotated[datetime, msgspec.Meta(tz=True)]
+"""A time without a zone would be another one for everybody who reads it."""
 
 
 class _ApiStruct(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -33,8 +38,8 @@ class Metadata(_ApiStruct, frozen=True):
     uid: str = ""
     resource_version: str = ""
     generation: int = 0
-    creation_timestamp: datetime | None = None
-    deletion_timestamp: datetime | None = None
+    creation_timestamp: Moment | None = None
+    deletion_timestamp: Moment | None = None
     deletion_grace_period_seconds: int | None = None
     labels: dict[str, str] | None = None
     annotations: dict[str, str] | None = None
@@ -49,10 +54,10 @@ class Condition(_ApiStruct, frozen=True):
     status: str
     reason: str | None = None
     message: str | None = None
-    last_update_time: datetime | None = None
-    last_heartbeat_time: datetime | None = None
-    last_probe_time: datetime | None = None
-    last_transition_time: datetime | None = None
+    last_update_time: Moment | None = None
+    last_heartbeat_time: Moment | None = None
+    last_probe_time: Moment | None = None
+    last_transition_time: Moment | None = None
     observed_generation: int | None = None
 
 
@@ -62,7 +67,7 @@ def condition_of(conditions: list[Condition] | None, type_: str) -> Condition | 
 
 
 class ContainerPort(_ApiStruct, frozen=True):
-    container_port: int
+    container_port: Int32
     name: str | None = None
     protocol: str | None = None
 
@@ -143,8 +148,8 @@ class LabelSelector(_ApiStruct, frozen=True):
 
 
 class RollingUpdate(_ApiStruct, frozen=True):
-    max_surge: int | str | None = None
-    max_unavailable: int | str | None = None
+    max_surge: Int32 | str | None = None
+    max_unavailable: Int32 | str | None = None
 
 
 class DeploymentStrategy(_ApiStruct, frozen=True):
@@ -155,20 +160,20 @@ class DeploymentStrategy(_ApiStruct, frozen=True):
 class DeploymentSpec(_ApiStruct, frozen=True):
     selector: LabelSelector
     template: JsonObject
-    replicas: int | None = None
+    replicas: Int32 | None = None
     strategy: DeploymentStrategy | None = None
-    min_ready_seconds: int | None = None
+    min_ready_seconds: Int32 | None = None
     paused: bool | None = None
-    progress_deadline_seconds: int | None = None
+    progress_deadline_seconds: Int32 | None = None
 
 
 class DeploymentStatus(_ApiStruct, frozen=True):
     observed_generation: int | None = None
-    replicas: int | None = None
-    updated_replicas: int | None = None
-    ready_replicas: int | None = None
-    available_replicas: int | None = None
-    unavailable_replicas: int | None = None
+    replicas: Int32 | None = None
+    updated_replicas: Int32 | None = None
+    ready_replicas: Int32 | None = None
+    available_replicas: Int32 | None = None
+    unavailable_replicas: Int32 | None = None
     conditions: list[Condition] | None = None
 
 
@@ -179,10 +184,10 @@ class Deployment(_ApiStruct, frozen=True):
 
 
 class ServicePort(_ApiStruct, frozen=True):
-    port: int
+    port: Int32
     name: str | None = None
     protocol: str | None = None
-    target_port: int | str | None = None
+    target_port: Int32 | str | None = None
     app_protocol: str | None = None
 
 
@@ -258,7 +263,7 @@ class Endpoint(_ApiStruct, frozen=True):
 
 
 class EndpointPort(_ApiStruct, frozen=True):
-    port: int | None = None
+    port: Int32 | None = None
     name: str = ""
     protocol: str = "TCP"
     app_protocol: str | None = None
@@ -293,7 +298,7 @@ class Taint(_ApiStruct, frozen=True):
     key: str
     effect: str
     value: str | None = None
-    time_added: datetime | None = None
+    time_added: Moment | None = None
 
 
 class NodeSpec(_ApiStruct, frozen=True):
@@ -317,7 +322,7 @@ class Node(_ApiStruct, frozen=True):
 
 
 class LeaseSpec(_ApiStruct, frozen=True):
-    renew_time: datetime | None = None
+    renew_time: Moment | None = None
 
 
 class Lease(_ApiStruct, frozen=True):

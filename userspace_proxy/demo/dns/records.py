@@ -166,8 +166,8 @@ def _pod_sets(name: Name, zone: Name) -> RecordSets | None:
     for text, type_ in ((labels[0].replace("-", "."), "A"), (labels[0].replace("-", ":"), "AAAA")):
         try:
             ipaddress.ip_address(text)
-        except ValueError:
+            rdata = dns.rdata.from_text(dns.rdataclass.IN, type_, text)
+        except (ValueError, dns.exception.DNSException):
             continue
-        rdata = dns.rdata.from_text(dns.rdataclass.IN, type_, text)
         return {rdata.rdtype: [rdata]}
     return None
