@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,16 @@ class Demo:
         import msgspec
 
         return msgspec.json.decode(self.said("status", "-o", "json"), type=ClusterStatus)
+
+    def processes(self) -> list[str]:
+        """Every process that was started by this command or by what that has started."""
+        mark = f"{VARIABLE}={self.folder}".encode()
+        found = []
+        for process in Path("/proc").iterdir():
+            with suppress(OSError):
+                if process.name.isdecimal() and mark in (process / "environ").read_bytes().split(b"\0"):
+                    found.append(process.name)
+        return found
 
     def running(self) -> RunningCluster:
         cluster = RunningCluster.find(self.folder)
@@ -117,6 +128,8 @@ def test_pods_reach_the_api_server(demo: Demo) -> None:
         "exec", "client", "--", "curl", "-sk", "--max-time", "20", "https://kubernetes/version"
     )
     assert json.loads(answer)["reason"] == "Unauthorized"
+    config = json.loads(demo.said("exec", "client", "--", "sh", "-c", "cat $KUBECONFIG"))
+    assert config["clusters"][0]["cluster"]["server"] == "https://192.0.2.2:6443"
 
 
 def test_a_command_ends_with_its_own_status(demo: Demo) -> None:
@@ -174,11 +187,15 @@ def test_an_agent_that_is_killed_is_started_again(demo: Demo) -> None:
 
 
 def test_what_was_kept_comes_back_also_after_a_kill(other: Demo) -> None:
+    mounts = Path("/proc/self/mounts").read_text()
     other.said("up", "--nodes", "1", "--empty")
+    assert len(other.processes()) > 5
     port = int(other.status().server.rpartition(":")[2])
     cluster = other.running()
     os.kill(cluster.pid, signal.SIGKILL)
     assert cluster.wait(TIMEOUT_SECONDS)
+    assert other.processes() == []
+    assert Path("/proc/self/mounts").read_text() == mounts
     assert_refused(port)
     assert other("status").returncode == 1
 
@@ -207,6 +224,7 @@ def test_a_cluster_in_the_foreground_ends_with_its_command(other: Demo, number: 
         command.wait(TIMEOUT_SECONDS)
     assert cluster.wait(TIMEOUT_SECONDS)
     assert not other.folder.exists()
+    assert other.processes() == []
 
 
 @pytest.mark.parametrize(
@@ -228,3 +246,4 @@ def test_a_file_that_is_wrong_is_said_and_leaves_nothing(
     assert completed.returncode == status
     assert says in completed.stderr
     assert not other.folder.exists()
+    assert other.processes() == []

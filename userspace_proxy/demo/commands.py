@@ -32,7 +32,7 @@ from userspace_proxy.demo.control import (
     RunningCluster,
 )
 from userspace_proxy.demo.kube_apiserver import find_programs
-from userspace_proxy.demo.launch import STAY, Surroundings, launched
+from userspace_proxy.demo.launch import AGENTS_KUBECONFIG, STAY, Surroundings, launched
 from userspace_proxy.demo.sandbox import namespace_files
 from userspace_proxy.demo.status_text import greeting, status_text
 from userspace_proxy.errors import StartupError, UsageError
@@ -68,10 +68,11 @@ def bring_up(wishes: Wishes) -> None:
     ):
         seconds = time.monotonic() - began
         with _cluster(path) as cluster:
+            if not wishes.foreground:
+                leash.sendall(STAY)
             status = cluster.ask(AskStatus(), ClusterStatus)
             print(greeting(status, ready.problems, seconds), flush=True)
             if not wishes.foreground:
-                leash.sendall(STAY)
                 return
             print("Ctrl-C takes it down.", flush=True)
             try:
@@ -105,7 +106,7 @@ def open_shell(name: str) -> NoReturn:
     """Be a shell in that place, whose prompt says where one is."""
     with _cluster(state_directory.default_path()) as cluster:
         place = _place(cluster, name)
-        environment = {**os.environ, "KUBECONFIG": ""}
+        environment = dict(os.environ)
         if shutil.which("bash"):
             environment["PS1"] = rf"\[\e[36m\]{place.name}\[\e[0m\] \w \$ "
             command = ["bash", "--norc", "--noprofile", "-i"]
@@ -219,7 +220,7 @@ def _run_inside(
     if Path(user).stat().st_ino != Path("/proc/self/ns/user").stat().st_ino:
         files = {"user": user, **files}
     isolation.put_sbin_on_path()
-    environment["PATH"] = os.environ["PATH"]
+    environment |= {"PATH": os.environ["PATH"], "KUBECONFIG": str(AGENTS_KUBECONFIG)}
     isolation.enter_namespaces(files)
     for number in (signal.SIGINT, signal.SIGQUIT):  # it is the command's to obey them
         signal.signal(number, lambda *_: None)

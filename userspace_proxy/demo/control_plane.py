@@ -17,7 +17,15 @@ from typing import Final, assert_never
 
 from userspace_proxy.demo import state_directory
 from userspace_proxy.demo.api_client import ApiClient, ApiError
-from userspace_proxy.demo.api_resources import ENDPOINT_SLICES, NAMESPACES, NODES, PODS, SERVICES, JsonObject
+from userspace_proxy.demo.api_resources import (
+    DEPLOYMENTS,
+    ENDPOINT_SLICES,
+    NAMESPACES,
+    NODES,
+    PODS,
+    SERVICES,
+    JsonObject,
+)
 from userspace_proxy.demo.api_server import ApiServer, LogRequest, PodLogsError
 from userspace_proxy.demo.api_server.certificates import SERVER_CERTIFICATE, Certificates
 from userspace_proxy.demo.api_server.kubeconfig import write_kubeconfig
@@ -168,10 +176,13 @@ class ControlPlane:
         """All pods, as the API has them."""
         return tuple(pod_status(pod) for pod in await self.client.list(PODS))
 
-    async def pods_not_ready(self) -> list[str]:
-        """What keeps the cluster from being up, in sentences."""
-        pods = await self.pods()
-        return [f"the pod {pod.namespace}/{pod.name} is not ready" for pod in pods if not pod.is_ready]
+    async def not_ready(self) -> list[str]:
+        """The pods and Deployments that are not ready, in sentences."""
+        pods, deployments = await self.pods(), await self.client.list(DEPLOYMENTS)
+        return [
+            *(f"the pod {pod.namespace}/{pod.name} is not ready" for pod in pods if not pod.is_ready),
+            *(sentence for deployment in deployments if (sentence := deployment_not_ready(deployment))),
+        ]
 
     async def close(self) -> None:
         """End all of it. Safe to repeat."""
@@ -240,6 +251,16 @@ class ControlPlane:
                 yield piece
         except LogUnavailableError as error:
             raise PodLogsError(str(error)) from error
+
+
+def deployment_not_ready(deployment: JsonObject) -> str | None:
+    """In a sentence, if a Deployment has fewer ready pods than it should have."""
+    metadata, status = deployment["metadata"], deployment.get("status") or {}
+    wanted, ready = deployment["spec"].get("replicas", 1), status.get("readyReplicas", 0)
+    if ready >= wanted and status.get("observedGeneration") == metadata.get("generation"):
+        return None
+    name = f"{metadata['namespace']}/{metadata['name']}"
+    return f"the Deployment {name} has {ready} of {wanted} pods ready"
 
 
 def pod_status(pod: JsonObject) -> PodStatus:

@@ -177,7 +177,8 @@ class Daemon:
         nodes = self._network.nodes
         report(Progress(f"network: {', '.join(nodes)}; {' and '.join(self._families)}"))
         await self._control_plane.start()
-        report(Progress(f"API server: {self._control_plane.server}"))
+        before = ", with the objects of the cluster before" if self._control_plane.is_kept else ""
+        report(Progress(f"API server: {self._control_plane.server}{before}"))
         self._agents.start(
             PRIVATE / "agents.sock",
             [
@@ -208,7 +209,7 @@ class Daemon:
                     f"the agent of {name} does not serve: `userspace-proxy demo logs {name}` may say why"
                     for name in await self._agents_not_serving()
                 ),
-                *await self._control_plane.pods_not_ready(),
+                *await self._control_plane.not_ready(),
             ]
             if not late:
                 break

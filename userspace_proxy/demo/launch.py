@@ -9,6 +9,7 @@ needs of the machine it was given: a listening socket on loopback, and its folde
 
 from __future__ import annotations
 
+import gc
 import os
 import select
 import signal
@@ -120,6 +121,7 @@ def launched(
         ending.callback(_end, leash, reports, path)
         surroundings = Surroundings(plan, path, api, reporting, held, folder, parent_folder)
         with held:
+            gc.freeze()  # what both sides have now they share, as long as nobody writes to it
             launcher = os.fork()
             if launcher == 0:
                 stack.pop_all()
