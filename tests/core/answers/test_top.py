@@ -82,12 +82,13 @@ def test_the_busiest_come_first_the_idle_not_at_all_and_the_rest_is_counted() ->
         1: {
             WEB: carried(opened=1),
             DNS: carried(opened=5),
-            "default/idle TCP IPv4": carried(),
+            "default/idle TCP IPv4": carried(opened=7),
             "default/held TCP IPv4": carried(active=3),
             "default/bulk TCP IPv4": carried({ONE: EndpointCounters(bytes_out=9)}),
         }
     }
-    frame = top_frame({}, now, 1.0, None, 3)
+    before: dict[int, Reading] = {1: {"default/idle TCP IPv4": carried(opened=7)}}
+    frame = top_frame(before, now, 1.0, None, 3)
     assert [each.service_port for each in frame.service_ports] == [
         "default/dns",
         "default/web:http",
