@@ -99,6 +99,20 @@ def test_following_shows_what_comes_until_the_end(tmp_path: Path) -> None:
     run(scene())
 
 
+def test_last_words_reach_who_follows(tmp_path: Path) -> None:
+    async def scene() -> None:
+        log = ContainerLog(tmp_path / "0.log")
+        writer = log.open()
+        followed = asyncio.create_task(all_of(log, LogOptions(follow=True)))
+        await asyncio.sleep(0)  # it looks, and there is nothing yet
+        os.write(writer, b"last words")
+        os.close(writer)
+        log.close()
+        assert await followed == b"last words\n"
+
+    run(scene())
+
+
 def test_files_are_bounded_and_the_latest_lines_kept(tmp_path: Path) -> None:
     async def scene() -> None:
         log = ContainerLog(tmp_path / "0.log", most_file_bytes=1000)

@@ -37,17 +37,19 @@ def test_condition_of_somebody_else_is_kept() -> None:
 
 
 def test_node_says_where_it_is_and_that_it_is_ready() -> None:
-    assert node_object(NODE)["spec"] == {
+    machine = Machine("6.1", "Debian", "amd64", 2, 2**30, "0.1.0")
+    assert node_object(NODE, machine)["metadata"]["labels"]["kubernetes.io/arch"] == "amd64"
+    assert node_object(NODE, machine)["spec"] == {
         "podCIDR": "10.244.1.0/24",
         "podCIDRs": ["10.244.1.0/24", "fd00:10:244:1::/64"],
     }
-    status = node_status(NODE, Machine("6.1", "Debian", "amd64", 2, 2**30, "0.1.0"), "then", "now")
+    status = node_status(NODE, machine, "then", "now")
     assert status["addresses"][0] == {"type": "InternalIP", "address": "192.0.2.11"}
     assert status["addresses"][-1] == {"type": "Hostname", "address": "node-1"}
     ready = status["conditions"][-1]
     assert (ready["type"], ready["status"], ready["lastTransitionTime"]) == ("Ready", "True", "then")
     assert status["capacity"]["memory"] == "1048576Ki"
-    later = node_status(NODE, Machine("6.1", "Debian", "amd64", 2, 2**30, "0.1.0"), "then", "later")
+    later = node_status(NODE, machine, "then", "later")
     assert is_said(later, status)
     assert not is_said(status, {})
     unknown = {**status, "conditions": [{"type": "Ready", "status": "Unknown"}]}

@@ -84,10 +84,10 @@ class ContainerLog:
         left = options.limit_bytes
         since = _stamp(options.since) if options.since is not None else b""
         while left is None or left > 0:
-            changed = self._changed
+            changed, more_may_come = self._changed, options.follow and self.is_open
             position, data = await self._read_from(position)
             if not data:
-                if not (options.follow and self.is_open):
+                if not more_may_come:
                     return
                 await changed.wait()
                 continue

@@ -39,7 +39,7 @@ class Machine:
     """Of this package."""
 
 
-def node_object(node: NodeDescription) -> JsonObject:
+def node_object(node: NodeDescription, machine: Machine) -> JsonObject:
     """The object to create. Its status is written apart."""
     return {
         "apiVersion": "v1",
@@ -49,6 +49,7 @@ def node_object(node: NodeDescription) -> JsonObject:
             "labels": {
                 "kubernetes.io/hostname": node.name,
                 "kubernetes.io/os": "linux",
+                "kubernetes.io/arch": machine.architecture,
                 **node.labels,
             },
         },

@@ -71,7 +71,7 @@ async def _keep_status(client: ApiClient, node: NodeDescription, machine: Machin
     except ApiError as error:
         if not error.is_not_found:
             raise
-        there = await client.create(NODES, None, node_object(node))
+        there = await client.create(NODES, None, node_object(node, machine))
     if not is_said(status, there.get("status") or {}):
         await client.patch(NODES, None, node.name, {"status": status}, subresource="status")
 
