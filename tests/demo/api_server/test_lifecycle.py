@@ -109,6 +109,12 @@ def test_a_running_pod_is_given_time_to_end() -> None:
     assert deleted(PODS, sooner, DeleteOptions(grace_period_seconds=0), NOW) is None
 
 
+def test_a_grace_period_beyond_all_time_is_a_long_one() -> None:
+    left = deleted(PODS, pod(), DeleteOptions(grace_period_seconds=10**15), NOW)
+    assert left is not None
+    assert left["metadata"]["deletionTimestamp"].startswith("2036-")
+
+
 @pytest.mark.parametrize("over", [pod(phase="Succeeded"), pod(phase="Failed"), item(spec={}, status={})])
 def test_a_pod_that_does_not_run_is_gone_at_once(over: Object) -> None:
     assert deleted(PODS, over, DeleteOptions(), NOW) is None

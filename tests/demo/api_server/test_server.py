@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import random
 import socket
@@ -291,6 +292,7 @@ def test_a_watcher_that_takes_nothing_is_cut_off(tmp_path: Path) -> None:
         version = (await client.ask("GET", SERVICES))[1]["metadata"]["resourceVersion"]
         query = {"watch": "true", "resourceVersion": version}
         async with client.session.get(SERVICES, params=query) as answer:
+            assert await is_full(client)
             await write_until_forgotten(client)
             async with asyncio.timeout(SECONDS):  # there is room for one watch, and this one takes nothing
                 while await is_full(client):
@@ -337,6 +339,10 @@ def test_status_is_written_apart(tmp_path: Path) -> None:
         )
         assert (changed["spec"]["replicas"], changed["status"]) == (2, {"replicas": 9})
         assert changed["metadata"]["generation"] == 2
+        status, answer = await client.patch(f"{path}/status", {"metadata": {"labels": {"a b": "c"}}})
+        assert (status, answer["details"]["causes"][0]["field"]) == (422, "metadata.labels")
+        _, changed = await client.patch(path, {"apiVersion": "v2", "kind": "Pod"})
+        assert (changed["apiVersion"], changed["kind"]) == ("apps/v1", "Deployment")
 
     serving(tmp_path, test)
 
@@ -370,6 +376,8 @@ def test_a_pods_way_from_a_node_to_its_end(tmp_path: Path) -> None:
         status, answer = await client.ask("POST", f"{path}/binding", {"target": {"name": "node-2"}})
         assert (status, answer["reason"]) == (409, "Conflict")
         assert 'already assigned to node "node-1"' in answer["message"]
+        stranger = {"metadata": {"uid": "other"}, "target": {"name": "node-1"}}
+        assert (await client.ask("POST", f"{path}/binding", stranger))[0] == 409
         assert (await client.ask("POST", f"{path}/binding", {}))[0] == 400
         query = {"fieldSelector": "spec.nodeName=node-1"}
         (pod,) = (await client.ask("GET", PODS, params=query))[1]["items"]
@@ -440,6 +448,8 @@ def test_events_of_both_kinds_are_one_store_and_the_oldest_go(tmp_path: Path) ->
         await client.create(old, "c", involvedObject={}, message="third")
         _, listed = await client.ask("GET", old)
         assert [item["message"] for item in listed["items"]] == ["second", "third"]
+        await asyncio.gather(*(client.create(old, f"d{number}", involvedObject={}) for number in range(20)))
+        assert len((await client.ask("GET", old))[1]["items"]) == 2
 
     serving(tmp_path, test, events=2)
 
@@ -491,6 +501,11 @@ def test_fields_that_there_are_not(tmp_path: Path) -> None:
     serving(tmp_path, test)
 
 
+def token_of_another_cluster() -> str:
+    token = {"version": 10**6, "namespace": "default", "name": "a"}
+    return base64.urlsafe_b64encode(json.dumps(token).encode()).decode()
+
+
 REFUSALS: list[tuple[str, str, Any, int, str]] = [
     ("GET", "/api/v1/secrets", None, 404, "requested resource: this API server has no secrets, only"),
     ("GET", "/apis/batch/v1/namespaces/a/jobs/b", None, 404, "has no jobs, only deployments, endpoints, "),
@@ -533,6 +548,8 @@ REFUSALS: list[tuple[str, str, Any, int, str]] = [
     ("DELETE", f"{SERVICES}/a", {"gracePeriodSeconds": "x"}, 400, "is no DeleteOptions"),
     ("GET", f"{SERVICES}?limit=x", None, 400, "limit must be a number"),
     ("GET", f"{SERVICES}?continue=x", None, 400, "continue key is not valid"),
+    ("GET", f"{SERVICES}?continue=e30=", None, 400, "continue key is not valid"),
+    ("GET", f"{SERVICES}?continue={token_of_another_cluster()}", None, 410, "list again"),
     ("GET", f"{SERVICES}?labelSelector=a+b", None, 400, "unable to parse requirement"),
 ]
 

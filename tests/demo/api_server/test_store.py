@@ -149,6 +149,19 @@ def test_history_tells_what_was_and_is_bounded(tmp_path: Path) -> None:
     run(test)
 
 
+def test_the_order_of_writes_is_that_of_the_objects_also_after_a_restart(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with opened(tmp_path) as store:
+            for name in ("c", "a", "b", "c"):
+                await store.write(SERVICES, Key("default", name), put(store.version, name))
+            assert [key.name for key in store.collection(SERVICES).objects] == ["a", "b", "c"]
+            await store.write(SERVICES, Key("default", "a"), put(0, "a"))
+        async with opened(tmp_path) as store:
+            assert [key.name for key in store.collection(SERVICES).objects] == ["b", "c", "a"]
+
+    run(test)
+
+
 def test_another_collections_changes_age_nobody(tmp_path: Path) -> None:
     async def test() -> None:
         async with opened(tmp_path, history=2) as store:

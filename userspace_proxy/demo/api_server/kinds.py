@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -251,6 +250,6 @@ def groups() -> dict[str, list[Resource]]:
     return found
 
 
-def find(group: str, version: str, plural: str, resources: Sequence[Resource] = RESOURCES) -> Resource | None:
+def find(group: str, version: str, plural: str) -> Resource | None:
     """The resource of a path, if there is one."""
-    return next((r for r in resources if (r.group, r.version, r.plural) == (group, version, plural)), None)
+    return next((r for r in RESOURCES if (r.group, r.version, r.plural) == (group, version, plural)), None)

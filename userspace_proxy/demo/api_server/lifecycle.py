@@ -22,6 +22,9 @@ NAMESPACE_FINALIZER: Final = "kubernetes"
 FOREGROUND: Final = "foregroundDeletion"
 ORPHAN: Final = "orphan"
 GRACE_SECONDS: Final = 30
+MOST_GRACE_SECONDS: Final = 10 * 365 * 86_400
+"""More than anybody waits for; and a moment that there is."""
+
 
 _KEPT_METADATA: Final = (
     "uid",
@@ -189,4 +192,4 @@ def _grace_seconds(pod: Object, options: DeleteOptions) -> int:
         return 0
     usual: int = spec.get("terminationGracePeriodSeconds", GRACE_SECONDS)
     asked = options.grace_period_seconds
-    return max(0, usual if asked is None else asked)
+    return min(max(0, usual if asked is None else asked), MOST_GRACE_SECONDS)

@@ -16,7 +16,7 @@ from userspace_proxy.demo.api_server import selectors
 from userspace_proxy.demo.api_server.objects import Key, Object
 from userspace_proxy.demo.api_server.paths import Target
 from userspace_proxy.demo.api_server.selectors import Selection
-from userspace_proxy.demo.api_server.statuses import bad_request, too_large_version
+from userspace_proxy.demo.api_server.statuses import bad_request, expired, too_large_version
 from userspace_proxy.demo.api_server.store import Store, Stored
 
 
@@ -70,6 +70,8 @@ def _start(store: Store, query: Mapping[str, str]) -> tuple[int, Key | None]:
             token = msgspec.json.decode(base64.urlsafe_b64decode(text), type=_Token)
         except (binascii.Error, ValueError) as error:
             raise bad_request("continue key is not valid: it is none of this server's") from error
+        if token.version > store.version:
+            raise expired("the continue token is of another cluster: list again")
         return token.version, Key(token.namespace, token.name)
     asked = number(query, "resourceVersion")
     if asked > store.version:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -60,7 +60,7 @@ class Collection:
     """The objects of one storage, what they claim, and the changes that led to them, the oldest forgotten."""
 
     def __init__(self, version: int, history: int) -> None:
-        self.objects: dict[Key, Stored] = {}
+        self.objects: dict[Key, Stored] = {}  # what was written last is last
         self.claims: set[str] = set()
         self._history = history
         self._changes: list[Change] = []
@@ -128,9 +128,12 @@ class Store:
         """Everything that the database holds; `history` changes of each collection will be remembered."""
         version, rows = await database.read()
         store = cls(database, version, history)
-        for row in rows:
-            if collection := store._collections.get(row.storage):
-                collection.add(_stored(row.storage, msgspec.json.decode(row.data), row.data))
+        for storage, collection in store._collections.items():
+            found = [
+                _stored(storage, msgspec.json.decode(r.data), r.data) for r in rows if r.storage == storage
+            ]
+            for stored in sorted(found, key=lambda each: each.version):
+                collection.add(stored)
         return store
 
     def collection(self, resource: Resource) -> Collection:
@@ -140,10 +143,6 @@ class Store:
     def get(self, resource: Resource, key: Key) -> Stored | None:
         """An object, or None."""
         return self.collection(resource).objects.get(key)
-
-    def items(self, resource: Resource) -> Iterator[Object]:
-        """Every object of a resource, read anew."""
-        return (stored.read() for stored in self.collection(resource).objects.values())
 
     async def write(
         self, resource: Resource, key: Key, transition: Transition, is_dry_run: bool = False

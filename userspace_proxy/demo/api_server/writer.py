@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -39,7 +40,7 @@ from userspace_proxy.demo.api_server.statuses import (
     not_found,
 )
 from userspace_proxy.demo.api_server.store import Store, Stored
-from userspace_proxy.demo.api_server.validation import causes, identity_causes
+from userspace_proxy.demo.api_server.validation import causes, identity_causes, metadata_causes
 
 _SUFFIX_CHARACTERS: Final = "bcdfghjklmnpqrstvwxz2456789"
 
@@ -131,7 +132,7 @@ class Writer:
                 raise invalid("", "", "", [is_invalid("patch", patch, detail)])
             if manner.validation is FieldValidation.WARN:
                 warnings.extend(unknown)
-            return item
+            return {**item, "apiVersion": resource.group_version, "kind": resource.kind}
 
         stored = await self._update(resource, key, change, part, manner)
         return Written(stored, tuple(warnings))
@@ -155,34 +156,28 @@ class Writer:
 
     async def bind(self, key: Key, body: Any, manner: Manner) -> None:
         """Have a pod run on the node that a Binding names. Raises StatusError."""
-        node = ((body if isinstance(body, dict) else {}).get("target") or {}).get("name")
+        binding = body if isinstance(body, dict) else {}
+        node, uid = (binding.get("target") or {}).get("name"), (binding.get("metadata") or {}).get("uid")
         if not isinstance(node, str) or not node:
             raise bad_request("a Binding needs the name of a node in target.name")
 
-        def change(before: Object) -> Object:
-            if "deletionTimestamp" in before["metadata"]:
-                raise conflict(
-                    PODS, key.name, f"pod {key.name} is being deleted, cannot be assigned to a host"
-                )
-            if there := before["spec"].get("nodeName"):
-                raise conflict(PODS, key.name, f'pod {key.name} is already assigned to node "{there}"')
-            condition = {
-                "type": "PodScheduled",
-                "status": "True",
-                "lastProbeTime": None,
-                "lastTransitionTime": timestamp(self._now()),
-            }
-            conditions = [c for c in before["status"].get("conditions", ()) if c["type"] != "PodScheduled"]
-            return {
-                **before,
-                "spec": {**before["spec"], "nodeName": node},
-                "status": {**before["status"], "conditions": [*conditions, condition]},
-            }
-
-        def transition(before: Stored | None) -> Object:
-            if before is None:
+        def transition(stored: Stored | None) -> Object:
+            if stored is None:
                 raise not_found(PODS, key.name)
-            return change(before.read())
+            pod = stored.read()
+            if uid not in (None, "", pod["metadata"]["uid"]):
+                raise conflict(PODS, key.name, f"it is another pod than the one with the UID {uid}")
+            if "deletionTimestamp" in pod["metadata"]:
+                why = f"pod {key.name} is being deleted, cannot be assigned to a host"
+                raise conflict(PODS, key.name, why)
+            if there := pod["spec"].get("nodeName"):
+                raise conflict(PODS, key.name, f'pod {key.name} is already assigned to node "{there}"')
+            pod["spec"]["nodeName"] = node
+            others = [c for c in pod["status"].get("conditions", ()) if c["type"] != "PodScheduled"]
+            moment = timestamp(self._now())
+            condition = {"type": "PodScheduled", "status": "True", "lastTransitionTime": moment}
+            pod["status"]["conditions"] = [*others, condition]
+            return pod
 
         await self._store.write(PODS, key, transition, manner.is_dry_run)
 
@@ -222,6 +217,8 @@ class Writer:
             if part is Part.MAIN:
                 defaults.put_defaults(resource, after)
                 self._check(resource, after, before)
+            elif found := [*metadata_causes(resource, after), *lifecycle.finalizer_causes(before, after)]:
+                raise invalid(resource.kind, resource.group, key.name, found)
             if lifecycle.is_over(resource, after):
                 return None
             return events.to_old(after) if resource is NEW_EVENTS else after
@@ -281,7 +278,8 @@ class Writer:
     async def _forget_old_events(self) -> None:
         kept = self._store.collection(EVENTS).objects
         while len(kept) > self._most_events:
-            await self._store.write(EVENTS, next(iter(kept)), lambda _: None)
+            with suppress(LookupError):  # somebody else forgot it meanwhile
+                await self._store.write(EVENTS, next(iter(kept)), lambda _: None)
 
 
 def _settle_namespace(resource: Resource, metadata: Object, namespace: str) -> None:

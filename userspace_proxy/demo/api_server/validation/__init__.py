@@ -13,17 +13,14 @@ from userspace_proxy.demo.api_server.kinds import (
     DEPLOYMENTS,
     ENDPOINT_SLICES,
     ENDPOINTS,
-    EVENTS,
     NAMESPACES,
-    NEW_EVENTS,
     PODS,
     SERVICES,
     Resource,
 )
 from userspace_proxy.demo.api_server.objects import Object
 from userspace_proxy.demo.api_server.statuses import Cause, is_invalid
-from userspace_proxy.demo.api_server.validation import endpoints, names, services, workloads
-from userspace_proxy.demo.api_server.validation.metadata import metadata_causes
+from userspace_proxy.demo.api_server.validation import endpoints, metadata, names, services, workloads
 from userspace_proxy.demo.api_server.validation.names import Check
 
 Rules = Callable[[Object], Iterator[Cause]]
@@ -47,14 +44,17 @@ _CHANGE_RULES: Final[dict[Resource, ChangeRules]] = {
 
 def causes(resource: Resource, item: Object, before: Object | None) -> list[Cause]:
     """What is wrong with an object, or with its change from what it was before."""
-    found = list(metadata_causes(item, _NAMES.get(resource, names.dns_subdomain)))
-    if resource in (EVENTS, NEW_EVENTS):
-        return found
+    found = metadata_causes(resource, item)
     if resource in _RULES:
         found += _RULES[resource](item)
     if before is not None and resource in _CHANGE_RULES and not found:
         found += _CHANGE_RULES[resource](before, item)
     return found
+
+
+def metadata_causes(resource: Resource, item: Object) -> list[Cause]:
+    """What is wrong with an object's metadata."""
+    return list(metadata.causes(item, _NAMES.get(resource, names.dns_subdomain)))
 
 
 def identity_causes(item: Object, before: Object) -> Iterator[Cause]:

@@ -13,7 +13,7 @@ from userspace_proxy.demo.api_server.validation.names import Check
 MOST_ANNOTATION_BYTES: Final = 256 * 1024
 
 
-def metadata_causes(item: Object, check_name: Check) -> Iterator[Cause]:
+def causes(item: Object, check_name: Check) -> Iterator[Cause]:
     """What is wrong with an object's metadata, whose name follows the rule given."""
     metadata = item["metadata"]
     name = metadata.get("name", "")
