@@ -28,10 +28,14 @@ def later(seconds: float) -> datetime:
 
 
 def plan(
-    nodes: Sequence[Node], pods: Sequence[Pod] = (), at: float = 0, leases: Sequence[Lease] = ()
+    nodes: Sequence[Node],
+    pods: Sequence[Pod] = (),
+    at: float = 0,
+    leases: Sequence[Lease] = (),
+    watched_since: float = -3600,
 ) -> Plan:
     by_key = {(lease.metadata.namespace, lease.metadata.name): lease for lease in leases}
-    return plan_node_lifecycle(nodes, by_key, pods, later(at), PATIENCE)
+    return plan_node_lifecycle(nodes, by_key, pods, later(at), later(watched_since), PATIENCE)
 
 
 def patched(item: Node, writes: Sequence[Write]) -> Node:
@@ -88,6 +92,12 @@ def test_a_lease_is_a_heartbeat_too() -> None:
     looked = plan([node("n1")], at=60, leases=[lease])
     assert not looked.writes
     assert looked.again_in_seconds == 15
+
+
+def test_heartbeats_from_before_anybody_listened_are_not_held_against_a_node() -> None:
+    looked = plan([node("n1")], at=1000, watched_since=990)
+    assert not looked.writes
+    assert looked.again_in_seconds == 30
 
 
 def test_a_node_that_never_reported_is_unknown_some_time_after_it_was_made() -> None:

@@ -54,6 +54,7 @@ async def run_controllers(
     take their traffic, whenever that has changed, and once at the start.
     """
     chance = chance if chance is not None else random.Random()
+    started = clock()
     pods, nodes, services = Mirror(client, PODS), Mirror(client, NODES), Mirror(client, SERVICES)
     deployments, slices = Mirror(client, DEPLOYMENTS), Mirror(client, ENDPOINT_SLICES)
     endpoints, namespaces = Mirror(client, ENDPOINTS), Mirror(client, NAMESPACES)
@@ -115,7 +116,7 @@ async def run_controllers(
             "node-controller",
             [nodes, leases, pods],
             lambda now, _: plan_node_lifecycle(
-                nodes.objects.values(), leases.objects, pods.objects.values(), now, patience
+                nodes.objects.values(), leases.objects, pods.objects.values(), now, started, patience
             ),
         ),
         (

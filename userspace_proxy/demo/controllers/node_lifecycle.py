@@ -51,9 +51,14 @@ def plan_node_lifecycle(
     leases: Mapping[tuple[str, str], Lease],
     pods: Iterable[Pod],
     now: datetime,
+    watched_since: datetime,
     patience: NodePatience,
 ) -> Plan:
-    """What is due for all nodes and the pods on them."""
+    """What is due for all nodes and the pods on them.
+
+    Nobody is silent for longer than somebody listens, `watched_since`: a cluster that comes back finds
+    heartbeats from before it went.
+    """
     on_node: dict[str, list[Pod]] = defaultdict(list)
     for pod in pods:
         if pod.spec.node_name:
@@ -62,7 +67,7 @@ def plan_node_lifecycle(
     waits: list[float] = []
     for node in nodes:
         lease = leases.get((LEASE_NAMESPACE, node.metadata.name))
-        left = patience.grace_seconds - _silent_seconds(node, lease, now)
+        left = patience.grace_seconds - _silent_seconds(node, lease, watched_since, now)
         if left <= 0:
             writes.extend(_lost(node, now))
         else:
@@ -79,19 +84,20 @@ def plan_node_lifecycle(
     return Plan(writes, min(waits, default=None))
 
 
-def _silent_seconds(node: Node, lease: Lease | None, now: datetime) -> float:
+def _silent_seconds(node: Node, lease: Lease | None, watched_since: datetime, now: datetime) -> float:
     """Since when nothing was heard of it; a new node was heard of when it was made."""
     condition = condition_of(node.status.conditions, "Ready")
     moments = [
         moment
         for moment in (
+            watched_since,
             node.metadata.creation_timestamp,
             condition.last_heartbeat_time if condition is not None else None,
             lease.spec.renew_time if lease is not None else None,
         )
         if moment is not None
     ]
-    return (now - max(moments)).total_seconds() if moments else 0.0
+    return (now - max(moments)).total_seconds()
 
 
 def _lost(node: Node, now: datetime) -> Iterator[Write]:
