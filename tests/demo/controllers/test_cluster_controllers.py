@@ -62,7 +62,7 @@ def test_a_deployment_its_service_and_their_end(tmp_path: Path) -> None:
         client = cluster.client
         await cluster.kubectl("apply", "-f", "-", stdin=WEB)
         assert "successfully rolled out" in await cluster.kubectl(
-            "rollout", "status", "deployment/web", "--timeout=30s"
+            "rollout", "status", "deployment/web", "--timeout=50s"
         )
         pods = await cluster.running_pods()
         assert Counter(pod["spec"]["nodeName"] for pod in pods) == {"node-1": 1, "node-2": 1, "node-3": 1}
@@ -90,7 +90,7 @@ def test_a_deployment_its_service_and_their_end(tmp_path: Path) -> None:
         assert service["status"]["loadBalancer"]["ingress"] == [{"ip": "192.0.2.1", "ipMode": "VIP"}]
 
         await cluster.kubectl("set", "image", "deployment/web", "main=two")
-        await cluster.kubectl("rollout", "status", "deployment/web", "--timeout=30s")
+        await cluster.kubectl("rollout", "status", "deployment/web", "--timeout=50s")
         await until(lambda: _images(cluster, ["two"] * 3))
         described = await until(lambda: _described(cluster, "deployment/web", "Deleted pod"))
         assert "deployment.kubernetes.io/revision: 2" in described
@@ -130,12 +130,12 @@ def test_deleting_a_deployment_can_wait_for_its_pods_or_leave_them(tmp_path: Pat
     async def scene(cluster: FakeCluster) -> None:
         deployment = WEB.partition("---")[0]
         await cluster.kubectl("apply", "-f", "-", stdin=deployment)
-        await cluster.kubectl("rollout", "status", "deployment/web", "--timeout=30s")
-        await cluster.kubectl("delete", "deployment/web", "--cascade=foreground", "--timeout=30s")
+        await cluster.kubectl("rollout", "status", "deployment/web", "--timeout=50s")
+        await cluster.kubectl("delete", "deployment/web", "--cascade=foreground", "--timeout=50s")
         assert not await cluster.client.list(PODS)
         await cluster.kubectl("apply", "-f", "-", stdin=deployment)
-        await cluster.kubectl("rollout", "status", "deployment/web", "--timeout=30s")
-        await cluster.kubectl("delete", "deployment/web", "--cascade=orphan", "--timeout=30s")
+        await cluster.kubectl("rollout", "status", "deployment/web", "--timeout=50s")
+        await cluster.kubectl("delete", "deployment/web", "--cascade=orphan", "--timeout=50s")
         pods = await cluster.running_pods()
         assert len(pods) == 3
         assert not any("ownerReferences" in pod["metadata"] for pod in pods)
@@ -163,7 +163,7 @@ def test_a_pod_that_no_node_can_have_says_why_and_goes_where_it_can(tmp_path: Pa
 def test_a_node_that_falls_silent_loses_its_pods_to_others(tmp_path: Path) -> None:
     async def scene(cluster: FakeCluster) -> None:
         await cluster.kubectl("apply", "-f", "-", stdin=WEB)
-        await cluster.kubectl("rollout", "status", "deployment/web", "--timeout=30s")
+        await cluster.kubectl("rollout", "status", "deployment/web", "--timeout=50s")
         cluster.kubelets.silent.add("node-2")
 
         async def lost() -> bool:
@@ -181,7 +181,7 @@ def test_a_node_that_falls_silent_loses_its_pods_to_others(tmp_path: Path) -> No
         await cluster.client.delete(NODES, None, "node-2")
         await until(lambda: _pods_number(cluster, 3))
 
-    run(tmp_path, scene, patience=NodePatience(grace_seconds=3, eviction_seconds=0))
+    run(tmp_path, scene, patience=NodePatience(grace_seconds=4, eviction_seconds=0))
 
 
 async def _pods_number(cluster: FakeCluster, number: int) -> bool:
@@ -192,7 +192,7 @@ def test_a_namespace_goes_after_all_that_is_in_it(tmp_path: Path) -> None:
     async def scene(cluster: FakeCluster) -> None:
         await cluster.client.create(NAMESPACES, None, {"metadata": {"name": "shop"}})
         await cluster.kubectl("apply", "-n", "shop", "-f", "-", stdin=WEB)
-        await cluster.kubectl("rollout", "status", "-n", "shop", "deployment/web", "--timeout=30s")
+        await cluster.kubectl("rollout", "status", "-n", "shop", "deployment/web", "--timeout=50s")
         await cluster.kubectl("delete", "namespace/shop", "--timeout=60s")
         try:
             await cluster.client.get(NAMESPACES, None, "shop")
