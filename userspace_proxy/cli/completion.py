@@ -28,6 +28,15 @@ def complete_services(context: click.Context, _parameter: click.Parameter, incom
         return []
 
 
+service_option = click.option(
+    "--service",
+    metavar="NAME",
+    default="",
+    shell_complete=complete_services,
+    help="Those of a Service or one of its ports: web, default/web, default/web:http.",
+)
+
+
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from userspace_proxy.cli.asking import answer_options, ask_agent
-from userspace_proxy.cli.completion import complete_services
+from userspace_proxy.cli.completion import service_option
 from userspace_proxy.cli.figures import bytes_text, duration_text
 from userspace_proxy.cli.frames import show_frames
 from userspace_proxy.cli.rendering import Block, Column, Output, Sentences, Table, number, show_one
@@ -19,13 +19,7 @@ _TABLE_LIMIT = 200
 
 
 @click.command()
-@click.option(
-    "--service",
-    metavar="NAME",
-    default="",
-    shell_complete=complete_services,
-    help="Those of a Service or one of its ports: web, default/web, default/web:http.",
-)
+@service_option
 @click.option("--client", metavar="ADDRESS", default="", help="Those of a client.")
 @click.option(
     "--endpoint", metavar="ADDRESS[:PORT]", default="", help="Those to an endpoint: 192.0.2.1, 192.0.2.1:80."

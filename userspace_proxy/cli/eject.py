@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
 
 import click
 
 from userspace_proxy.cli.asking import answer_options, ask_agent
-from userspace_proxy.cli.completion import complete_services
+from userspace_proxy.cli.completion import service_option
 from userspace_proxy.cli.figures import duration_text
 from userspace_proxy.cli.rendering import Block, Output, Table, show
 from userspace_proxy.core.answers.ejections import Ejection, EjectParameters, UnejectParameters
 from userspace_proxy.core.durations import parse_duration
-
-_F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def _seconds(_context: click.Context, _parameter: click.Parameter, text: str | None) -> float | None:
@@ -25,19 +22,9 @@ def _seconds(_context: click.Context, _parameter: click.Parameter, text: str | N
         raise click.BadParameter(f"{error}, nor a number of seconds") from None
 
 
-def _service_option(command: _F) -> _F:
-    return click.option(
-        "--service",
-        metavar="NAME",
-        default="",
-        shell_complete=complete_services,
-        help="Only of a Service or one of its ports: web, default/web, default/web:http.",
-    )(command)
-
-
 @click.command()
 @click.argument("endpoint")
-@_service_option
+@service_option
 @click.option(
     "--for",
     "seconds",
@@ -62,7 +49,7 @@ def eject(
 
 @click.command()
 @click.argument("endpoint")
-@_service_option
+@service_option
 @answer_options
 def uneject(endpoint: str, service: str, output: Output, state_directory: Path) -> None:
     """Put an endpoint back that `eject` has taken out."""

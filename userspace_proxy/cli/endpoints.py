@@ -8,20 +8,14 @@ from pathlib import Path
 import click
 
 from userspace_proxy.cli.asking import answer_options, ask_agent
-from userspace_proxy.cli.completion import complete_services
+from userspace_proxy.cli.completion import service_option
 from userspace_proxy.cli.figures import bytes_text, duration_text
 from userspace_proxy.cli.rendering import Block, Column, Output, Table, long, number, show
 from userspace_proxy.core.answers.endpoints import EndpointAnswer, EndpointHealth, EndpointsQuestion
 
 
 @click.command()
-@click.option(
-    "--service",
-    metavar="NAME",
-    default="",
-    shell_complete=complete_services,
-    help="Those of a Service or one of its ports: web, default/web, default/web:http.",
-)
+@service_option
 @answer_options
 def endpoints(service: str, output: Output, state_directory: Path) -> None:
     """Say of each endpoint whether it is used, or why not."""

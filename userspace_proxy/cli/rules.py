@@ -9,19 +9,13 @@ from pathlib import Path
 import click
 
 from userspace_proxy.cli.asking import answer_options, ask_agent
-from userspace_proxy.cli.completion import complete_services
+from userspace_proxy.cli.completion import service_option
 from userspace_proxy.cli.rendering import Block, Column, Output, Table, long, number, show
 from userspace_proxy.core.answers.rules import RuleAnswer, RulesQuestion
 
 
 @click.command()
-@click.option(
-    "--service",
-    metavar="NAME",
-    default="",
-    shell_complete=complete_services,
-    help="Those of a Service or one of its ports: web, default/web, default/web:http.",
-)
+@service_option
 @answer_options
 def rules(service: str, output: Output, state_directory: Path) -> None:
     """Say of each rule of ours what it has counted, and why it is there.

@@ -9,7 +9,7 @@ from typing import Final
 import click
 
 from userspace_proxy.cli.asking import answer_options, ask_agent
-from userspace_proxy.cli.completion import complete_services
+from userspace_proxy.cli.completion import service_option
 from userspace_proxy.cli.figures import bytes_text, latency_text, rate_text
 from userspace_proxy.cli.frames import show_frames
 from userspace_proxy.cli.rendering import Block, Column, Output, Sentences, Table, number
@@ -21,13 +21,7 @@ _ALL: Final = ""
 
 
 @click.command()
-@click.option(
-    "--service",
-    metavar="NAME",
-    default="",
-    shell_complete=complete_services,
-    help="Of a Service or one of its ports: web, default/web, default/web:http.",
-)
+@service_option
 @click.option("--endpoints", "has_endpoints", is_flag=True, help="Show the endpoints of each, too.")
 @click.option(
     "--limit",
