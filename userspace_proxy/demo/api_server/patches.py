@@ -89,8 +89,8 @@ def merge_patched(target: Any, patch: Any) -> Any:
     return merged
 
 
-def _merged(target: Object, patch: Object, schema: str | None) -> Object:
-    """`target` with a strategic patch of its type put in; `schema` is None for maps and what has no type."""
+def _merged(target: Object, patch: Object, form: str) -> Object:
+    """`target` with a strategic patch of its form put in, which is a type's name, or a map's form."""
     match patch.get(_DIRECTIVE):
         case None | "merge":
             pass
@@ -108,10 +108,10 @@ def _merged(target: Object, patch: Object, schema: str | None) -> Object:
             if field in target and field not in patch:
                 _remove_from(target, field, value)
         elif not name.startswith("$"):
-            _merge_field(target, name, value, patch, schema)
+            _merge_field(target, name, value, patch, form)
     for name, value in patch.items():
         if name.startswith(_ORDER):
-            _order(target, name.removeprefix(_ORDER), value, schema)
+            _order(target, name.removeprefix(_ORDER), value, form)
     return target
 
 
@@ -121,17 +121,16 @@ def _remove_from(target: Object, field: str, values: Any) -> None:
     target[field] = [value for value in target[field] if value not in values]
 
 
-def _merge_field(target: Object, name: str, value: Any, patch: Object, schema: str | None) -> None:
-    form, merging = _field(schema, name)
+def _merge_field(target: Object, name: str, value: Any, patch: Object, owner: str) -> None:
+    form, merging = _field(owner, name)
     present = target.get(name)
     if value is None:
         target.pop(name, None)
     elif isinstance(value, dict):
-        kind = form if form in schemas.load().types else None
         if value.get(_DIRECTIVE) == "delete":
             target.pop(name, None)
         else:
-            target[name] = _merged(present if isinstance(present, dict) else {}, value, kind)
+            target[name] = _merged(present if isinstance(present, dict) else {}, value, form)
     elif isinstance(value, list) and merging is not None and merging.merges:
         former = present if isinstance(present, list) else []
         if merging.key:
@@ -144,11 +143,10 @@ def _merge_field(target: Object, name: str, value: Any, patch: Object, schema: s
         target[name] = value
 
 
-def _field(schema: str | None, name: str) -> tuple[str, Merging | None]:
-    if schema is None:
-        return "", None
-    known = schemas.load().types[schema]
-    return known.fields.get(name, ""), known.patch.get(name)
+def _field(owner: str, name: str) -> tuple[str, Merging | None]:
+    """The form of a type's field, and how it is merged; neither for what is in a map."""
+    known = schemas.load().types.get(owner)
+    return (known.fields.get(name, ""), known.patch.get(name)) if known else ("", None)
 
 
 def _merged_lists(former: list[Any], patch: list[Any], name: str, merging: Merging, form: str) -> list[Any]:
@@ -164,10 +162,9 @@ def _merged_lists(former: list[Any], patch: list[Any], name: str, merging: Mergi
         if part.get(_DIRECTIVE) == "delete":
             entries = [entry for index, entry in enumerate(entries) if index not in at]
         elif at:
-            kind = form if form in schemas.load().types else None
-            entries[at[0]] = _merged(dict(entries[at[0]]), part, kind)
+            entries[at[0]] = _merged(dict(entries[at[0]]), part, form)
         else:
-            entries.append(_merged({}, part, form if form in schemas.load().types else None))
+            entries.append(_merged({}, part, form))
     return entries
 
 
@@ -175,13 +172,12 @@ def _key(entry: Any, key: str) -> Any:
     return entry.get(key) if isinstance(entry, dict) else None
 
 
-def _order(target: Object, field: str, order: Any, schema: str | None) -> None:
-    """Put a list into the order that the patch names; what it does not name keeps its place behind what was
-    before it."""
+def _order(target: Object, field: str, order: Any, owner: str) -> None:
+    """Put a list into the order that the patch names; what it does not name keeps its place."""
     entries = target.get(field)
     if not isinstance(entries, list) or not isinstance(order, list):
         return
-    _, merging = _field(schema, field)
+    _, merging = _field(owner, field)
     key = merging.key if merging else ""
 
     def identity(entry: Any) -> Any:
