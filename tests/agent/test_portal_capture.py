@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import uvloop
@@ -65,20 +66,12 @@ class Fixture:
             record_event=self.events,
         )
 
-    def _delete(
-        self,
-        family: IPFamily,
-        allowed: Allowed,
-        *,
-        bind_address: str | None = None,
-        captured_ports: PortRange | None = None,
-        node_port_networks: Collection[str] | None = None,
-    ) -> int:
+    def _delete(self, family: IPFamily, allowed: Allowed, **settings: Any) -> int:
         if self.deletions_fail:
             self.deletions_fail -= 1
             raise RulesError("the kernel is busy")
         self.deleted.append(allowed)
-        self.whole_passes += captured_ports == SETTINGS.proxy_ports
+        self.whole_passes += settings["captured_ports"] == SETTINGS.proxy_ports
         return len(allowed)
 
     async def _tell(self) -> None:

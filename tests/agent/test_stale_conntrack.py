@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import uvloop
@@ -96,21 +97,13 @@ class Conntrack:
         self.may_answer = threading.Event()
         self.may_answer.set()
 
-    def delete(
-        self,
-        family: IPFamily,
-        allowed: Allowed,
-        *,
-        bind_address: str | None = None,
-        captured_ports: PortRange | None = None,
-        node_port_networks: Collection[str] | None = None,
-    ) -> int:
-        assert bind_address == SETTINGS.bind_address
-        assert node_port_networks == SETTINGS.nodeport_addresses
+    def delete(self, family: IPFamily, allowed: Allowed, **settings: Any) -> int:
+        assert settings["bind_address"] == SETTINGS.bind_address
+        assert settings["node_port_networks"] == SETTINGS.nodeport_addresses
         assert self.may_answer.wait(10)
         if self.refuses:
             raise UserspaceProxyError("the kernel is busy")
-        self.asked.append((dict(allowed), captured_ports is not None))
+        self.asked.append((dict(allowed), settings["captured_ports"] is not None))
         return 0
 
 
