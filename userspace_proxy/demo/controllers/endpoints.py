@@ -11,13 +11,11 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Final, TypeAlias
 
+from userspace_proxy.core.objects import EndpointConditions, EndpointHints, ForNode, ForZone
 from userspace_proxy.demo.controllers.label_selectors import is_subset
 from userspace_proxy.demo.controllers.objects import (
     Endpoint,
-    EndpointConditions,
-    EndpointHints,
     EndpointPort,
-    HintTarget,
     Node,
     Pod,
     Service,
@@ -130,11 +128,11 @@ def _endpoint(service: Service, pod: Pod, address: str, nodes: Mapping[str, Node
 
 def _hints(distribution: str | None, node: str | None, zone: str | None) -> EndpointHints | None:
     """Whose traffic the endpoint should get: its own zone's, or its own node's (zones are said then too)."""
-    zones = [HintTarget(zone)] if zone else None
+    zones = [ForZone(zone)] if zone else None
     match distribution:
         case "PreferClose" | "PreferSameZone":
             return EndpointHints(for_zones=zones) if zones else None
         case "PreferSameNode":
-            return EndpointHints(for_zones=zones, for_nodes=[HintTarget(node)] if node else None)
+            return EndpointHints(for_zones=zones, for_nodes=[ForNode(node)] if node else None)
         case _:
             return None

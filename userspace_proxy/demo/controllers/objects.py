@@ -11,7 +11,7 @@ from typing import Annotated, TypeAlias
 
 import msgspec
 
-from userspace_proxy.core.objects import Int32
+from userspace_proxy.core.objects import EndpointConditions, EndpointHints, Int32
 from userspace_proxy.demo import api_resources
 from userspace_proxy.demo.api_resources import JsonObject, Resource
 
@@ -235,21 +235,6 @@ class TargetReference(_ApiStruct, frozen=True):
     name: str
     namespace: str = ""
     uid: str = ""
-
-
-class EndpointConditions(_ApiStruct, frozen=True):
-    ready: bool | None = None
-    serving: bool | None = None
-    terminating: bool | None = None
-
-
-class HintTarget(_ApiStruct, frozen=True):
-    name: str
-
-
-class EndpointHints(_ApiStruct, frozen=True):
-    for_zones: list[HintTarget] | None = None
-    for_nodes: list[HintTarget] | None = None
 
 
 class Endpoint(_ApiStruct, frozen=True):

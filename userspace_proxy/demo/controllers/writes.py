@@ -12,58 +12,51 @@ from userspace_proxy.demo.event_recorder import Notice, Reference
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Create:
-    """Make an object of `body`.
+class _Request:
+    """What all requests have: `subject` is on whose behalf it is made, and whom its events are about.
 
-    In every write `subject` is on whose behalf: its events are about that. `notice` is said once it is done,
-    and why it was refused under `failure_reason`, if there is one.
+    `notice` is said once it is done, and why it was refused under `failure_reason`, if there is one.
     """
 
     resource: Resource[Any]
-    namespace: str
-    body: JsonObject
     subject: Reference
     notice: Notice | None = None
     failure_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Post:
+class Create(_Request):
+    """Make an object of `body`."""
+
+    namespace: str
+    body: JsonObject
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Post(_Request):
     """Post `body` to a subresource of an object that exists."""
 
-    resource: Resource[Any]
     metadata: Metadata
     subresource: str
     body: JsonObject
-    subject: Reference
-    notice: Notice | None = None
-    failure_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Patch:
+class Patch(_Request):
     """Merge `body` (RFC 7396) into an object, if it is still in the version that `metadata` says."""
 
-    resource: Resource[Any]
     metadata: Metadata
     body: JsonObject
-    subject: Reference
     subresource: str = ""
-    notice: Notice | None = None
-    failure_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Delete:
+class Delete(_Request):
     """Ask for an object's end. `unless_there`: only if that other object is really gone, asked for then."""
 
-    resource: Resource[Any]
     metadata: Metadata
-    subject: Reference
     grace_seconds: int | None = None
     unless_there: tuple[Resource[Any], Reference] | None = None
-    notice: Notice | None = None
-    failure_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
