@@ -197,7 +197,9 @@ def test_what_was_kept_comes_back_also_after_a_kill(other: Demo) -> None:
     assert other.processes() == []
     assert Path("/proc/self/mounts").read_text() == mounts
     assert_refused(port)
-    assert other("status").returncode == 1
+    ended = other("status")
+    assert ended.returncode == 1
+    assert "one has ended by itself" in ended.stderr
 
     other.said("up")  # one node, empty, as before
     assert [node.name for node in other.status().nodes] == ["node-1"]

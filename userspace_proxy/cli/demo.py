@@ -74,17 +74,17 @@ def shell(place: str) -> None:
     open_shell(place)
 
 
-@demo.command(context_settings={"ignore_unknown_options": True})
+@demo.command("exec", context_settings={"ignore_unknown_options": True})
 @click.argument("place")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-def exec(place: str, command: tuple[str, ...]) -> None:
+def execute(place: str, command: tuple[str, ...]) -> None:
     """Run a command there, and end with its exit status: demo exec client -- curl http://web
 
     PLACE is what `demo shell` takes.
     """
-    from userspace_proxy.demo.commands import execute
+    from userspace_proxy.demo import commands
 
-    execute(place, command)
+    commands.execute(place, command)
 
 
 @demo.command()

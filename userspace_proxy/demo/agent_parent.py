@@ -52,6 +52,7 @@ _FIRST_MOVED: Final = 64
 _RESTART_SECONDS: Final = 0.5
 _MAX_RESTART_SECONDS: Final = 10.0
 _STEADY_SECONDS: Final = 10.0
+_ASK_SECONDS: Final = 5.0
 
 
 class AgentOrder(msgspec.Struct, frozen=True):
@@ -127,17 +128,22 @@ class AgentParent:
     def _start_what_is_due(self) -> None:
         now = time.monotonic()
         for node in [node for node, due in self._due.items() if due <= now]:
+            agent = self._agents[node]
+            try:
+                pid = self._fork(agent, ("userspace_proxy", *agent.arguments), {})
+            except OSError:  # memory or processes are short, which may pass
+                self._due[node] = now + _MAX_RESTART_SECONDS
+                continue
             del self._due[node]
             self._started_at[node] = now
-            agent = self._agents[node]
-            pid = self._fork(agent, ("userspace_proxy", *agent.arguments), {})
             self._agent_pids[pid] = node
             _tell(Told(node, pid=pid))
 
     def _answer(self) -> None:
         """Start what an agent asks for, and tell it the pid."""
         asking, _ = self._requests.accept()
-        with asking, suppress(ConnectionError):
+        with asking, suppress(OSError):  # it asks again
+            asking.settimeout(_ASK_SECONDS)
             pid = int.from_bytes(
                 asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[:4], sys.byteorder
             )

@@ -90,7 +90,9 @@ def take_down(*, keep: bool) -> None:
             print("The cluster is down, and its objects are kept." if keep else "The cluster is down.")
         elif not path.exists():
             print("No demo cluster is running.")
-        elif not keep:
+        elif keep:
+            print(f"No demo cluster is running; what one has left in {path} is kept.")
+        else:
             _remove(path)
             print(f"No demo cluster is running; what one had left in {path} is removed.")
 
@@ -108,6 +110,7 @@ def open_shell(name: str) -> NoReturn:
         place = _place(cluster, name)
         environment = dict(os.environ)
         if shutil.which("bash"):
+            environment["HISTFILE"] = "/dev/null"
             environment["PS1"] = rf"\[\e[36m\]{place.name}\[\e[0m\] \w \$ "
             command = ["bash", "--norc", "--noprofile", "-i"]
         else:
@@ -152,7 +155,7 @@ def _plan(wishes: Wishes, path: Path) -> ClusterPlan:
     if wishes.file is not None:
         plan = read_plan(wishes.file)
     elif says_nothing and not wishes.fresh and kept.exists():
-        plan = msgspec.json.decode(kept.read_bytes(), type=ClusterPlan)
+        plan = _kept_plan(kept)
     else:
         plan = plan_of(DEFAULT_NODES if wishes.nodes is None else wishes.nodes)
     if wishes.empty:
@@ -160,6 +163,15 @@ def _plan(wishes: Wishes, path: Path) -> ClusterPlan:
     if wishes.apiserver is not None:
         plan = msgspec.structs.replace(plan, api_server=ApiServerKind(wishes.apiserver))
     return plan
+
+
+def _kept_plan(file: Path) -> ClusterPlan:
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=ClusterPlan)
+    except (OSError, msgspec.DecodeError) as error:
+        raise StartupError(
+            f"what was kept cannot be read ({error}): `userspace-proxy demo up --fresh` begins anew"
+        ) from error
 
 
 def _say(what: str) -> None:
@@ -180,7 +192,9 @@ def _found(path: Path) -> Iterator[RunningCluster | None]:
 def _cluster(path: Path) -> Iterator[RunningCluster]:
     with _found(path) as cluster:
         if cluster is None:
-            raise StartupError("no demo cluster is running: `userspace-proxy demo up` starts one")
+            log = path / state_directory.LOG
+            ended = f" (one has ended by itself: {log} may say why)" if log.exists() else ""
+            raise StartupError(f"no demo cluster is running{ended}: `userspace-proxy demo up` starts one")
         yield cluster
 
 

@@ -18,7 +18,7 @@ import msgspec
 
 from userspace_proxy.demo.closing import Closing
 from userspace_proxy.demo.state_directory import CONTROL_SOCKET
-from userspace_proxy.errors import StartupError
+from userspace_proxy.errors import StartupError, UsageError, UserspaceProxyError
 
 _ANSWER_SECONDS: Final = 30.0
 _UCRED: Final = struct.Struct("=iII")
@@ -99,16 +99,39 @@ class Ending(msgspec.Struct, frozen=True):
     """It ends now; the process' own end says when it is done."""
 
 
+class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What comes back: what was asked for, or why there is none."""
+
+    answer: msgspec.Raw = msgspec.Raw(b"null")
+    refused: str = ""
+
+
+def decoded(line: bytes) -> Question:
+    """The question in a line. Raises `UsageError`."""
+    try:
+        return msgspec.json.decode(line, type=Question)
+    except msgspec.DecodeError as error:
+        raise UsageError(f"this cluster does not understand the question: {error}") from error
+
+
 async def serve(path: Path, answer: Callable[[Question], Awaitable[msgspec.Struct]]) -> asyncio.Server:
     """Answer who connects to `path`; whoever may open the socket may ask."""
 
+    async def answer_line(line: bytes) -> Answer:
+        try:
+            return Answer(answer=msgspec.Raw(msgspec.json.encode(await answer(decoded(line)))))
+        except UserspaceProxyError as error:
+            return Answer(refused=str(error))
+
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError, msgspec.DecodeError, ValueError):
+        try:
             while line := await reader.readline():
-                question = msgspec.json.decode(line, type=Question)
-                writer.write(msgspec.json.encode(await answer(question)) + b"\n")
+                writer.write(msgspec.json.encode(await answer_line(line)) + b"\n")
                 await writer.drain()
-        writer.close()
+        except (ConnectionError, ValueError):
+            pass  # who asked has left, or never ends a line
+        finally:
+            writer.close()
 
     return await asyncio.start_unix_server(converse, path)
 
@@ -147,7 +170,10 @@ class RunningCluster(Closing):
             raise StartupError(f"the demo cluster does not answer: {error}") from error
         if not line:
             raise StartupError("the demo cluster has just ended")
-        return msgspec.json.decode(line, type=answer)
+        envelope = msgspec.json.decode(line, type=Answer)
+        if envelope.refused:
+            raise StartupError(envelope.refused)
+        return msgspec.json.decode(envelope.answer, type=answer)
 
     def wait(self, seconds: float | None = None) -> bool:
         """Whether all of it has ended, after so many seconds at most."""

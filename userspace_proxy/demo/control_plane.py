@@ -81,8 +81,9 @@ class ControlPlane:
         self._api = api
         self._folder = folder
         self._logs = folder / state_directory.LOGS
-        kept = (folder / name for name in (state_directory.DATABASE, state_directory.ETCD))
-        self.is_kept = any(path.exists() for path in kept)
+        is_embedded = plan.api_server is ApiServerKind.EMBEDDED
+        objects = folder / (state_directory.DATABASE if is_embedded else state_directory.ETCD)
+        self.is_kept = objects.exists()
         self._closing = AsyncExitStack()
         self.client: ApiClient
         self._kubelets: dict[str, Kubelet] = {}

@@ -60,7 +60,6 @@ def run(surroundings: Surroundings) -> int:
     (INSIDE / state_directory.LOGS).mkdir()
     PRIVATE.mkdir()
     os.environ["TMPDIR"] = str(PRIVATE)  # an agent that is killed leaves what it has put there
-    (INSIDE / state_directory.PLAN).write_bytes(msgspec.json.encode(surroundings.plan))
     agents = Agents()
     names = [node.name for node in plan.nodes]
     with ThreadPoolExecutor(1) as thread:
@@ -73,12 +72,7 @@ def run(surroundings: Surroundings) -> int:
         )
         make_control_plane = _imported_control_plane()
         network = _made(wiring)
-    control_plane = make_control_plane(
-        plan,
-        network,
-        api=surroundings.api,
-        folder=INSIDE,
-    )
+    control_plane = make_control_plane(plan, network, api=surroundings.api, folder=INSIDE)
     return uvloop.run(Daemon(surroundings, plan, network, agents, control_plane, problems).run())
 
 
@@ -155,7 +149,8 @@ class Daemon:
                 async with asyncio.timeout(_CLOSE_SECONDS):
                     await self._agents.close()
                     await self._control_plane.close()
-            self._clear()
+            if self._ended.is_set() or not self._is_up:
+                self._clear()  # a fault, though, is left to be read about
         return status
 
     async def _serve(self) -> None:
@@ -179,6 +174,7 @@ class Daemon:
         await self._control_plane.start()
         before = ", with the objects of the cluster before" if self._control_plane.is_kept else ""
         report(Progress(f"API server: {self._control_plane.server}{before}"))
+        (INSIDE / state_directory.PLAN).write_bytes(msgspec.json.encode(self._surroundings.plan))
         self._agents.start(
             PRIVATE / "agents.sock",
             [
@@ -197,7 +193,7 @@ class Daemon:
         control_server = await control.serve(INSIDE / state_directory.CONTROL_SOCKET, self._answer)
         spawn(control_server.serve_forever())
         late = await self._wait_until_ready(time.monotonic() + _UP_SECONDS)
-        self._is_up = self._keeps = True  # a fault is not to cost anybody the objects
+        self._is_up = True
         report(Ready((*self._problems, *late)))
 
     async def _wait_until_ready(self, deadline: float) -> list[str]:

@@ -209,6 +209,8 @@ def _be_init(surroundings: Surroundings, run: Callable[[Surroundings], int]) -> 
         signal.signal(signal.SIGTERM, hand_on)
         while os.wait()[0] != cluster:
             pass
+    except UserspaceProxyError as error:
+        surroundings.report(Failed(str(error), error.exit_code))
     except BaseException:
         traceback.print_exc()
     finally:
