@@ -12,6 +12,7 @@ import pytest
 
 import userspace_proxy
 from tests.support.clients import connect, greeting, who_greets
+from tests.support.kernel_state import descriptors_at_rest
 from tests.support.other_version import other_version
 from tests.support.service_node import ServiceNode
 from tests.support.waiting import wait_until
@@ -56,6 +57,7 @@ def test_an_agent_whose_package_is_replaced_serves_on_and_becomes_the_new_build(
     service = node.serve("greet")
     wait_until(lambda: len(node.agent.worker_pids) == 3)  # the spare is there
     pid = node.agent.pid
+    held = descriptors_at_rest(pid)
     replace_package(installed, tmp_path / "other")
     kill_who_serves(node)
     who_greets(node.client, service["greet"], 3)  # by the spare, which is of the old build
@@ -67,6 +69,7 @@ def test_an_agent_whose_package_is_replaced_serves_on_and_becomes_the_new_build(
     assert node.agent.pid == pid
     assert node.agent.is_running
     wait_until(lambda: len(node.agent.worker_pids) == 3)
+    assert descriptors_at_rest(pid) <= held  # nothing of the old build's is open
     kill_who_serves(node)
     who_greets(node.client, service["greet"], 3)
 
