@@ -23,7 +23,8 @@ logger = logging.getLogger(__name__)
 
 _SETTLE_SECONDS: Final = 2.0
 """Whoever installs writes one file after the other."""
-_IMPORT_SECONDS: Final = 60.0
+_IMPORT_SECONDS: Final = 30.0
+_RETRY_SECONDS: Final = 5.0
 _MODULES: Final = ("userspace_proxy.agent.agent", "userspace_proxy.dataplane.worker_process")
 _IMPORTED_FROM: Final = Path(__file__).parents[2]
 
@@ -40,7 +41,7 @@ class InstalledPackage:
 
     def is_replaced(self) -> bool:
         """Whether a process that starts now may be of another build. Reads every source file."""
-        return self._read() != self._build
+        return _was_executed() and self._read() != self._build
 
     async def until_startable(self, was_replaced: asyncio.Event) -> None:
         """Wait until the package was replaced by one that is whole, and can be imported."""
@@ -58,8 +59,10 @@ class InstalledPackage:
                 if build == self._build:
                     logger.info("The package is again what it was, the agent goes on")
                     was_replaced.clear()
+                elif await asyncio.to_thread(_can_be_imported):
+                    self.is_startable = True
                 else:
-                    self.is_startable = await asyncio.to_thread(_can_be_imported)
+                    await asyncio.sleep(_RETRY_SECONDS)
 
     def _read(self) -> str:
         """The build identity of what is there; "" in the middle of a change."""
@@ -67,6 +70,12 @@ class InstalledPackage:
             return build_identity()
         except OSError:
             return ""
+
+
+def _was_executed() -> bool:
+    """Not forked from a process that had imported everything, as the demo's agents are, and their workers."""
+    given = sys.argv[1:]
+    return sys.orig_argv[len(sys.orig_argv) - len(given) :] == given
 
 
 def _can_be_imported() -> bool:
