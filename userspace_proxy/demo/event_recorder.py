@@ -15,32 +15,15 @@ from datetime import UTC, datetime
 
 from userspace_proxy.demo.api_client import ApiClient, ApiError
 from userspace_proxy.demo.api_resources import EVENTS, JsonObject, timestamp
+from userspace_proxy.demo.notices import Notice, Reference
+
+__all__ = ["EventRecorder", "Notice", "Reference"]
 
 MAX_WAITING = 1000
 MAX_REMEMBERED = 1000
 MAX_MESSAGE_CHARACTERS = 1024
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """Which object."""
-
-    api_version: str
-    kind: str
-    namespace: str
-    name: str
-    uid: str
-
-
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """What there is to say: a reason in CamelCase, and a sentence."""
-
-    reason: str
-    message: str
-    is_warning: bool = False
 
 
 @dataclass(frozen=True, slots=True)

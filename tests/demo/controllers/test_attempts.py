@@ -9,7 +9,7 @@ import pytest
 from userspace_proxy.demo.controllers.attempts import LONGEST_SECONDS, Attempts, Outcome
 from userspace_proxy.demo.controllers.objects import PODS, Metadata
 from userspace_proxy.demo.controllers.writes import Create, Delete, Patch, Request, key_of
-from userspace_proxy.demo.event_recorder import Reference
+from userspace_proxy.demo.notices import Reference
 
 OWNER = Reference("apps/v1", "Deployment", "default", "web", "uid-web")
 

@@ -18,8 +18,9 @@ from userspace_proxy.demo.controllers import attempts, controller
 from userspace_proxy.demo.controllers.controller import Controller
 from userspace_proxy.demo.controllers.objects import DEPLOYMENTS, PODS, Metadata, Pod
 from userspace_proxy.demo.controllers.writes import Create, Delete, Patch, Plan, Post, Say, Write, reference
-from userspace_proxy.demo.event_recorder import EventRecorder, Notice, Reference
+from userspace_proxy.demo.event_recorder import EventRecorder
 from userspace_proxy.demo.mirror import Mirror
+from userspace_proxy.demo.notices import Notice, Reference
 
 OWNER = Reference("apps/v1", "Deployment", "default", "web", "uid-web")
 

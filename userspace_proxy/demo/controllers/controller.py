@@ -30,8 +30,9 @@ from userspace_proxy.demo.controllers.writes import (
     Write,
     key_of,
 )
-from userspace_proxy.demo.event_recorder import EventRecorder, Notice
+from userspace_proxy.demo.event_recorder import EventRecorder
 from userspace_proxy.demo.mirror import Mirror
+from userspace_proxy.demo.notices import Notice
 
 MAX_WRITES = 200
 """In one go; what is left comes with the next plan."""

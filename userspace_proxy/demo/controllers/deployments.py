@@ -41,7 +41,7 @@ from userspace_proxy.demo.controllers.writes import (
     disowned,
     reference,
 )
-from userspace_proxy.demo.event_recorder import Notice
+from userspace_proxy.demo.notices import Notice
 
 TEMPLATE_HASH: Final = "pod-template-hash"
 REVISION: Final = "deployment.kubernetes.io/revision"

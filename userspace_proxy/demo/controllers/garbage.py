@@ -25,7 +25,7 @@ from userspace_proxy.demo.controllers.objects import (
     Service,
 )
 from userspace_proxy.demo.controllers.writes import Delete, Patch, Plan, Write, disowned, reference
-from userspace_proxy.demo.event_recorder import Reference
+from userspace_proxy.demo.notices import Reference
 
 FOREGROUND: Final = "foregroundDeletion"
 ORPHAN: Final = "orphan"

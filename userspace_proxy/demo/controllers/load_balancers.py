@@ -22,7 +22,7 @@ from userspace_proxy.demo.controllers.objects import (
     Service,
 )
 from userspace_proxy.demo.controllers.writes import Patch, Plan, Say, Write, reference
-from userspace_proxy.demo.event_recorder import Notice
+from userspace_proxy.demo.notices import Notice
 
 ASKED_ADDRESSES: Final = "demo.userspace-proxy.io/load-balancer-ips"
 """Annotation: the addresses that a Service wants, with commas between; `loadBalancerIP` is only one."""

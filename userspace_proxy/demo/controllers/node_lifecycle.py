@@ -27,7 +27,7 @@ from userspace_proxy.demo.controllers.objects import (
 )
 from userspace_proxy.demo.controllers.scheduler import UNSCHEDULABLE, is_tolerated
 from userspace_proxy.demo.controllers.writes import Delete, Patch, Plan, Write, reference
-from userspace_proxy.demo.event_recorder import Notice
+from userspace_proxy.demo.notices import Notice
 
 NOT_READY: Final = "node.kubernetes.io/not-ready"
 UNREACHABLE: Final = "node.kubernetes.io/unreachable"

@@ -22,7 +22,7 @@ from userspace_proxy.demo.controllers.objects import (
     condition_of,
 )
 from userspace_proxy.demo.controllers.writes import Patch, Plan, Post, Write, reference
-from userspace_proxy.demo.event_recorder import Notice
+from userspace_proxy.demo.notices import Notice
 
 SCHEDULER: Final = "default-scheduler"
 UNSCHEDULABLE: Final = "node.kubernetes.io/unschedulable"

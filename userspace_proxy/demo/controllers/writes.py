@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from userspace_proxy.demo.api_resources import JsonObject, Resource
 from userspace_proxy.demo.controllers.objects import Metadata, OwnerReference
-from userspace_proxy.demo.event_recorder import Notice, Reference
+from userspace_proxy.demo.notices import Notice, Reference
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
