@@ -50,6 +50,8 @@ def ask(
             raise NoAgentError(f"no agent runs here: there is no {path}") from error
         except ConnectionRefusedError as error:
             raise NoAgentError(f"no agent runs here: nobody answers at {path}") from error
+        except ConnectionError:
+            pass  # it ended, as below
         except PermissionError as error:
             raise NoAgentError(f"{path} may be used by root alone") from error
         except TimeoutError as error:

@@ -42,6 +42,7 @@ from userspace_proxy.core.ip_addresses import family_of
 from userspace_proxy.core.proxy_plan import ListenerName, PlannedPortal, ProxyPlan
 from userspace_proxy.core.selection_reasons import Use, explain_selection
 from userspace_proxy.core.service_port import EVERY_LOCAL_ADDRESS, Frontend, IPFamily
+from userspace_proxy.iptables.chains import Table
 from userspace_proxy.iptables.packet_tracer import (
     Delivered,
     Dropped,
@@ -219,6 +220,8 @@ def _ending(way: Way) -> tuple[Outcome, str]:
             return Outcome.SERVED, why
         case Refused():
             return Outcome.REFUSED, why
+        case Dropped() if way.steps[-1].chain.table is Table.NAT:
+            return Outcome.DROPPED, "The interface that it comes in by has no address to redirect it to."
         case Dropped():
             return Outcome.DROPPED, why
         case _:
