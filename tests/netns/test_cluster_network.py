@@ -73,6 +73,14 @@ def test_what_is_announced_is_routed_to_the_nodes_and_then_no_more(network: Clus
     assert routes() == ""
 
 
+def test_where_the_kernel_spreads_nothing_one_node_gets_all(network: ClusterNetwork) -> None:
+    network._route_to("198.51.100.9", ["192.0.2.11", "203.0.113.1"])  # nobody knows the way to the second
+    assert network.outside.run("ip", "route", "get", "198.51.100.9").stdout.startswith(
+        "198.51.100.9 via 192.0.2.11"
+    )
+    network.outside.ip("route del 198.51.100.9")
+
+
 def test_an_address_is_given_again_only_after_all_others(network: ClusterNetwork) -> None:
     node = network.nodes["node-2"]
     first = node.make_pod("default/once")

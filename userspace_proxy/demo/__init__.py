@@ -1,6 +1,8 @@
-"""A cluster to look at: network namespaces as pods and nodes, servers for them, and a tour with real clients.
+"""A cluster to look at: namespaces as nodes and pods, a real agent on each node, an API that kubectl speaks.
 
 Everything happens in namespaces that vanish with their last process; nothing of the host is ever touched.
-`isolation` leaves the host behind, `namespaces` and `node_network` build, `server` answers, `tour` shows.
-The tests stand on the same ground. Runs the agent as a user would, by its command, and imports none of it.
+`isolation` leaves the host behind. For `userspace-proxy demo`, `commands` are its verbs, `launch` starts
+`daemon`, and that is the whole cluster: `cluster_network`, `control_plane` (with `api_server`, `controllers`,
+`dns` and `kubelet`) and `agents`. For `make demo`, `node_network` builds a single node, and `tour` shows it;
+the tests stand on the same ground. Runs the agent as a user would, by its command, and imports none of it.
 """
