@@ -11,7 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from userspace_proxy.demo.api_server.allocation import AllocationError, Ranges, allocate, claims
+from userspace_proxy.demo.api_server.defaults import put_defaults
+from userspace_proxy.demo.api_server.kinds import SERVICES
 from userspace_proxy.demo.api_server.objects import Object, copied
+from userspace_proxy.demo.api_server.service_changes import carry_over
+from userspace_proxy.demo.api_server.validation import causes
+from userspace_proxy.demo.api_server.validation.services import needs_cluster_ip, needs_node_ports
 
 DUAL = Ranges.parse(["10.96.0.0/24", "fd00::/112"], range(30000, 30100))
 SINGLE = Ranges.parse(["10.96.0.0/24"], range(30000, 30100))
@@ -111,7 +116,8 @@ def test_addresses_that_cannot_be(asked: Object, words: str) -> None:
 
 
 def test_a_cluster_of_one_family_has_no_other() -> None:
-    assert "not configured on this cluster" in refusal(service(ipFamilies=["IPv6"]), ranges=SINGLE)
+    for asked in ({"ipFamilies": ["IPv6"]}, {"clusterIP": "fd00::7"}):
+        assert "not configured on this cluster" in refusal(service(**asked), ranges=SINGLE)
     said = refusal(service(ipFamilyPolicy="RequireDualStack"), ranges=SINGLE)
     assert said.endswith("this cluster is not configured for dual-stack services")
 
@@ -178,3 +184,55 @@ def test_node_ports_run_out() -> None:
     ranges = Ranges.parse(["10.0.0.0/28"], range(30000, 30001))
     said = refusal(service(type="NodePort"), taken=["30000"], ranges=ranges)
     assert said == "spec.ports[0].nodePort: Invalid value: 0: failed to allocate a nodePort: range is full"
+
+
+_ADDRESSES = st.sampled_from(["None", "10.96.0.7", "10.96.0.8", "fd00::7", "10.1.0.1", "x"])
+_PORTS = st.fixed_dictionaries(
+    {"port": st.sampled_from([53, 80]), "protocol": st.sampled_from(["TCP", "UDP"])},
+    optional={"nodePort": st.sampled_from([80, 30001, 30002])},
+)
+_SPECS = st.fixed_dictionaries(
+    {
+        "type": st.sampled_from(["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"]),
+        "ports": st.lists(_PORTS, max_size=2),
+    },
+    optional={
+        "clusterIP": _ADDRESSES,
+        "clusterIPs": st.lists(_ADDRESSES, min_size=1, max_size=3),
+        "ipFamilies": st.lists(st.sampled_from(["IPv4", "IPv6", "IPv5"]), min_size=1, max_size=3),
+        "ipFamilyPolicy": st.sampled_from(["SingleStack", "PreferDualStack", "RequireDualStack"]),
+        "externalTrafficPolicy": st.sampled_from(["Local", "Cluster"]),
+        "allocateLoadBalancerNodePorts": st.booleans(),
+        "healthCheckNodePort": st.sampled_from([80, 30001, 30003]),
+        "selector": st.just({"app": "web"}),
+    },
+)
+
+
+@given(specs=st.lists(_SPECS, min_size=1, max_size=4), ranges=st.sampled_from([DUAL, SINGLE]))
+def test_whatever_is_written_is_refused_or_has_what_nobody_else_has(
+    specs: list[Object], ranges: Ranges
+) -> None:
+    """Each is made, and then changed to be like the next."""
+    chance = random.Random(0)
+    others = {"10.96.0.8", "30002"}
+    before: Object | None = None
+    for spec in specs:
+        item = copied({"metadata": {"name": "web"}, "spec": spec})
+        if before is not None:
+            carry_over(before, item)
+        put_defaults(SERVICES, item)
+        try:
+            allocate(item, before, others | (claims(before) if before else set()), ranges, chance)
+        except AllocationError:
+            continue
+        if causes(SERVICES, item, before):
+            continue
+        assert not claims(item) & others
+        if needs_cluster_ip(item["spec"]):
+            addresses, families = item["spec"]["clusterIPs"], item["spec"]["ipFamilies"]
+            assert addresses == ["None"] or len(addresses) == len(families)
+            assert item["spec"]["clusterIP"] == addresses[0]
+        if needs_node_ports(item["spec"]):
+            assert all(port["nodePort"] in ranges.node_ports for port in item["spec"]["ports"])
+        before = item

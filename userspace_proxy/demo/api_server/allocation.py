@@ -113,7 +113,6 @@ def _agree_on_addresses(spec: Object) -> None:
 def _settle_families(spec: Object, old: Object, ranges: Ranges) -> None:
     """Which families it has, by what it asks for, by its addresses, or by the cluster's first."""
     families, addresses = list(spec.get("ipFamilies", ())), spec.get("clusterIPs", [])
-    _check_families(families, ranges)
     for index, parsed in enumerate(map(names.parsed_ip, addresses)):
         if parsed is None:
             continue
@@ -122,6 +121,7 @@ def _settle_families(spec: Object, old: Object, ranges: Ranges) -> None:
         elif families[index] != _family(parsed):
             detail = f"expected an {families[index]} value as indicated by `ipFamilies[{index}]`"
             _refuse(f"spec.clusterIPs[{index}]", addresses[index], detail)
+    _check_families(families, ranges)
     policy = spec.get("ipFamilyPolicy") or _usual_policy(spec, ranges)
     if policy == "SingleStack":
         if families == old.get("ipFamilies") and addresses == old.get("clusterIPs"):

@@ -91,15 +91,10 @@ def _port_causes(spec: Object) -> Iterator[Cause]:
 
 
 def _affinity_causes(spec: Object) -> Iterator[Cause]:
-    path = "spec.sessionAffinityConfig"
-    client_ip = spec.get("sessionAffinityConfig", {}).get("clientIP")
-    if spec.get("sessionAffinity") == "ClientIP":
-        seconds = (client_ip or {}).get("timeoutSeconds")
-        if seconds is not None and not 0 < seconds <= MOST_AFFINITY_SECONDS:
-            detail = f"must be greater than 0 and less than {MOST_AFFINITY_SECONDS}"
-            yield is_invalid(f"{path}.clientIP.timeoutSeconds", seconds, detail)
-    elif "sessionAffinityConfig" in spec:
-        yield is_forbidden(path, "must not be set when session affinity is None")
+    seconds = spec.get("sessionAffinityConfig", {}).get("clientIP", {}).get("timeoutSeconds")
+    if seconds is not None and not 0 < seconds <= MOST_AFFINITY_SECONDS:
+        detail = f"must be greater than 0 and less than {MOST_AFFINITY_SECONDS}"
+        yield is_invalid("spec.sessionAffinityConfig.clientIP.timeoutSeconds", seconds, detail)
 
 
 def _address_causes(spec: Object) -> Iterator[Cause]:
