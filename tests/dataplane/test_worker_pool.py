@@ -20,6 +20,7 @@ import pytest
 import uvloop
 
 from tests.support.loopback import reset, silent
+from tests.support.recorded_events import RecordedEvents
 from tests.support.traffic import carried
 from userspace_proxy.core.port_claims import PortRange, ProxyPortClaims
 from userspace_proxy.core.proxy_plan import ListenerName
@@ -79,6 +80,7 @@ class Fixture:
         self.sockets = ListeningSockets(
             ProxyPortClaims(PortRange(11000, 29999)), {IPFamily.IPV4: "127.0.0.1"}, Random()
         )
+        self.events = RecordedEvents()
         self.pool = WorkerPool(
             asyncio.get_running_loop(),
             size=size,
@@ -89,6 +91,7 @@ class Fixture:
             build="1",
             orphan_seconds=0,
             drain_seconds=60,
+            record_event=self.events,
         )
 
     def config(self, service: str, *endpoints: tuple[str, int]) -> tuple[ServicePortConfig, int]:
@@ -296,6 +299,7 @@ def test_who_connects_while_a_worker_dies_is_served_by_its_successor() -> None:
                 answers.update(replies)
             assert answers == {"pod": 60}
             assert fixture.pool.replaced == 3
+            assert fixture.events.said == ["WorkerLost"] * 3
 
     with_pool(1, scenario)
 
@@ -376,6 +380,16 @@ def test_clients_cannot_keep_new_listeners_out() -> None:
         with_pool(1, scenario)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_a_worker_that_ran_out_of_descriptors_is_told_of_in_an_event() -> None:
+    async def scenario(fixture: Fixture) -> None:
+        (seat,) = fixture.pool._seats
+        assert seat.process is not None
+        seat.process.ran_short()
+        assert fixture.events.said == ["OutOfDescriptors"]
+
+    with_pool(1, scenario)
 
 
 def test_a_service_whose_endpoints_are_silent_leaves_room_for_others() -> None:

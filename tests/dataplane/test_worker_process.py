@@ -77,3 +77,18 @@ def test_an_agent_says_how_much_is_logged(tmp_path: Path) -> None:
     finally:
         root.setLevel(level)
     assert shown == [[0, 1, 2, 3, 4], [0, 1, 2]]
+
+
+def test_an_agent_is_told_that_descriptors_ran_out_once_in_a_while(tmp_path: Path) -> None:
+    told: list[str] = []
+
+    async def scenario() -> None:
+        async with linked(tmp_path) as (process, link):
+            link.ran_short = lambda: told.append("short")
+            assert process._worker is not None
+            for _ in range(3):
+                process._worker._connects.descriptors_ran_out()
+            await link.request(partial(SetVerbosity, verbosity=0))  # comes after it
+            assert told == ["short"]
+
+    uvloop.run(scenario())
