@@ -141,7 +141,7 @@ async def run_controllers(
             controller = Controller(name, plan, reads, client, recorder, chance, clock)
             tasks.create_task(recorder.run(), name=f"events of {name}")
             tasks.create_task(controller.run(), name=name)
-        tasks.create_task(delete_namespaces(client, namespaces), name="namespace-controller")
+        tasks.create_task(delete_namespaces(client, namespaces, [pods]), name="namespace-controller")
         if announce is not None:
             tasks.create_task(_announcing(announce, services, slices, nodes), name="route-controller")
 

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
 
 import msgspec
 
@@ -17,7 +20,8 @@ from userspace_proxy.demo.api_resources import NAMESPACES, Resource
 from userspace_proxy.demo.controllers.objects import Namespace
 from userspace_proxy.demo.mirror import Mirror
 
-FIRST_AGAIN_SECONDS = 0.1
+BATCH_SECONDS = 0.1
+FIRST_AGAIN_SECONDS = 0.2
 LONGEST_AGAIN_SECONDS = 5.0
 
 _log = logging.getLogger(__name__)
@@ -46,10 +50,16 @@ class _ApiGroupList(msgspec.Struct, frozen=True):
     groups: list[_ApiGroup]
 
 
-async def delete_namespaces(client: ApiClient, namespaces: Mirror[Namespace]) -> None:
-    """Empty and end every namespace that was asked to end, until cancelled."""
+async def delete_namespaces(
+    client: ApiClient, namespaces: Mirror[Namespace], contents: Sequence[Mirror[Any]]
+) -> None:
+    """Empty and end every namespace that was asked to end, until cancelled.
+
+    `contents` tell when some of what is in them has gone; of the rest nobody tells, so it is looked for.
+    """
     changed = asyncio.Event()
-    namespaces.subscribe(changed.set)
+    for mirror in (namespaces, *contents):
+        mirror.subscribe(changed.set)
     tries = 0
     while True:
         changed.clear()
@@ -59,18 +69,16 @@ async def delete_namespaces(client: ApiClient, namespaces: Mirror[Namespace]) ->
             if namespace.metadata.deletion_timestamp is not None
         ]
         tries = tries + 1 if ending else 0
-        try:
-            for name in ending:
+        for name in ending:
+            try:
                 await _work_on(client, name)
-        except ApiError as error:
-            _log.info("Namespaces are not deleted yet: why=%s", error)
-        # Pods take their time, and nobody says when the last of everything is gone.
+            except ApiError as error:
+                _log.info("Namespace is not deleted yet: namespace=%s why=%s", name, error)
         wait = doubled_seconds(FIRST_AGAIN_SECONDS, tries, LONGEST_AGAIN_SECONDS) if tries else None
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(wait):
                 await changed.wait()
-        except TimeoutError:
-            continue
+        await asyncio.sleep(BATCH_SECONDS)
 
 
 async def _work_on(client: ApiClient, name: str) -> None:
