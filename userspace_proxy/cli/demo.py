@@ -98,3 +98,20 @@ def logs(pod: str, *, follow: bool) -> None:
     from userspace_proxy.demo.commands import show_logs
 
     show_logs(pod, follow=follow)
+
+
+@demo.command()
+@click.argument("number", type=int, required=False)
+@click.option("--no-pauses", is_flag=True, help="Do not wait for Enter.")
+def lesson(number: int | None, *, no_pauses: bool) -> None:
+    """Give a lesson about Services on the running cluster, or list the lessons.
+
+    Its commands are really run, and what they make is taken away in the end. Ends with 1 if something did not
+    come out as the text has it.
+    """
+    from userspace_proxy.demo.lessons.giving import give, list_lessons
+
+    if number is None:
+        list_lessons()
+    else:
+        give(number, pauses=not no_pauses)

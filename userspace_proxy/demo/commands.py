@@ -97,10 +97,15 @@ def take_down(*, keep: bool) -> None:
             print(f"No demo cluster is running; what one had left in {path} is removed.")
 
 
+def status_of_cluster() -> ClusterStatus:
+    """How the cluster does. Raises `StartupError` if there is none."""
+    with _cluster(state_directory.default_path()) as cluster:
+        return cluster.ask(AskStatus(), ClusterStatus)
+
+
 def show_status(*, as_json: bool) -> None:
     """Print how the cluster does. Raises `StartupError` if there is none."""
-    with _cluster(state_directory.default_path()) as cluster:
-        status = cluster.ask(AskStatus(), ClusterStatus)
+    status = status_of_cluster()
     print(msgspec.json.format(msgspec.json.encode(status)).decode() if as_json else status_text(status))
 
 
