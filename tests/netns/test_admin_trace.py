@@ -98,6 +98,7 @@ def test_a_trace_shows_its_rules_and_why_nobody_is_a_candidate(node: ServiceNode
     assert {each["reason"] for each in said["endpoints"]} == {
         "on node-2, and traffic policy Local takes those of this node"
     }
+    assert trace(node, "outside", f"0.0.0.0:{NODE_PORT}") == said
     text = userspace_proxy(node.node, "trace", "outside", f"{NODE}:{NODE_PORT}").stdout
     assert "dropped" in text and "KUBE-NODEPORT-CONTAINER" in text
 

@@ -90,6 +90,8 @@ class Tracing:
         capture = self._captures.find(family)
         if capture is None:
             raise AdminError(ErrorCode.NOT_FOUND, f"no Service is served here in {family.value}")
+        if frontend.address == EVERY_LOCAL_ADDRESS[family]:
+            frontend = Frontend(self._node_address(capture), frontend.protocol, frontend.port)
         origin = await self._origin(question.client, client, capture)
         packet = Packet(frontend.protocol, frontend.address, frontend.port, origin.came_in_by, origin.address)
         node = Node(self._captures.addresses_by_interface(family), capture.settings.refusing_port)
@@ -114,7 +116,7 @@ class Tracing:
         own = [address for addresses in by_interface.values() for address in addresses]
         local_traffic = capture.settings.local_traffic
         if word == NODE:
-            client = capture.settings.node_ip or next(iter(own), SOMEBODY_OUTSIDE[capture.family])
+            client = self._node_address(capture)
         if client is not None and (client in own or word == NODE):
             return origin_of(client, None, local_traffic)
         address = client or SOMEBODY_OUTSIDE[capture.family]
@@ -126,6 +128,12 @@ class Tracing:
             message = f"the node has no route to {address}, so nothing is known of how it would come in"
             raise AdminError(ErrorCode.NOT_FOUND, message)
         return origin_of(address, interface, local_traffic, is_anybody=client is None)
+
+    def _node_address(self, capture: PortalCapture) -> str:
+        """One by which the node is reached; loopback's, if it has no other."""
+        by_interface = self._captures.addresses_by_interface(capture.family)
+        own = (address for addresses in by_interface.values() for address in addresses)
+        return capture.settings.node_ip or next(own, EVERY_LOCAL_ADDRESS[capture.family])
 
     async def _explained(self, frontend: Frontend, origin: Origin, way: Way) -> TraceAnswer:
         outcome, conclusion = _ending(way)

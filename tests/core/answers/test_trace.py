@@ -112,6 +112,10 @@ def test_source_ranges_let_in_or_not(ranges: tuple[str, ...], said: str) -> None
             "No Service has the NodePort 30081/TCP: the node itself gets it.",
         ),
         (
+            Frontend("192.0.2.10", Protocol.TCP, Port(30080)),
+            "The NodePort 30080/TCP of default/web is not open there: see --nodeport-addresses.",
+        ),
+        (
             Frontend("10.9.9.9", Protocol.TCP, Port(80)),
             "No Service has the address 10.9.9.9: it is routed on, unless it is this node's.",
         ),

@@ -144,6 +144,7 @@ def explain_not_captured(
 ) -> str:
     """Why no rule captures what is sent there."""
     everywhere = EVERY_LOCAL_ADDRESS[family_of(ip_address(frontend.address))]
+    node_port = portals.get(Frontend(everywhere, frontend.protocol, frontend.port))
     there = [
         f"{known.port}/{known.protocol.value} ({portal.owner})"
         for known, portal in portals.items()
@@ -153,8 +154,10 @@ def explain_not_captured(
         return f"No rule captures it yet: {frontend} is {portals[frontend].owner}'s; rules are to follow."
     if there:
         return f"No Service has that port: {frontend.address} has {', '.join(sorted(there))}."
-    if frontend.address in own_addresses or frontend.address == everywhere:
+    if frontend.address in own_addresses:
         port = f"{frontend.port}/{frontend.protocol.value}"
+        if node_port is not None:
+            return f"The NodePort {port} of {node_port.owner} is not open there: see --nodeport-addresses."
         return f"No Service has the NodePort {port}: the node itself gets it."
     return f"No Service has the address {frontend.address}: it is routed on, unless it is this node's."
 
