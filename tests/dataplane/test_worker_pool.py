@@ -384,6 +384,7 @@ def test_clients_cannot_keep_new_listeners_out() -> None:
 
 def test_a_worker_that_ran_out_of_descriptors_is_told_of_in_an_event() -> None:
     async def scenario(fixture: Fixture) -> None:
+        await fixture.pool.keep({})  # by then somebody listens to it
         (seat,) = fixture.pool._seats
         assert seat.process is not None
         seat.process.ran_short()
