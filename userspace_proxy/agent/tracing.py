@@ -39,6 +39,7 @@ from userspace_proxy.core.decoding import describe
 from userspace_proxy.core.endpoint import Endpoint
 from userspace_proxy.core.endpoint_selection import candidates_of
 from userspace_proxy.core.ip_addresses import family_of
+from userspace_proxy.core.live_traffic import NOT_LIVE
 from userspace_proxy.core.proxy_plan import ListenerName, PlannedPortal, ProxyPlan
 from userspace_proxy.core.selection_reasons import Use, explain_selection
 from userspace_proxy.core.service_port import EVERY_LOCAL_ADDRESS, Frontend, IPFamily
@@ -177,7 +178,9 @@ class Tracing:
             balancing=planned.service_port.settings.balancing.value,
             affinity_timeout_seconds=planned.service_port.affinity_timeout_seconds,
             bound_to=tuple(map(str, state.bound_to)) if state is not None else (),
-            endpoints=candidate_answers(self._uses(listener), live if is_served else None),
+            endpoints=candidate_answers(
+                self._uses(listener), state if is_served and state else NOT_LIVE, listener.policy
+            ),
         )
 
     def _portal_of(self, frontend: Frontend) -> PlannedPortal | None:

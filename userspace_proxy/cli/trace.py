@@ -9,6 +9,7 @@ import click
 
 from userspace_proxy.cli.asking import answer_options, ask_agent
 from userspace_proxy.cli.completion import complete_services
+from userspace_proxy.cli.endpoints import health_text
 from userspace_proxy.cli.figures import duration_text
 from userspace_proxy.cli.rendering import Block, Column, Fields, Output, Table, long, show_one
 from userspace_proxy.core.answers.trace import CandidateAnswer, TraceAnswer, TraceQuestion
@@ -53,7 +54,7 @@ def _blocks(answer: TraceAnswer, wide: bool) -> Iterator[Block]:
 
 def _candidate(answer: CandidateAnswer) -> str:
     if answer.is_left_out:
-        return "ejected"
+        return health_text(answer.health)
     return "yes" if answer.is_used else "no"
 
 

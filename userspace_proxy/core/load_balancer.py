@@ -216,7 +216,7 @@ class LoadBalancer:
     def peek(self, policy: TrafficPolicy, client: str | None, now: float) -> tuple[Endpoint, ...]:
         """Where `next_endpoint` would have `client` (None: somebody new) go, which changes nothing.
 
-        Several: to any of these. None: nothing is usable.
+        Several: to any of these. Empty: nothing is usable.
         """
         turn = self._turns.get(policy) or next(iter(self._turns.values()), None)
         if turn is None:

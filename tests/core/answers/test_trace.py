@@ -14,12 +14,12 @@ from userspace_proxy.core.answers.trace import (
 )
 from userspace_proxy.core.cluster_state import ClusterState
 from userspace_proxy.core.endpoint import Endpoint
-from userspace_proxy.core.live_traffic import LiveClass
+from userspace_proxy.core.live_traffic import NOT_LIVE, LiveClass, LiveEndpoint, LiveServicePort
 from userspace_proxy.core.local_traffic import LocalTraffic
 from userspace_proxy.core.objects import Upserted
 from userspace_proxy.core.proxy_plan import ProxyPlan
 from userspace_proxy.core.selection_reasons import Use
-from userspace_proxy.core.service_port import Frontend, IPFamily, Port, Protocol
+from userspace_proxy.core.service_port import Frontend, IPFamily, Port, Protocol, TrafficPolicy
 
 FIRST, SECOND = Endpoint("10.244.1.2", Port(80)), Endpoint("10.244.1.3", Port(80))
 
@@ -131,11 +131,19 @@ def test_what_is_not_captured_has_a_reason(frontend: Frontend, said: str) -> Non
 
 def test_candidates_are_left_out_or_next_as_the_workers_say() -> None:
     uses = {FIRST: Use(True, "ready"), SECOND: Use(True, "ready")}
-    assert candidate_answers(uses, LiveClass(frozenset({FIRST}), (SECOND,))) == (
-        CandidateAnswer(endpoint="10.244.1.2:80", is_used=True, reason="ready", is_left_out=True),
-        CandidateAnswer(endpoint="10.244.1.3:80", is_used=True, reason="ready", is_next=True),
+    live = LiveServicePort(
+        {FIRST: LiveEndpoint(is_taken_out=True)},
+        {TrafficPolicy.CLUSTER: LiveClass(frozenset({FIRST}), (SECOND,))},
     )
-    assert not any(each.is_next or each.is_left_out for each in candidate_answers(uses, None))
+    first, second = candidate_answers(uses, live, TrafficPolicy.CLUSTER)
+    assert (first.endpoint, first.is_used, first.reason) == ("10.244.1.2:80", True, "ready")
+    assert (first.is_left_out, first.is_next, first.health.taken_out) == (True, False, True)
+    assert second == CandidateAnswer(endpoint="10.244.1.3:80", is_used=True, reason="ready", is_next=True)
+    for unknown in (
+        candidate_answers(uses, live, TrafficPolicy.LOCAL),
+        candidate_answers(uses, NOT_LIVE, TrafficPolicy.CLUSTER),
+    ):
+        assert not any(each.is_next or each.is_left_out for each in unknown)
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,23 @@ from enum import Enum
 from ipaddress import ip_address, ip_network
 from typing import Final
 
+from userspace_proxy.core.answers.endpoints import EndpointHealth, health_of
 from userspace_proxy.core.answers.services import ServingWorker
 from userspace_proxy.core.answers.shape import Parameters, Shape
 from userspace_proxy.core.endpoint import Endpoint
 from userspace_proxy.core.ip_addresses import family_of
-from userspace_proxy.core.live_traffic import LiveClass
+from userspace_proxy.core.live_traffic import LiveServicePort
 from userspace_proxy.core.local_traffic import LocalTraffic
 from userspace_proxy.core.proxy_plan import PlannedPortal
 from userspace_proxy.core.selection_reasons import Use
-from userspace_proxy.core.service_port import EVERY_LOCAL_ADDRESS, Frontend, IPFamily, Port, Protocol
+from userspace_proxy.core.service_port import (
+    EVERY_LOCAL_ADDRESS,
+    Frontend,
+    IPFamily,
+    Port,
+    Protocol,
+    TrafficPolicy,
+)
 
 OUTSIDE: Final = "outside"
 NODE: Final = "node"
@@ -44,7 +52,7 @@ class StepAnswer(Shape, frozen=True):
 
 
 class CandidateAnswer(Shape, frozen=True):
-    """An endpoint. `is_left_out`: it is ejected on some worker, and gets nothing while others can be had.
+    """An endpoint. `is_left_out`: for its `health` it gets nothing, on some worker, while others can be had.
 
     `is_next`: the client's connection goes there, or may, where chance decides.
     """
@@ -54,6 +62,7 @@ class CandidateAnswer(Shape, frozen=True):
     reason: str
     is_left_out: bool = False
     is_next: bool = False
+    health: EndpointHealth = EndpointHealth()
 
 
 class Outcome(Enum):
@@ -167,10 +176,13 @@ def _is_named(interface: str, pattern: str) -> bool:
     return interface.startswith(pattern[:-1]) if pattern.endswith("+") else interface == pattern
 
 
-def candidate_answers(uses: Mapping[Endpoint, Use], live: LiveClass | None) -> tuple[CandidateAnswer, ...]:
-    """What becomes of each endpoint; `live` is what the workers say of the class of traffic."""
-    left_out = live.left_out if live is not None else ()
-    following = live.next if live is not None else ()
+def candidate_answers(
+    uses: Mapping[Endpoint, Use], live: LiveServicePort, policy: TrafficPolicy
+) -> tuple[CandidateAnswer, ...]:
+    """What becomes of each endpoint under a traffic policy; `live` is what the workers say."""
+    traffic = live.classes.get(policy)
+    left_out = traffic.left_out if traffic is not None else ()
+    following = traffic.next if traffic is not None else ()
     return tuple(
         CandidateAnswer(
             endpoint=str(endpoint),
@@ -178,6 +190,7 @@ def candidate_answers(uses: Mapping[Endpoint, Use], live: LiveClass | None) -> t
             reason=use.reason,
             is_left_out=endpoint in left_out,
             is_next=endpoint in following,
+            health=health_of(endpoint, live),
         )
         for endpoint, use in uses.items()
     )
