@@ -1,11 +1,13 @@
 """The demo cluster's API server, which kubectl and the node agents speak to: objects in, Services given their
 addresses, watches told.
 
-`server` puts it together. `routes` is HTTP; `reads` are lists and watches, `writer` everything that writes;
-both stand on `store` (one order of all writes, history) and that on `database` (SQLite). Everything else is
-pure: `kinds` (which resources), `schemas` (their types), `defaults`, `validation`, `allocation`, `lifecycle`,
-`patches`, `selectors`, `tables`, `discovery`, `openapi`. `certificates` and `kubeconfig` are for whoever sets
-a cluster up.
+`server` puts it together. `routes` is HTTP, with `requests` (what one brings) and `rendering` (what it gets);
+`reads` are lists, `watches` what they are called, `writer` everything that writes. They stand on `store` (one
+order of all writes, and history), and that on `database` (SQLite). Everything else is pure: resources
+(`kinds`, `paths`) and their types (`schemas`, `decoding`, `protobuf`); what is written (`defaults`,
+`allocation`, `service_changes`, `validation`, `lifecycle`, `patches`, `scale`); what is shown (`selectors`,
+`tables`, `cells`, `statuses`); and what the server says of itself (`discovery`, `openapi`). `certificates` and
+`kubeconfig` are for whoever sets a cluster up.
 
 It keeps and checks objects and never acts on them: pods, endpoints, garbage and the emptying of namespaces
 are the controllers'. What it does not do - server-side apply, admission, access control, other kinds -
