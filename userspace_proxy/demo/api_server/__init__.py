@@ -6,8 +6,8 @@ addresses, watches told.
 order of all writes, and history), and that on `database` (SQLite). Everything else is pure: resources
 (`kinds`, `paths`) and their types (`schemas`, `decoding`, `protobuf`); what is written (`defaults`,
 `allocation`, `service_changes`, `validation`, `lifecycle`, `patches`, `scale`); what is shown (`selectors`,
-`tables`, `cells`, `statuses`); and what the server says of itself (`discovery`, `openapi`). `certificates` and
-`kubeconfig` are for whoever sets a cluster up.
+`tables`, `cells`, `statuses`); and what the server says of itself (`discovery`, `openapi`).
+`certificates` and `kubeconfig` are for whoever sets a cluster up.
 
 It keeps and checks objects and never acts on them: pods, endpoints, garbage and the emptying of namespaces
 are the controllers'. What it does not do - server-side apply, admission, access control, other kinds -
