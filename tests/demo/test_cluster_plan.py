@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from userspace_proxy.core.service_port import IPFamily
 from userspace_proxy.demo.cluster_network import NodeAddresses
 from userspace_proxy.demo.cluster_plan import (
     DEFAULT_MANIFESTS,
     ClusterPlan,
-    Family,
     NodePlan,
     manifest_files,
     plan_of,
@@ -49,7 +49,7 @@ def test_a_file_says_everything(tmp_path: Path) -> None:
     )
     assert plan == ClusterPlan(
         nodes=(NodePlan("left", "z"), NodePlan("right")),
-        ip_families=(Family.IPV4,),
+        ip_families=(IPFamily.IPV4,),
         manifests=(str(tmp_path / "web.yaml"),),
         proxy_flags=("-v=4",),
     )
@@ -104,7 +104,7 @@ def test_there_are_manifests_by_default() -> None:
 
 def test_without_ipv6_it_is_a_cluster_of_ipv4() -> None:
     plan, problems = fit_to_machine(plan_of(1), ipv6=False)
-    assert plan.ip_families == (Family.IPV4,)
+    assert plan.ip_families == (IPFamily.IPV4,)
     assert problems == ("this kernel has no IPv6: everything works over IPv4 alone",)
     assert fit_to_machine(plan, ipv6=False) == (plan, ())
     assert fit_to_machine(plan_of(1), ipv6=True) == (plan_of(1), ())

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from queue import Queue
 from threading import Thread
 
 import msgspec
@@ -25,20 +26,27 @@ async def answer(question: control.Question) -> msgspec.Struct:
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[RunningCluster]:
-    loop = asyncio.new_event_loop()
-    server = loop.run_until_complete(control.serve(tmp_path / CONTROL_SOCKET, answer))
-    thread = Thread(target=loop.run_forever)
+    ends: Queue[Callable[[], object]] = Queue()
+
+    async def serve() -> None:
+        ended, loop = asyncio.Event(), asyncio.get_running_loop()
+        server = await control.serve(tmp_path / CONTROL_SOCKET, answer)
+        ends.put(lambda: loop.call_soon_threadsafe(ended.set))
+        await ended.wait()
+        server.close()
+
+    thread = Thread(target=lambda: asyncio.run(serve()))
     thread.start()
+    end = ends.get(timeout=60)
     try:
         cluster = RunningCluster.find(tmp_path)
         assert cluster is not None
         with cluster:
+            cluster.ask(AskPlace("here"), Place)  # from now on the other side's end of it is closed, too
             yield cluster
     finally:
-        loop.call_soon_threadsafe(server.close)
-        loop.call_soon_threadsafe(loop.stop)
+        end()
         thread.join()
-        loop.close()
 
 
 def test_who_answers_is_known_by_the_kernel(cluster: RunningCluster) -> None:

@@ -33,6 +33,7 @@ from typing import Any, Final, NoReturn
 import msgspec
 
 from userspace_proxy.core.back_off import doubled_seconds
+from userspace_proxy.dataplane.peer_credentials import peer_of
 from userspace_proxy.demo.isolation import enter_namespaces
 from userspace_proxy.demo.process_title import set_title
 
@@ -144,9 +145,7 @@ class AgentParent:
         asking, _ = self._requests.accept()
         with asking, suppress(OSError):  # it asks again
             asking.settimeout(_ASK_SECONDS)
-            pid = int.from_bytes(
-                asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[:4], sys.byteorder
-            )
+            pid, _ = peer_of(asking)
             message, descriptors, _, _ = socket.recv_fds(asking, _MOST_MESSAGE_BYTES, _MOST_DESCRIPTORS)
             try:
                 node = self._children.get(pid)

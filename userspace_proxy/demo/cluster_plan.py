@@ -22,6 +22,7 @@ from typing import Final
 import msgspec
 import yaml
 
+from userspace_proxy.core.service_port import IPFamily
 from userspace_proxy.demo.cluster_network import CONTROL_PLANE, MAX_NODES, OUTSIDE
 from userspace_proxy.errors import UsageError
 
@@ -39,13 +40,6 @@ class ApiServerKind(Enum):
     KUBE_APISERVER = "kube-apiserver"
 
 
-class Family(Enum):
-    """An IP family, as Services name it."""
-
-    IPV4 = "IPv4"
-    IPV6 = "IPv6"
-
-
 class NodePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A node; `zone` is its label topology.kubernetes.io/zone ("": it has none)."""
 
@@ -57,19 +51,19 @@ class ClusterPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, renam
     """A whole cluster. `manifests` are paths; None stands for `DEFAULT_MANIFESTS`."""
 
     nodes: tuple[NodePlan, ...]
-    ip_families: tuple[Family, ...] = (Family.IPV4, Family.IPV6)
+    ip_families: tuple[IPFamily, ...] = (IPFamily.IPV4, IPFamily.IPV6)
     manifests: tuple[str, ...] | None = None
     proxy_flags: tuple[str, ...] = ()
     api_server: ApiServerKind = ApiServerKind.EMBEDDED
 
     @property
     def ipv6(self) -> bool:
-        return Family.IPV6 in self.ip_families
+        return IPFamily.IPV6 in self.ip_families
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
     nodes: int | tuple[NodePlan, ...] = 3
-    ip_families: tuple[Family, ...] = (Family.IPV4, Family.IPV6)
+    ip_families: tuple[IPFamily, ...] = (IPFamily.IPV4, IPFamily.IPV6)
     manifests: tuple[str, ...] | None = None
     proxy_flags: tuple[str, ...] = ()
     api_server: ApiServerKind = ApiServerKind.EMBEDDED
@@ -92,7 +86,7 @@ def read_plan(file: Path) -> ClusterPlan:
         raise UsageError(f"--file: {file}: {error}") from error
     where = f"--file: {file}: `nodes`"
     nodes = _numbered(read.nodes, where) if isinstance(read.nodes, int) else _checked(read.nodes, where)
-    if Family.IPV4 not in read.ip_families:
+    if IPFamily.IPV4 not in read.ip_families:
         raise UsageError(f"--file: {file}: `ipFamilies` must have IPv4; IPv6 may be beside it")
     manifests = read.manifests
     if manifests is not None:

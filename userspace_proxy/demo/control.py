@@ -7,7 +7,6 @@ import os
 import select
 import signal
 import socket
-import struct
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,12 +15,12 @@ from typing import Final, Self, TypeVar
 
 import msgspec
 
+from userspace_proxy.dataplane.peer_credentials import peer_of
 from userspace_proxy.demo.closing import Closing
 from userspace_proxy.demo.state_directory import CONTROL_SOCKET
 from userspace_proxy.errors import StartupError, UsageError, UserspaceProxyError
 
 _ANSWER_SECONDS: Final = 30.0
-_UCRED: Final = struct.Struct("=iII")
 
 T = TypeVar("T")
 
@@ -151,7 +150,7 @@ class RunningCluster(Closing):
         connection.settimeout(_ANSWER_SECONDS)
         try:
             connection.connect(str(path / CONTROL_SOCKET))
-            pid = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[0]
+            pid, _ = peer_of(connection)
             return cls(pid, _parent_of(pid), connection)
         except (FileNotFoundError, ConnectionRefusedError, ProcessLookupError):
             connection.close()

@@ -22,12 +22,13 @@ from typing import TYPE_CHECKING, Any, Final, assert_never
 import msgspec
 import uvloop
 
+from userspace_proxy.core.service_port import IPFamily
 from userspace_proxy.demo import control, state_directory
 from userspace_proxy.demo.agent_parent import AgentOrder
 from userspace_proxy.demo.agents import Agents, agent_arguments, is_serving
 from userspace_proxy.demo.cluster_network import ClusterNetwork, has_ipv6, missing_programs
 from userspace_proxy.demo.cluster_objects import resolv_conf
-from userspace_proxy.demo.cluster_plan import ClusterPlan, Family
+from userspace_proxy.demo.cluster_plan import ClusterPlan
 from userspace_proxy.demo.launch import (
     AGENTS_KUBECONFIG,
     INSIDE,
@@ -103,7 +104,7 @@ def _made(wiring: Future[ClusterNetwork]) -> ClusterNetwork:
 def fit_to_machine(plan: ClusterPlan, *, ipv6: bool) -> tuple[ClusterPlan, tuple[str, ...]]:
     """The plan less what the machine has not got, and what that is, in sentences."""
     if plan.ipv6 and not ipv6:
-        without = msgspec.structs.replace(plan, ip_families=(Family.IPV4,))
+        without = msgspec.structs.replace(plan, ip_families=(IPFamily.IPV4,))
         return without, ("this kernel has no IPv6: everything works over IPv4 alone",)
     return plan, ()
 

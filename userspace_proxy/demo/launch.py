@@ -80,7 +80,7 @@ class Surroundings:
 
     def report(self, report: Report) -> None:
         """Tell whoever started the cluster, if there is somebody still."""
-        with suppress(BrokenPipeError):
+        with suppress(OSError):
             os.write(self.reports, msgspec.json.encode(report) + b"\n")
 
 
@@ -171,21 +171,15 @@ def _listening() -> socket.socket:
 def _launch(surroundings: Surroundings, run: Callable[[Surroundings], int]) -> NoReturn:
     """Be the launcher, and in the next process init; never returns."""
     try:
-        os.setsid()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_DFL)
-        log = os.open(surroundings.path / state_directory.LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        null = os.open(os.devnull, os.O_RDONLY)
-        for descriptor, standard in ((null, 0), (log, 1), (log, 2)):
-            os.dup2(descriptor, standard)
-        isolation.enter(shown={surroundings.path: INSIDE})
-        isolation.unshare_pids()
-        if os.fork() == 0:
-            _be_init(surroundings, run)
-    except UserspaceProxyError as error:
-        surroundings.report(Failed(str(error), error.exit_code))
-    except BaseException:
-        traceback.print_exc()
+        with _failures_reported(surroundings):
+            os.setsid()
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_DFL)
+            _write_to(surroundings.path / state_directory.LOG)
+            isolation.enter(shown={surroundings.path: INSIDE})
+            isolation.unshare_pids()
+            if os.fork() == 0:
+                _be_init(surroundings, run)
     finally:
         os._exit(0)
 
@@ -193,40 +187,52 @@ def _launch(surroundings: Surroundings, run: Callable[[Surroundings], int]) -> N
 def _be_init(surroundings: Surroundings, run: Callable[[Surroundings], int]) -> NoReturn:
     """Be the first process: reap orphans, and end when the cluster does."""
     try:
-        isolation.mount_proc()
-        cluster = os.fork()
-        if cluster == 0:
-            os._exit(_run(surroundings, run))
-        for descriptor in (surroundings.reports, surroundings.folder, surroundings.parent_folder):
-            os.close(descriptor)
-        surroundings.leash.close()
-        surroundings.api.close()
+        with _failures_reported(surroundings):
+            isolation.mount_proc()
+            cluster = os.fork()
+            if cluster == 0:
+                _be_cluster(surroundings, run)
 
-        def hand_on(number: int, _frame: FrameType | None) -> None:
-            os.kill(cluster, number)
+            def hand_on(number: int, _frame: FrameType | None) -> None:
+                os.kill(cluster, number)
 
-        signal.signal(signal.SIGINT, hand_on)
-        signal.signal(signal.SIGTERM, hand_on)
-        while os.wait()[0] != cluster:
-            pass
-    except UserspaceProxyError as error:
-        surroundings.report(Failed(str(error), error.exit_code))
-    except BaseException:
-        traceback.print_exc()
+            signal.signal(signal.SIGINT, hand_on)
+            signal.signal(signal.SIGTERM, hand_on)
+            for descriptor in (surroundings.reports, surroundings.folder, surroundings.parent_folder):
+                os.close(descriptor)
+            surroundings.leash.close()
+            surroundings.api.close()
+            while os.wait()[0] != cluster:
+                pass
     finally:
         os._exit(0)
 
 
-def _run(surroundings: Surroundings, run: Callable[[Surroundings], int]) -> int:
+def _be_cluster(surroundings: Surroundings, run: Callable[[Surroundings], int]) -> NoReturn:
+    status = 1
     try:
-        return run(surroundings)
+        with _failures_reported(surroundings):
+            status = run(surroundings)
+    finally:
+        os._exit(status)
+
+
+@contextmanager
+def _failures_reported(surroundings: Surroundings) -> Iterator[None]:
+    """Whatever fails within it is told to whoever starts the cluster, and the log."""
+    try:
+        yield
     except UserspaceProxyError as error:
         surroundings.report(Failed(str(error), error.exit_code))
     except BaseException:
-        surroundings.report(
-            Failed(f"the cluster has ended by a fault of its own:\n{traceback.format_exc()}", 1)
-        )
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-    return 1
+        fault = traceback.format_exc()
+        surroundings.report(Failed(f"the cluster has ended by a fault of its own:\n{fault}", 1))
+        print(fault, file=sys.stderr, flush=True)
+
+
+def _write_to(log: Path) -> None:
+    """From now on read nothing, and write to this file."""
+    null = os.open(os.devnull, os.O_RDONLY)
+    writing = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for descriptor, standard in ((null, 0), (writing, 1), (writing, 2)):
+        os.dup2(descriptor, standard)
