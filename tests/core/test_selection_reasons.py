@@ -84,6 +84,15 @@ def reasons(policy: TrafficPolicy, *entries: SliceEndpoint) -> list[str]:
             id="Local, terminating",
         ),
         pytest.param(
+            LOCAL,
+            [
+                endpoint(FIRST, node="node-1"),
+                endpoint(SECOND, node="node-1", ready=False, serving=True, terminating=True),
+            ],
+            ["ready, and on this node", "not: terminating, and others are ready"],
+            id="Local, terminating beside a ready one",
+        ),
+        pytest.param(
             CLUSTER,
             [endpoint(FIRST, for_zones=["a"]), endpoint(SECOND, for_zones=["c", "b"])],
             [
