@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.support import objects
@@ -13,6 +13,9 @@ from tests.support.agent import userspace_proxy
 from tests.support.clients import REFUSED, SILENT, Address, outcome, who_greets
 from tests.support.service_node import PORTS, ServiceNode
 from tests.support.waiting import wait_until
+from userspace_proxy.admin.client import ask
+from userspace_proxy.admin.protocol import AdminError
+from userspace_proxy.core.answers.trace import TraceAnswer, TraceQuestion
 from userspace_proxy.demo.namespaces import Namespace
 
 EXTERNAL, NODE, NODE_PORT = "10.96.200.10", "192.0.2.10", 30080
@@ -48,9 +51,9 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceNode]:
 
 
 def trace(node: ServiceNode, client: str, frontend: str) -> Any:
-    done = userspace_proxy(node.node, "trace", client, frontend, "-o", "json")
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    question = TraceQuestion(client=client, frontend=frontend)
+    (answer,) = ask(node.state_folder / "admin.sock", "trace", TraceAnswer, question)
+    return msgspec.to_builtins(answer)
 
 
 def senders(node: ServiceNode) -> dict[str, Namespace]:
@@ -114,6 +117,6 @@ def test_a_trace_shows_its_rules_and_why_nobody_is_a_candidate(node: ServiceNode
     ],
 )
 def test_what_cannot_be_traced_is_said(node: ServiceNode, client: str, frontend: str, said: str) -> None:
-    done = userspace_proxy(node.node, "trace", client, frontend)
-    assert done.returncode == 1
-    assert done.stderr.startswith(f"userspace-proxy: {said}")
+    with pytest.raises(AdminError) as raised:
+        trace(node, client, frontend)
+    assert str(raised.value).startswith(said)
