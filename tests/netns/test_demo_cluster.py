@@ -80,11 +80,15 @@ class Demo:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     """A cluster of three nodes with what it has by default."""
     demo = Demo(tmp_path_factory.mktemp("demo") / "cluster")
-    said = demo.said("up")
-    assert f"export KUBECONFIG={demo.folder}/kubeconfig" in said
-    yield demo
-    assert demo.said("down") == "The cluster is down.\n"
+    try:
+        said = demo.said("up")
+        assert f"export KUBECONFIG={demo.folder}/kubeconfig" in said
+        yield demo
+    finally:
+        down = demo("down")
+    assert down.stdout == "The cluster is down.\n"
     assert not demo.folder.exists()
+    assert demo.processes() == []
 
 
 @pytest.fixture
