@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from userspace_proxy.core.service_port import IPFamily
-from userspace_proxy.demo.cluster_network import NodeAddresses
+from userspace_proxy.demo.cluster_node import NodeAddresses
 from userspace_proxy.demo.cluster_plan import (
     DEFAULT_MANIFESTS,
     ClusterPlan,

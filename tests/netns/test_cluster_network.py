@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.waiting import wait_until
-from userspace_proxy.demo.cluster_network import ClusterNetwork, PodSandbox
+from userspace_proxy.demo.cluster_network import ClusterNetwork
+from userspace_proxy.demo.cluster_node import PodSandbox
 from userspace_proxy.demo.namespaces import Namespace, run
 
 REFUSED = 7

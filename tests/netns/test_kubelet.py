@@ -19,7 +19,8 @@ from userspace_proxy.demo.api_client import ApiClient, ApiError
 from userspace_proxy.demo.api_resources import EVENTS, LEASES, NODES, PODS, JsonObject
 from userspace_proxy.demo.api_server import ApiServer
 from userspace_proxy.demo.api_server.certificates import Certificates
-from userspace_proxy.demo.cluster_network import ClusterNetwork, Node
+from userspace_proxy.demo.cluster_network import ClusterNetwork
+from userspace_proxy.demo.cluster_node import Node
 from userspace_proxy.demo.kubelet.container_logs import LogOptions
 from userspace_proxy.demo.kubelet.kubelet import Kubelet, LogUnavailableError
 from userspace_proxy.demo.kubelet.node_object import NodeDescription

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from userspace_proxy.demo.agent_parent import AgentOrder, Order, Told
-from userspace_proxy.demo.cluster_network import Node
+from userspace_proxy.demo.cluster_node import Node
 from userspace_proxy.demo.process_title import TITLE_ROOM
 from userspace_proxy.errors import UserspaceProxyError
 

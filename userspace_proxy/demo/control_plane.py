@@ -29,7 +29,8 @@ from userspace_proxy.demo.api_resources import (
 from userspace_proxy.demo.api_server import ApiServer, LogRequest, PodLogsError
 from userspace_proxy.demo.api_server.certificates import SERVER_CERTIFICATE, Certificates
 from userspace_proxy.demo.api_server.kubeconfig import write_kubeconfig
-from userspace_proxy.demo.cluster_network import ClusterNetwork, PodSandbox
+from userspace_proxy.demo.cluster_network import ClusterNetwork
+from userspace_proxy.demo.cluster_node import PodSandbox
 from userspace_proxy.demo.cluster_objects import (
     API_ADDRESSES,
     API_PORT,
