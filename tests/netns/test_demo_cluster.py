@@ -227,7 +227,9 @@ def test_a_cluster_in_the_foreground_ends_with_its_command(other: Demo, number: 
         assert any(line == "Ctrl-C takes it down.\n" for line in command.stdout)
         cluster = other.running()
         command.send_signal(number)
-        command.wait(TIMEOUT_SECONDS)
+        said = command.stdout.read()
+        status = command.wait(TIMEOUT_SECONDS)
+    assert (status, said) == ((0, "The cluster is down.\n") if number == signal.SIGINT else (-number, ""))
     assert cluster.wait(TIMEOUT_SECONDS)
     assert not other.folder.exists()
     assert other.processes() == []

@@ -79,6 +79,9 @@ def bring_up(wishes: Wishes) -> None:
                 cluster.wait()
             except _Stop:
                 _end(cluster, path, keep=False)
+            if (log := path / state_directory.LOG).exists():
+                raise StartupError(f"the cluster has ended by itself: {log} may say why")
+            print("The cluster is down.")
 
 
 def take_down(*, keep: bool) -> None:
