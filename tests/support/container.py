@@ -44,8 +44,7 @@ class Container(Agent):
 
     @property
     def pid(self) -> int:
-        [pid] = self._agents()
-        return pid
+        return self._agents()[0]
 
     @property
     def is_running(self) -> bool:
@@ -70,6 +69,7 @@ class Container(Agent):
         wait_until(lambda: not pids & {*self._node.pids()}, STOP_SECONDS)
 
     def _agents(self) -> list[int]:
+        """The agent, and behind it what it has just forked, which looks the same until it executes."""
         return [pid for pid in self._pids() if "userspace_proxy run" in command_line(pid)]
 
     def _pids(self) -> list[int]:
