@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from userspace_proxy.demo.agent_parent import AgentOrder, Order, Told
-from userspace_proxy.demo.cluster_node import Node
+from userspace_proxy.demo.cluster_node import POD_NETWORKS, POD_NETWORKS_V6, Node
 from userspace_proxy.demo.process_title import TITLE_ROOM
 from userspace_proxy.errors import UserspaceProxyError
 
@@ -83,12 +83,14 @@ class Agents:
         self._parent.stdout.close()
 
 
-def agent_arguments(node: str, kubeconfig: Path, flags: Sequence[str]) -> tuple[str, ...]:
+def agent_arguments(node: str, kubeconfig: Path, flags: Sequence[str], *, ipv6: bool) -> tuple[str, ...]:
     """How the agent of the node so called is started; flags of the user's come last and count."""
+    pod_networks = (POD_NETWORKS, POD_NETWORKS_V6) if ipv6 else (POD_NETWORKS,)
     return (
         "run",
         f"--kubeconfig={kubeconfig}",
         f"--hostname-override={node}",
+        f"--cluster-cidr={','.join(map(str, pod_networks))}",
         "--workers=1",
         "--oom-score-adj=0",
         *flags,

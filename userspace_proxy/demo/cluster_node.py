@@ -17,8 +17,8 @@ from userspace_proxy.errors import StartupError
 LAN: Final = IPv4Network("192.0.2.0/24")
 LAN_V6: Final = IPv6Network("2001:db8::/64")
 
-_POD_NETWORKS: Final = IPv4Network("10.244.0.0/16")
-_POD_NETWORKS_V6: Final = IPv6Network("fd00:10:244::/48")
+POD_NETWORKS: Final = IPv4Network("10.244.0.0/16")
+POD_NETWORKS_V6: Final = IPv6Network("fd00:10:244::/48")
 _LAST_POD: Final = 254
 
 
@@ -39,8 +39,8 @@ class NodeAddresses:
     def pod_cidrs(self) -> tuple[str, ...]:
         """The networks of the node's pods, as spec.podCIDRs has them."""
         number = int(str(self.number), 16)
-        v4 = f"{_POD_NETWORKS.network_address + self.number * 256}/24"
-        v6 = f"{_POD_NETWORKS_V6[number << 64]}/64"
+        v4 = f"{POD_NETWORKS.network_address + self.number * 256}/24"
+        v6 = f"{POD_NETWORKS_V6[number << 64]}/64"
         return (v4, v6) if self.ipv6 else (v4,)
 
     def pod_addresses(self, host: int) -> tuple[str, ...]:

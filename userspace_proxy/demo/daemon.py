@@ -182,7 +182,7 @@ class Daemon:
                 AgentOrder(
                     name,
                     node.sandbox.files(),
-                    agent_arguments(name, AGENTS_KUBECONFIG, self._plan.proxy_flags),
+                    agent_arguments(name, AGENTS_KUBECONFIG, self._plan.proxy_flags, ipv6=self._plan.ipv6),
                     str(self._log_of(name)),
                 )
                 for name, node in nodes.items()
