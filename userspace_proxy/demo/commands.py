@@ -74,8 +74,8 @@ def bring_up(wishes: Wishes) -> None:
             print(greeting(status, ready.problems, seconds), flush=True)
             if not wishes.foreground:
                 return
-            print("Ctrl-C takes it down.", flush=True)
             try:
+                print("Ctrl-C takes it down.", flush=True)
                 cluster.wait()
             except _Stop:
                 _end(cluster, path, keep=False)
