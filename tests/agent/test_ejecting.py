@@ -182,5 +182,14 @@ def test_the_next_agent_knows_what_its_predecessors_workers_were_told() -> None:
     with_operator(scenario, inherited)
 
 
+def test_what_went_while_no_agent_ran_takes_it_along() -> None:
+    async def scenario(fixture: Fixture, operator: Operator) -> None:
+        assert not list(fixture.ejections.known)
+
+    inherited = OperatorEjections()
+    inherited.inherit([told("default/gone TCP IPv4", TakenOut("10.244.1.2", 8080, None))])
+    with_operator(scenario, inherited)
+
+
 def told(key: str, *taken_out: TakenOut) -> ServicePortConfig:
     return ServicePortConfig(key, "default/web", "TCP", "IPv4", None, 30.0, 120.0, (), taken_out=taken_out)

@@ -146,6 +146,7 @@ def test_a_flow_has_come_to_the_only_frontend_that_there_is(
     [
         ConnectionsQuestion(client="web-1"),
         ConnectionsQuestion(endpoint="web-1:80"),
+        ConnectionsQuestion(limit=-1),
         TopQuestion(interval_seconds=0.0),
         TopQuestion(interval_seconds=3600.0),
         TopQuestion(interval_seconds=float("nan")),

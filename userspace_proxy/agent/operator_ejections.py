@@ -44,10 +44,10 @@ class OperatorEjections:
             for endpoint, until in sorted(self.known.of(name, monotonic()).items())
         )
 
-    def follow(self, changed: Collection[ServiceName], state: ClusterState) -> None:
-        """These Services have changed: forget endpoints that they list no more."""
+    def follow(self, changed: Collection[ServiceName] | None, state: ClusterState) -> None:
+        """These Services have changed (None: any may have): forget endpoints that they list no more."""
         for name in self.known:
-            if name.service not in changed:
+            if changed is not None and name.service not in changed:
                 continue
             is_there = any(port.name == name for port in state.service_ports(name.service))
             candidates = candidates_of(name, state.slices_of(name.service)) if is_there else ()

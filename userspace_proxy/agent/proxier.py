@@ -214,7 +214,8 @@ class Proxier:
             self.changes.begin()
             dirty = sorted(self._state.take_dirty())
             change = self._plan.update(self._state, dirty)
-            self._ejections.follow(dirty, self._state)
+            # A Service that went while no agent ran is not among the changes.
+            self._ejections.follow(dirty if self._is_serving else None, self._state)
             if not self._is_serving:
                 self._listeners.require_room()
             opened = await self._listeners.open(change.changed)

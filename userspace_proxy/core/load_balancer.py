@@ -1,10 +1,9 @@
 """Whose turn it is: one `LoadBalancer` for each Service port, shared by its listeners.
 
 Theory of operation. A listener carries one class of traffic (a `TrafficPolicy`), and each class has the
-endpoints that it may use. A `Picker` chooses for one class, in turn unless
-the Service wants it otherwise. `ClientAffinity` remembers which endpoint
-a client had; it belongs to the Service port, so a client that comes through another frontend, or on another
-class of traffic, finds the same endpoint if that class may use it.
+endpoints that it may use. A `Picker` chooses for one class, in turn unless the Service wants it otherwise.
+`ClientAffinity` remembers which endpoint a client had; it belongs to the Service port, so a client that comes
+through another frontend, or on another class of traffic, finds the same endpoint if that class may use it.
 
 A connection asks `next_endpoint` once. If that endpoint fails, it says so with `failed`, and asks
 `another_endpoint` for one that it has not tried; that one takes its turn like any other, so a dead endpoint's

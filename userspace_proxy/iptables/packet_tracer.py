@@ -191,13 +191,20 @@ class _Tracer:
 def _matches(rule: Rule, packet: Packet, node: Node) -> bool:
     return (
         rule.protocol in (None, packet.protocol)
-        and (rule.source is None or ip_address(packet.source) in ip_network(rule.source))
-        and (rule.destination is None or ip_address(packet.destination) in ip_network(rule.destination))
         and (rule.destination_ports is None or packet.port in rule.destination_ports)
+        and _is_in(packet.destination, rule.destination)
+        and _is_in(packet.source, rule.source)
         and _came_in_by(rule.in_interface, packet)
         and (not rule.to_local_address or node.has(packet.destination))
         and all(_has_state(match, packet) for match in rule.states)
     )
+
+
+def _is_in(address: str, place: str | None) -> bool:
+    """Whether it is in a rule's `place`: an address, a network, or (None) anywhere."""
+    if place is None or "/" not in place:
+        return place in (None, address)  # both are spelled as Python does; reading 20,000 takes half a second
+    return ip_address(address) in ip_network(place)
 
 
 def _came_in_by(interface: str | None, packet: Packet) -> bool:
