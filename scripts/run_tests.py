@@ -2,11 +2,11 @@
 
     python scripts/run_tests.py [PYTEST'S ARGUMENTS]
 
-Tests wait most of their time, so three processes run beside each other, each in namespaces of its own. Those
-of a file stay together, since they share a node; the order is that of tests/conftest.py. On a machine with few
-cores that does something else, too, one of thousands may then meet a deadline of its own. So a few that fail
-are run again with nobody beside them. One that fails again fails the run; one that passes is named at the end,
-to be looked at: it has found either a race or a deadline that is too short.
+Tests wait most of their time, so three processes run beside each other, each in namespaces of its own.
+Those of a file stay together, since they share a node; the order is that of tests/conftest.py. On a machine
+with few cores that does something else, too, one of thousands may then meet a deadline of its own. So a few
+that fail are run again with nobody beside them. One that fails again fails the run; one that passes is
+named at the end, to be looked at: it has found either a race or a deadline that is too short.
 """
 
 from __future__ import annotations
