@@ -115,3 +115,20 @@ def lesson(number: int | None, *, no_pauses: bool) -> None:
         list_lessons()
     else:
         give(number, pauses=not no_pauses)
+
+
+@demo.command()
+@click.argument("ways", nargs=-1, required=True, metavar="NAME=HOST:PORT...")
+@click.option("--seconds", type=click.FloatRange(1, 60), default=6.0, help="How long in all.  [default: 6]")
+@click.option(
+    "-o", "--output", type=click.Choice(["text", "json", "svg"]), default="text", help="How to say it."
+)
+def measure(ways: tuple[str, ...], seconds: float, output: str) -> None:
+    """Measure, within a pod, what it costs to reach a web server in several ways.
+
+    It asks a little, each way in turn, and says how long that took, and how much CPU time it cost the client,
+    the node's proxy and the pod: demo exec client -- userspace-proxy demo measure service=web:80
+    """
+    from userspace_proxy.demo.costs.reporting import report
+
+    report(ways, seconds, output)
