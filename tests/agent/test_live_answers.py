@@ -110,6 +110,8 @@ def test_a_service_that_is_served_no_more_may_have_connections() -> None:
     [(query, most)] = workers.queries
     assert query == ConnectionQuery(service="gone", endpoint_address="10.1.0.1")
     assert most > 1 << 20, "all of them"
+    asked(ConnectionsQuestion(limit=10**20), workers)
+    assert workers.queries[-1][1] == most, "which a message can say"
 
 
 def test_many_connections_come_in_several_items_and_the_numbers_with_the_last() -> None:

@@ -6,10 +6,10 @@ import asyncio
 import logging
 import random
 import signal
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from importlib.metadata import version
-from typing import Final, NoReturn, TypeVar
+from typing import Final, NoReturn
 
 import yaml
 
@@ -35,6 +35,7 @@ from userspace_proxy.agent.host import (
     reuse_ports_in_time_wait,
     udp_flows_per_worker,
 )
+from userspace_proxy.agent.network_watch import watch_network
 from userspace_proxy.agent.observation import Observation
 from userspace_proxy.agent.operator_ejections import OperatorEjections
 from userspace_proxy.agent.proxier import Proxier
@@ -61,7 +62,6 @@ from userspace_proxy.netlink.listening_ports import listening_ports
 from userspace_proxy.netlink.node_network import (
     NetworkChanges,
     NodeNetwork,
-    NodeNetworkError,
 )
 from userspace_proxy.observability.health_check_node_ports import HealthCheckNodePorts
 from userspace_proxy.sources import Source
@@ -69,13 +69,7 @@ from userspace_proxy.sources.manifests import ManifestsSource
 
 logger = logging.getLogger(__name__)
 
-_T = TypeVar("_T")
-_RETRY_SECONDS: Final = 5.0
-_SHARE_OF_TIME: Final = 0.1
-_MAX_REST_SECONDS: Final = 10.0
 _TIDY_SECONDS: Final = 30.0
-_SETTLE_SECONDS: Final = 0.1
-"""Interfaces are made in several steps; one look after the last of them is enough."""
 
 
 async def run_agent(live: LiveConfiguration, log: Log) -> bool:
@@ -296,7 +290,7 @@ async def run_agent(live: LiveConfiguration, log: Log) -> bool:
                 "workers": workers.run(),
                 "health checks": health_checks.run(),
                 "conntrack room": watch_conntrack_room(record_event=events.record),
-                "node network": _follow_network(changes, network_changed),
+                "node network": watch_network(changes, network_changed),
                 **observation.jobs(),
                 **administration.jobs(),
                 "resync": _resync(live, state, proxier),
@@ -363,36 +357,6 @@ async def _resync(live: LiveConfiguration, state: ClusterState, proxier: Proxier
         state.plan_all_again()
         proxier.observe(())
         proxier.ledger.record_again()
-
-
-async def _follow_network(
-    changes: NetworkChanges, fit: Callable[[], Coroutine[object, object, None]]
-) -> NoReturn:
-    """Let the rules fit the node's interfaces and addresses as these come and go."""
-    loop = asyncio.get_running_loop()
-    changed = asyncio.Event()
-
-    def notice() -> None:
-        changes.drain()
-        changed.set()
-
-    loop.add_reader(changes.fileno(), notice)
-    try:
-        while True:
-            await changed.wait()
-            await asyncio.sleep(_SETTLE_SECONDS)
-            changed.clear()
-            started = loop.time()
-            try:
-                await fit()
-                # Where routes come and go all the time, and there are many, a tenth of the time is enough.
-                await asyncio.sleep(min((loop.time() - started) / _SHARE_OF_TIME, _MAX_REST_SECONDS))
-            except NodeNetworkError as error:
-                logger.warning("The rules may not fit the node's network: %s", error)
-                changed.set()
-                await asyncio.sleep(_RETRY_SECONDS)
-    finally:
-        loop.remove_reader(changes.fileno())
 
 
 async def _until_told_to_stop(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:

@@ -52,7 +52,7 @@ class LiveAnswers:
     async def _connections(self, asked: ConnectionsQuestion) -> AsyncGenerator[ConnectionsAnswer, None]:
         if asked.limit < 0:
             raise AdminError(ErrorCode.BAD_REQUEST, f"{asked.limit} connections cannot be listed")
-        found = await self._live.connections(self._query(asked), asked.limit or _MOST)
+        found = await self._live.connections(self._query(asked), min(asked.limit or _MOST, _MOST))
         for first in range(0, len(found.connections), _AT_ONCE):
             yield ConnectionsAnswer(
                 connections=tuple(map(self._describe, found.connections[first : first + _AT_ONCE]))

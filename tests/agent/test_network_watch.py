@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import uvloop
 
-from userspace_proxy.agent import agent
+from userspace_proxy.agent.network_watch import watch_network
 from userspace_proxy.netlink.node_network import NetworkChanges
 
 
@@ -42,7 +42,7 @@ def test_a_network_that_changes_all_the_time_is_read_a_tenth_of_the_time() -> No
             if len(read_at) == 3:
                 enough.set()
 
-        following = asyncio.ensure_future(agent._follow_network(changes, read))
+        following = asyncio.ensure_future(watch_network(changes, read))
         changes.change()
         try:
             async with asyncio.timeout(10):
