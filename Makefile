@@ -6,7 +6,7 @@
 help:  ## what can be made
 	@awk -F '  ## ' '/^[a-z-]+:.*  ## / { sub(/:.*/, "", $$1); printf "make %-13s %s\n", $$1, $$2 }' Makefile
 
-demo:  ## one node in network namespaces, shown with real clients; every claim is checked
+demo:  ## a tour of a cluster in network namespaces, with real clients; every claim is checked
 	@scripts/setup.sh demo
 	@.venv/bin/python -m userspace_proxy.demo
 

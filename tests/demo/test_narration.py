@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 
 import pytest
 
-from userspace_proxy.demo.narration import Narration
+from userspace_proxy.demo.narration import Narration, reading_seconds
 
 
 class Terminal(io.StringIO):
@@ -50,3 +51,26 @@ def test_no_colour_where_somebody_asked_for_none(monkeypatch: pytest.MonkeyPatch
     terminal = Terminal()
     Narration(terminal).chapter("Begin")
     assert terminal.getvalue() == "\nBegin\n"
+
+
+def test_a_reader_has_time_for_a_chapter_and_presses_enter_for_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading) as keyboard, os.fdopen(writing, "w") as finger:
+        monkeypatch.setattr("sys.stdin", keyboard)
+        finger.write("\n")
+        finger.flush()
+        out = io.StringIO()
+        narration = Narration(out, paced=True)
+        narration.chapter("One")
+        assert "Enter" not in out.getvalue()
+        narration.text("a line")
+        narration.chapter("Two")
+    assert "(Enter goes on)" in out.getvalue()
+    assert out.getvalue().endswith("\nTwo\n")
+
+
+@pytest.mark.parametrize(("lines", "seconds"), [(0, 0.0), (10, 8.0), (1000, 15.0)])
+def test_reading_takes_its_time(lines: int, seconds: float) -> None:
+    assert reading_seconds(lines) == seconds

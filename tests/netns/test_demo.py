@@ -13,7 +13,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 DEMO = [sys.executable, "-m", "userspace_proxy.demo"]
-TIMEOUT_SECONDS = 60
+MANIFESTS = ROOT / "examples" / "manifests"
+TIMEOUT_SECONDS = 240
 
 
 def test_every_claim_of_the_demo_holds_and_the_readme_shows_what_it_prints() -> None:
@@ -21,19 +22,28 @@ def test_every_claim_of_the_demo_holds_and_the_readme_shows_what_it_prints() -> 
     assert completed.returncode == 0, completed.stdout + completed.stderr
     assert completed.stdout.rstrip().endswith("All of them hold.")
     assert "✗" not in completed.stdout
-    readme = (ROOT / "README.md").read_text()
-    excerpt, *_ = re.findall(r"^```text\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
-    assert comparable(excerpt).strip() in comparable(completed.stdout)
+    if shutil.which("kubectl"):  # without it there are other commands
+        readme = (ROOT / "README.md").read_text()
+        excerpt, *_ = re.findall(r"^```text\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
+        assert comparable(excerpt).strip() in comparable(completed.stdout)
 
 
 def comparable(text: str) -> str:
-    """The output less what differs from run to run, and less what the excerpt leaves out."""
-    text = re.sub(r"kill -9 \d+", "kill -9 PID", text)
-    return re.sub(r"  web-2 is started again\.\n(?:  .*\n)+", "", text)
+    """The output less what differs from run to run."""
+    text = re.sub(r"hello-[a-z0-9]{1,10}-[a-z0-9]{5}", "hello-POD", text)
+    return re.sub(r"\d+ times", "some times", text)
+
+
+def test_every_claim_about_a_folder_of_manifests_holds() -> None:
+    completed = subprocess.run(
+        [*DEMO, str(MANIFESTS)], capture_output=True, text=True, timeout=TIMEOUT_SECONDS
+    )
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+    assert completed.stdout.rstrip().endswith("All of them hold.")
 
 
 def test_a_claim_that_is_not_so_fails_the_demo(tmp_path: Path) -> None:
-    manifests = shutil.copytree(ROOT / "examples" / "manifests", tmp_path / "manifests")
+    manifests = shutil.copytree(MANIFESTS, tmp_path / "manifests")
     sticky = manifests / "sticky.yaml"
     sticky.write_text(sticky.read_text().replace("sessionAffinity: ClientIP", "sessionAffinity: None"))
     completed = subprocess.run(

@@ -1,4 +1,6 @@
-"""`python -m userspace_proxy.demo [MANIFESTS]`: the tour, in namespaces of its own. `make demo` runs this.
+"""`python -m userspace_proxy.demo`: a tour of a whole cluster, in its own namespaces. `make demo` runs this.
+
+With a folder of manifests it is the tour of one node whose agent serves them, without an API server.
 
 Exit status: 0 if every claim held, 1 if one did not or the machine refuses, 2 for a wrong argument,
 128 + n after signal n.
@@ -10,18 +12,24 @@ import argparse
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Final, NoReturn
 
-from userspace_proxy.demo import isolation, tour
+import msgspec
+
+from userspace_proxy.demo import cluster_tour, isolation, tour
 from userspace_proxy.demo.cluster import Cluster
+from userspace_proxy.demo.cluster_plan import plan_of
+from userspace_proxy.demo.commands import DEFAULT_NODES
 from userspace_proxy.demo.narration import Narration
+from userspace_proxy.demo.temporary_cluster import temporary_cluster
 from userspace_proxy.errors import UsageError, UserspaceProxyError
 
 _INSIDE: Final = "--inside"
-_EXAMPLES: Final = Path(__file__).parents[2] / "examples" / "manifests"
+_STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(BaseException):
@@ -33,15 +41,17 @@ class Interrupted(BaseException):
 
 
 def main() -> int:
-    """Outside: isolate and start again inside. Inside: the tour."""
+    """The tour of a cluster; or of manifests: isolate and start again inside, and there the tour."""
     arguments = sys.argv[1:]
     try:
-        if arguments[:1] != [_INSIDE]:
-            manifests = read_arguments(arguments)
-            if not manifests.is_dir():
-                raise UsageError(f"{manifests} is not a directory; name one like examples/manifests")
-            return isolation.run([sys.executable, "-m", "userspace_proxy.demo", _INSIDE, str(manifests)])
-        return give_tour(Path(arguments[1]))
+        if arguments[:1] == [_INSIDE]:
+            return told(partial(tour_of_manifests, Path(arguments[1])), paced=False)
+        manifests = read_arguments(arguments)
+        if manifests is None:
+            return told(tour_of_a_cluster, paced=sys.stdin.isatty() and sys.stdout.isatty())
+        if not manifests.is_dir():
+            raise UsageError(f"{manifests} is not a directory; name one like examples/manifests")
+        return isolation.run([sys.executable, "-m", "userspace_proxy.demo", _INSIDE, str(manifests)])
     except UserspaceProxyError as error:
         print(f"demo: {error}", file=sys.stderr)
         return error.exit_code
@@ -49,36 +59,35 @@ def main() -> int:
         return 128 + signal.SIGINT
 
 
-def read_arguments(arguments: Sequence[str]) -> Path:
-    """The directory of manifests to show. Ends the process for --help, and for what it does not know."""
+def read_arguments(arguments: Sequence[str]) -> Path | None:
+    """The directory of manifests to show, if one is named.
+
+    Ends the process for --help, and for what it does not know.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m userspace_proxy.demo",
-        description="Shows the real agent serving a directory of manifests, on one node with three endpoint "
-        "pods and a client pod, all of it in network namespaces of its own, and checks what it claims.",
+        description="Shows the real agent on a cluster of three nodes, all of it in network namespaces of "
+        "its own, and checks what it claims. On a terminal it goes at a reader's pace; Enter goes on.",
         epilog="Exit status: 0 if every claim held, 1 if one did not or the machine refuses.",
     )
     parser.add_argument(
         "manifests",
         nargs="?",
         type=Path,
-        default=_EXAMPLES,
-        help="a directory like examples/manifests, which is the default",
+        help="one like examples/manifests: show one node instead, which serves what is in it",
     )
-    chosen: Path = parser.parse_args(arguments).manifests
-    return chosen.resolve()
+    chosen: Path | None = parser.parse_args(arguments).manifests
+    return None if chosen is None else chosen.resolve()
 
 
-def give_tour(manifests: Path) -> int:
-    """The tour and its verdict, as PID 1 of the isolation."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+def told(tour: Callable[[Narration], None], *, paced: bool) -> int:
+    """A tour and its verdict."""
+    for number in _STOP_SIGNALS:
         signal.signal(number, interrupt)
-    narration = Narration(sys.stdout)
+    narration = Narration(sys.stdout, paced=paced)
     began = time.monotonic()
     try:
-        with Cluster(manifests) as cluster:
-            tour.show(cluster, narration)
-            if narration.failures:
-                narration.text("", "The agent's log ends:", *cluster.agent_log_end().splitlines())
+        tour(narration)
     except Interrupted as interrupted:
         print("\ndemo: stopped; everything is gone with its namespaces", file=sys.stderr)
         return 128 + interrupted.number
@@ -89,9 +98,25 @@ def give_tour(manifests: Path) -> int:
     return 1 if narration.failures else 0
 
 
+def tour_of_a_cluster(narration: Narration) -> None:
+    """A cluster of three nodes comes up, is shown, and goes."""
+    narration.chapter("A cluster of three nodes, each with the real agent, in namespaces of this machine")
+    plan = msgspec.structs.replace(plan_of(DEFAULT_NODES), manifests=cluster_tour.MANIFESTS)
+    with temporary_cluster(plan, narration.text) as cluster:
+        cluster_tour.show(cluster, narration)
+
+
+def tour_of_manifests(manifests: Path, narration: Narration) -> None:
+    """One node whose agent serves a folder of manifests, as PID 1 of the isolation."""
+    with Cluster(manifests) as cluster:
+        tour.show(cluster, narration)
+        if narration.failures:
+            narration.text("", "The agent's log ends:", *cluster.agent_log_end().splitlines())
+
+
 def interrupt(number: int, _frame: FrameType | None) -> NoReturn:
     """End the tour; what cleans up after it is not interrupted again."""
-    for other in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for other in _STOP_SIGNALS:
         signal.signal(other, signal.SIG_IGN)
     raise Interrupted(number)
 

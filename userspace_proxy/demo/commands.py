@@ -64,7 +64,7 @@ def bring_up(wishes: Wishes) -> None:
         find_programs()
     with (
         _signals_as_exceptions(),
-        launched(plan, path, fresh=wishes.fresh, run=_be_cluster, say=_say) as (ready, leash),
+        launched(plan, path, fresh=wishes.fresh, run=be_cluster, say=_say) as (ready, leash),
     ):
         seconds = time.monotonic() - began
         with _cluster(path) as cluster:
@@ -78,7 +78,7 @@ def bring_up(wishes: Wishes) -> None:
                 print("Ctrl-C takes it down.", flush=True)
                 cluster.wait()
             except _Stop:
-                _end(cluster, path, keep=False)
+                end_cluster(cluster, path, keep=False)
             if (log := path / state_directory.LOG).exists():
                 raise StartupError(f"the cluster has ended by itself: {log} may say why")
             print("The cluster is down.")
@@ -89,7 +89,7 @@ def take_down(*, keep: bool) -> None:
     path = state_directory.default_path()
     with _found(path) as cluster:
         if cluster is not None:
-            _end(cluster, path, keep=keep)
+            end_cluster(cluster, path, keep=keep)
             print("The cluster is down, and its objects are kept." if keep else "The cluster is down.")
         elif not path.exists():
             print("No demo cluster is running.")
@@ -149,7 +149,8 @@ class _Stop(BaseException):
     """Somebody asked us to stop."""
 
 
-def _be_cluster(surroundings: Surroundings) -> int:
+def be_cluster(surroundings: Surroundings) -> int:
+    """Be the cluster, as `launched` has it; returns the exit status."""
     from userspace_proxy.demo.daemon import run  # what it imports, the commands need not wait for
 
     return run(surroundings)
@@ -206,7 +207,7 @@ def _cluster(path: Path) -> Iterator[RunningCluster]:
         yield cluster
 
 
-def _end(cluster: RunningCluster, path: Path, *, keep: bool) -> None:
+def end_cluster(cluster: RunningCluster, path: Path, *, keep: bool) -> None:
     """Have it end, if need be by force, and see that nothing is left."""
     cluster.ask(EndCluster(keep), Ending)
     if not cluster.wait(_END_SECONDS):
