@@ -21,6 +21,7 @@ def demo() -> None:
 @click.option("--empty", is_flag=True, help="Apply no manifests: begin with nodes and nothing on them.")
 @click.option("--fresh", is_flag=True, help="Forget the cluster that `down --keep` kept.")
 @click.option("--foreground", is_flag=True, help="Stay; Ctrl-C takes the cluster down.")
+@click.option("--web", is_flag=True, help="Have a page to look at, on this machine's loopback.")
 @click.option(
     "--apiserver",
     type=click.Choice(["embedded", "kube-apiserver"]),
@@ -33,6 +34,7 @@ def up(
     empty: bool,
     fresh: bool,
     foreground: bool,
+    web: bool,
     apiserver: str | None,
 ) -> None:
     """Start the cluster, and say what can be done with it.
@@ -41,7 +43,7 @@ def up(
     """
     from userspace_proxy.demo.commands import Wishes, bring_up
 
-    bring_up(Wishes(nodes, file, empty, fresh, foreground, apiserver))
+    bring_up(Wishes(nodes, file, empty, fresh, foreground, web, apiserver))
 
 
 @demo.command()

@@ -80,6 +80,8 @@ class ClusterStatus(msgspec.Struct, frozen=True, rename="camel"):
     up_seconds: float
     logs: str
     problems: tuple[str, ...]
+    web: str | None = None
+    """The address of the page, which is a secret: whoever knows it may do what the page can."""
 
 
 class Place(msgspec.Struct, frozen=True):

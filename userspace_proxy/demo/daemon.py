@@ -11,6 +11,7 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Coroutine
@@ -44,6 +45,7 @@ from userspace_proxy.errors import StartupError, UserspaceProxyError
 
 if TYPE_CHECKING:
     from userspace_proxy.demo.control_plane import ControlPlane
+    from userspace_proxy.demo.web.site import Site
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +76,8 @@ def run(surroundings: Surroundings) -> int:
         make_control_plane = _imported_control_plane()
         network = _made(wiring)
     control_plane = make_control_plane(plan, network, api=surroundings.api, folder=INSIDE)
-    return uvloop.run(Daemon(surroundings, plan, network, agents, control_plane, problems).run())
+    site = None if surroundings.web is None else _site(surroundings.web, network)
+    return uvloop.run(Daemon(surroundings, plan, network, agents, control_plane, site, problems).run())
 
 
 def _imported_control_plane() -> type[ControlPlane]:
@@ -86,6 +89,13 @@ def _imported_control_plane() -> type[ControlPlane]:
             f"the demo needs {error.name}, which is not installed: pip install 'userspace-proxy[demo]'"
         ) from error
     return ControlPlane
+
+
+def _site(listening: socket.socket, network: ClusterNetwork) -> Site:
+    """The page, which only a cluster that has one imports."""
+    from userspace_proxy.demo.web.site import Site
+
+    return Site(listening, network)
 
 
 def _made(wiring: Future[ClusterNetwork]) -> ClusterNetwork:
@@ -119,6 +129,7 @@ class Daemon:
         network: ClusterNetwork,
         agents: Agents,
         control_plane: ControlPlane,
+        site: Site | None,
         problems: tuple[str, ...],
     ) -> None:
         self._surroundings = surroundings
@@ -127,6 +138,7 @@ class Daemon:
         self._agents = agents
         self._control_plane = control_plane
         self._problems = problems
+        self._site = site
         self._began = time.monotonic()
         self._ended = asyncio.Event()
         self._is_up = False
@@ -190,6 +202,8 @@ class Daemon:
         )
         spawn(self._agents.follow())
         spawn(self._control_plane.run())
+        if self._site is not None:
+            spawn(self._site.run(self._control_plane.client))
         await self._control_plane.apply_manifests()
         control_server = await control.serve(INSIDE / state_directory.CONTROL_SOCKET, self._answer)
         spawn(control_server.serve_forever())
@@ -274,6 +288,7 @@ class Daemon:
             up_seconds=time.monotonic() - self._began,
             logs=str(path / state_directory.LOGS),
             problems=self._problems,
+            web=self._site.url if self._site is not None else None,
         )
 
     def _place(self, name: str) -> control.Place:

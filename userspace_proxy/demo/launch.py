@@ -4,7 +4,7 @@
 
 The launcher enters namespaces of its own and ends. When init ends, however that comes about, the kernel ends
 every process of the cluster, and with them go the namespaces; so init ends with the cluster. What the cluster
-needs of the machine it was given: a listening socket on loopback, and its folder.
+needs of the machine it was given: a listening socket on loopback or two, and its folder.
 """
 
 from __future__ import annotations
@@ -67,12 +67,14 @@ Report = Progress | Failed | Ready
 class Surroundings:
     """What a cluster has of the machine: sockets, where to report, its folder, and the leash.
 
+    `api` and `web` listen on loopback; without a page to look at, `web` is None.
     `leash` is closed by whoever started it, when it is to end; it says `STAY` on it to let the cluster alone.
     """
 
     plan: ClusterPlan
     path: Path
     api: socket.socket
+    web: socket.socket | None
     reports: int
     leash: socket.socket
     folder: int
@@ -93,6 +95,7 @@ def launched(
     path: Path,
     *,
     fresh: bool,
+    web: bool,
     run: Callable[[Surroundings], int],
     say: Callable[[str], None],
 ) -> Iterator[tuple[Ready, socket.socket]]:
@@ -101,8 +104,9 @@ def launched(
     It ends when the leash is closed, as at the end of this, unless it was told to stay. Its end is waited for
     if it does not come up.
 
-    `say` is told what is done meanwhile; with `fresh` nothing is taken over from a cluster before. Raises
-    `StartupError` if another cluster holds `path`, or for what the cluster says of itself.
+    `say` is told what is done meanwhile; with `web` there is a page to look at, and with `fresh` nothing is
+    taken over from a cluster before. Raises `StartupError` if another cluster holds `path`, or for what the
+    cluster says of itself.
     """
     with ExitStack() as stack:
         folder = state_directory.lock(path)
@@ -113,13 +117,14 @@ def launched(
         stack.callback(os.close, parent_folder)
         state_directory.clear(path, keep=not fresh)  # what a cluster that was killed has left
         api = stack.enter_context(_listening())
+        page = stack.enter_context(_listening()) if web else None
         reports, reporting = os.pipe()
         stack.callback(os.close, reports)
         leash, held = socket.socketpair()
         stack.callback(leash.close)
         ending = stack.enter_context(ExitStack())
         ending.callback(_end, leash, reports, path)
-        surroundings = Surroundings(plan, path, api, reporting, held, folder, parent_folder)
+        surroundings = Surroundings(plan, path, api, page, reporting, held, folder, parent_folder)
         with held:
             gc.freeze()  # what both sides have now they share, as long as nobody writes to it
             launcher = os.fork()
@@ -202,6 +207,8 @@ def _be_init(surroundings: Surroundings, run: Callable[[Surroundings], int]) -> 
                 os.close(descriptor)
             surroundings.leash.close()
             surroundings.api.close()
+            if surroundings.web is not None:
+                surroundings.web.close()
             while os.wait()[0] != cluster:
                 pass
     finally:

@@ -1,0 +1,1 @@
+"""Tests of the demo cluster's page: what it is sent, and who may ask."""
