@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.demo.web.answers import endpoint, service_port
+from userspace_proxy.core.answers.endpoints import EndpointHealth
 from userspace_proxy.demo.web.traffic import Flow, ServiceRate, tick
 from userspace_proxy.demo.web.view import AgentReading
 
@@ -30,6 +31,19 @@ def test_what_grew_has_travelled() -> None:
     )
     assert seen.services == {"default/web": ServiceRate(3, 0, 2, 0)}
     assert seen.seconds == 0.4
+
+
+def test_attempts_that_got_no_answer_are_those_that_failed_in_a_row() -> None:
+    def silent(opened: int, failures: int) -> dict[str, AgentReading]:
+        health = EndpointHealth(failures=failures)
+        return {"node-1": AgentReading((), (endpoint(opened=opened, health=health),))}
+
+    assert tick(silent(5, 1), silent(5, 3), KEYS, 0.4).flows == (
+        Flow("node-1", "default/web", "default/a", 0, 2),
+    )
+    assert tick(silent(5, 3), silent(6, 0), KEYS, 0.4).flows == (
+        Flow("node-1", "default/web", "default/a", 1, 0),
+    )
 
 
 def test_nothing_travels_where_nothing_grew() -> None:

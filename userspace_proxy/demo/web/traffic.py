@@ -12,7 +12,7 @@ from userspace_proxy.demo.web.view import AgentReading, Readings, service_of, ta
 
 
 class Flow(msgspec.Struct, frozen=True):
-    """The agent of `node` opened so many connections of a Service to `target`, and failed with so many.
+    """The agent of `node` opened so many connections of a Service to `target`, and so many attempts failed.
 
     `target` is a pod as `namespace/name`, or an address that is no pod's.
     """
@@ -55,7 +55,8 @@ def tick(before: Readings, after: Readings, keys: Mapping[str, str], seconds: fl
         if node not in before:
             continue
         earlier = before[node]
-        for key, grown in _grown(_of_endpoints(earlier), _of_endpoints(reading)):
+        for key, (opened, refused, silent) in _grown(_of_endpoints(earlier), _of_endpoints(reading)):
+            grown = opened, max(refused, silent)
             place = node, service_of(key[0]), target_of(key[3], keys)
             flows[place] = _sum(flows.get(place, (0, 0)), grown)
         for key, grown in _grown(_of_service_ports(earlier), _of_service_ports(reading)):
@@ -71,15 +72,18 @@ def tick(before: Readings, after: Readings, keys: Mapping[str, str], seconds: fl
 def _grown(before: _Counters, after: _Counters) -> Iterator[tuple[tuple[str, ...], tuple[int, ...]]]:
     for key, counts in after.items():
         old = before.get(key)
-        if old is None or any(new < was for new, was in zip(counts, old, strict=True)):
+        if old is None or counts[0] < old[0]:
             old = (0,) * len(counts)
-        grown = tuple(new - was for new, was in zip(counts, old, strict=True))
+        grown = tuple(max(0, new - was) for new, was in zip(counts, old, strict=True))
         if any(grown):
             yield key, grown
 
 
 def _of_endpoints(reading: AgentReading) -> _Counters:
-    return {_endpoint_key(each): (each.opened, each.failed) for each in reading.endpoints}
+    """What was opened and what was refused; and what failed in a row, where those count that got no answer."""
+    return {
+        _endpoint_key(each): (each.opened, each.failed, each.health.failures) for each in reading.endpoints
+    }
 
 
 def _endpoint_key(each: EndpointAnswer) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 import { act, ask } from "./actions.js";
 import { byId, count, h, offer, say, set } from "./dom.js";
-import { carriedBy, cluster, sorted } from "./model.js";
+import { carriedBy, cluster, shortName, sorted } from "./model.js";
 import { choose, elementOf } from "./stage.js";
 
 const REFRESH_MILLISECONDS = 2000;
@@ -103,12 +103,19 @@ function drawService(key, service) {
     ...service.problems.map((problem) => ["Problem", problem])]);
   parts.endpoints.replaceChildren(...sorted(service.endpoints).flatMap(([target, use]) => {
     const [opened, failed] = counters.targets[target] ?? [0, 0];
-    const row = h("tr", { class: use.state }, h("th", { scope: "row" }, target.replace(/^default\//, "")),
+    const row = h("tr", { class: use.state }, h("th", { scope: "row" }, nameOf(target)),
       h("td", {}, use.state.replace("-", " ")), h("td", {}, `${use.usedBy} of ${use.agents}`), h("td", {}, count(opened)), h("td", {}, count(failed)));
+    if (use.state === "used" && use.reason === "ready") return [row];
     return [row, h("tr", { class: `why ${use.state}` }, h("td", { colspan: "5" }, use.reason))];
   }));
   if (!Object.keys(service.endpoints).length)
     parts.endpoints.replaceChildren(h("tr", {}, h("td", { colspan: "5" }, "None: nothing that it selects is there.")));
+}
+
+function nameOf(target) {
+  const pod = cluster.pods[target];
+  const short = pod ? shortName(pod) : target;
+  return pod && short !== pod.name ? `${pod.app} ${short}` : short;
 }
 
 async function refresh() {

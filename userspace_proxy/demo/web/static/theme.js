@@ -10,7 +10,7 @@ export function beginThemes() {
   const apply = () => {
     if (theme === "system") delete document.documentElement.dataset.theme;
     else document.documentElement.dataset.theme = theme;
-    say(button, `Theme: ${theme}`);
+    say(button, `${theme[0].toUpperCase()}${theme.slice(1)} theme`);
   };
   button.addEventListener("click", () => {
     theme = THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length];
