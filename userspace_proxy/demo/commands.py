@@ -65,11 +65,7 @@ def bring_up(wishes: Wishes) -> None:
         find_programs()
     with (
         _signals_as_exceptions(),
-<<<<<<< HEAD
-        launched(plan, path, fresh=wishes.fresh, run=be_cluster, say=_say) as (ready, leash),
-=======
-        launched(plan, path, fresh=wishes.fresh, web=wishes.web, run=_be_cluster, say=_say) as (ready, leash),
->>>>>>> 264880a (Show the demo cluster on a page: what travels where, live, and levers to pull)
+        launched(plan, path, fresh=wishes.fresh, run=be_cluster, say=_say, web=wishes.web) as (ready, leash),
     ):
         seconds = time.monotonic() - began
         with _cluster(path) as cluster:

@@ -95,9 +95,9 @@ def launched(
     path: Path,
     *,
     fresh: bool,
-    web: bool,
     run: Callable[[Surroundings], int],
     say: Callable[[str], None],
+    web: bool = False,
 ) -> Iterator[tuple[Ready, socket.socket]]:
     """A cluster that is up, as which `run` runs, and its leash.
 

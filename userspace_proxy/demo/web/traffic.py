@@ -56,9 +56,8 @@ def tick(before: Readings, after: Readings, keys: Mapping[str, str], seconds: fl
             continue
         earlier = before[node]
         for key, (opened, refused, silent) in _grown(_of_endpoints(earlier), _of_endpoints(reading)):
-            grown = opened, max(refused, silent)
             place = node, service_of(key[0]), target_of(key[3], keys)
-            flows[place] = _sum(flows.get(place, (0, 0)), grown)
+            flows[place] = _sum(flows.get(place, (0, 0)), (opened, max(refused, silent)))
         for key, grown in _grown(_of_service_ports(earlier), _of_service_ports(reading)):
             name = service_of(key[0])
             services[name] = _sum(services.get(name, (0, 0, 0, 0)), grown)
@@ -80,7 +79,7 @@ def _grown(before: _Counters, after: _Counters) -> Iterator[tuple[tuple[str, ...
 
 
 def _of_endpoints(reading: AgentReading) -> _Counters:
-    """What was opened and what was refused; and what failed in a row, where those count that got no answer."""
+    """What was opened and what was refused; and what failed in a row, got no answer included."""
     return {
         _endpoint_key(each): (each.opened, each.failed, each.health.failures) for each in reading.endpoints
     }
