@@ -68,6 +68,7 @@ def test_a_list_is_its_items(server: EmbeddedApiServer, tmp_path: Path) -> None:
     ("text", "says"),
     [
         (SERVICE.replace("80", "80000"), "spec.ports[0].port: Invalid value: 80000"),
+        (SERVICE.replace("selector", "selektor"), 'unknown field "spec.selektor"'),
         (SERVICE.replace("kind: Service", "kind: Sevice"), 'no matches for kind "Sevice" in version "v1"'),
         (SERVICE.replace("apiVersion: v1", "apiVersion: other/v9"), 'in version "other/v9"'),
     ],

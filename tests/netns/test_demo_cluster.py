@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.waiting import wait_until
+from userspace_proxy.demo import commands
 from userspace_proxy.demo.control import ClusterStatus, RunningCluster
 from userspace_proxy.demo.state_directory import VARIABLE
 
@@ -167,8 +169,9 @@ def test_logs_are_those_of_pods_and_agents(demo: Demo) -> None:
     web = next(pod.name for pod in demo.status().pods if pod.name != "client")
     assert f"{web} serves HTTP, TCP and UDP on port 8080" in demo.said("logs", web)
     assert "Serving: service_ports=" in demo.said("logs", "node-1")
-    missing = demo("logs", "nosuch")
-    assert (missing.returncode, missing.stderr) == (1, 'userspace-proxy: pods "nosuch" not found\n')
+    for name in ("nosuch", "no such?"):
+        missing = demo("logs", name)
+        assert (missing.returncode, missing.stderr) == (1, f'userspace-proxy: pods "{name}" not found\n')
 
 
 def test_there_is_one_at_a_time(demo: Demo) -> None:
@@ -212,6 +215,42 @@ def test_what_was_kept_comes_back_also_after_a_kill(other: Demo) -> None:
     assert "is removed" in other.said("down")
     assert not other.folder.exists()
     assert other.said("down") == "No demo cluster is running.\n"
+
+
+def test_a_cluster_whose_folder_is_removed_ends(other: Demo) -> None:
+    other.said("up", "--nodes", "1", "--empty")
+    cluster = other.running()
+    shutil.rmtree(other.folder)  # no command can reach it any more
+    assert cluster.wait(TIMEOUT_SECONDS)
+    assert other.processes() == []
+
+
+def test_a_cluster_that_does_nothing_any_more_is_taken_down(
+    other: Demo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other.said("up", "--nodes", "1", "--empty")
+    cluster = RunningCluster.find(other.folder)
+    assert cluster is not None
+    with cluster:
+        os.kill(cluster.pid, signal.SIGSTOP)
+        cluster.connection.settimeout(0.1)
+        monkeypatch.setattr(commands, "_END_SECONDS", 0.1)
+        monkeypatch.setenv(VARIABLE, str(other.folder))
+        monkeypatch.setattr(RunningCluster, "find", lambda _path: cluster)
+        commands.take_down(keep=False)
+    assert not other.folder.exists()
+    assert other.processes() == []
+
+
+def test_a_cluster_whose_command_fails_in_the_end_does_not_stay(other: Demo) -> None:
+    command = other.started("up", "--nodes", "1", "--empty")
+    assert command.stdout is not None and command.stderr is not None
+    with command.stderr:
+        with command.stdout:
+            assert any("API server: " in line for line in command.stdout)
+        assert command.wait(TIMEOUT_SECONDS) != 0  # it could not say what there is
+    assert not other.folder.exists()
+    assert other.processes() == []
 
 
 def assert_refused(port: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -45,6 +45,7 @@ class ScriptedApiClient(ApiClient):
         *,
         name: str = "",
         subresource: str = "",
+        query: Mapping[str, str] | None = None,
     ) -> Any:
         verb = f"create {subresource}".rstrip()
         return self._asked(verb, name or body["metadata"]["name"], body, resource)
@@ -58,6 +59,7 @@ class ScriptedApiClient(ApiClient):
         *,
         type_: PatchType = PatchType.MERGE,
         subresource: str = "",
+        query: Mapping[str, str] | None = None,
     ) -> Any:
         return self._asked(f"patch {subresource}".rstrip(), name, body, resource)
 

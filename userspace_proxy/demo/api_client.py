@@ -196,10 +196,11 @@ class ApiClient:
         *,
         name: str = "",
         subresource: str = "",
+        query: Mapping[str, str] | None = None,
     ) -> T:
         """Make an object; with `subresource` (`binding`, `eviction`) post to that of the object `name`."""
         path = resource.path(namespace, name, subresource)
-        return decoded(await self.request("POST", path, body=body), resource.decoded_as)
+        return decoded(await self.request("POST", path, query=query, body=body), resource.decoded_as)
 
     async def replace(
         self, resource: Resource[T], namespace: str | None, name: str, body: object, *, subresource: str = ""
@@ -217,12 +218,12 @@ class ApiClient:
         *,
         type_: PatchType = PatchType.MERGE,
         subresource: str = "",
+        query: Mapping[str, str] | None = None,
     ) -> T:
         """Change some fields. A `metadata.resourceVersion` or `uid` in `body` is a condition: 409."""
         path = resource.path(namespace, name, subresource)
-        return decoded(
-            await self.request("PATCH", path, body=body, content_type=type_.value), resource.decoded_as
-        )
+        answer = await self.request("PATCH", path, query=query, body=body, content_type=type_.value)
+        return decoded(answer, resource.decoded_as)
 
     async def delete(
         self,

@@ -13,10 +13,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
+from urllib.parse import quote
 
 import msgspec
 
@@ -69,11 +70,10 @@ def bring_up(wishes: Wishes) -> None:
     ):
         seconds = time.monotonic() - began
         with _cluster(path) as cluster:
-            if not wishes.foreground:
-                leash.sendall(STAY)
             status = cluster.ask(AskStatus(), ClusterStatus)
             print(greeting(status, ready.problems, seconds), flush=True)
             if not wishes.foreground:
+                leash.sendall(STAY)  # last: a command that fails, or is stopped, leaves nothing
                 return
             try:
                 print("Ctrl-C takes it down.", flush=True)
@@ -210,7 +210,8 @@ def _cluster(path: Path) -> Iterator[RunningCluster]:
 
 def end_cluster(cluster: RunningCluster, path: Path, *, keep: bool) -> None:
     """Have it end, if need be by force, and see that nothing is left."""
-    cluster.ask(EndCluster(keep), Ending)
+    with suppress(StartupError):  # it has just ended, or does nothing any more
+        cluster.ask(EndCluster(keep), Ending)
     if not cluster.wait(_END_SECONDS):
         cluster.kill()
         cluster.wait()
@@ -266,7 +267,7 @@ def _copy_file(file: Path, cluster: RunningCluster, *, follow: bool) -> None:
 
 
 def _copy_pod_log(kubeconfig: Path, namespace: str, pod: str, *, follow: bool) -> None:
-    path = f"/api/v1/namespaces/{namespace}/pods/{pod}/log{'?follow=true' if follow else ''}"
+    path = f"/api/v1/namespaces/{quote(namespace)}/pods/{quote(pod)}/log{'?follow=true' if follow else ''}"
     config = json.loads(kubeconfig.read_text())
     answer = _get(config, path)
     if answer.status != http.HTTPStatus.OK:

@@ -52,6 +52,7 @@ logger = logging.getLogger(__name__)
 _UP_SECONDS: Final = 30.0
 _CLOSE_SECONDS: Final = 5.0
 _LOOK_SECONDS: Final = 0.05
+_MIND_SECONDS: Final = 1.0
 
 
 def run(surroundings: Surroundings) -> int:
@@ -207,6 +208,7 @@ class Daemon:
         await self._control_plane.apply_manifests()
         control_server = await control.serve(INSIDE / state_directory.CONTROL_SOCKET, self._answer)
         spawn(control_server.serve_forever())
+        spawn(self._mind_control_socket())
         late = await self._wait_until_ready(time.monotonic() + _UP_SECONDS)
         self._is_up = True
         report(Ready((*self._problems, *late)))
@@ -240,6 +242,13 @@ class Daemon:
         leash.close()
         if said != STAY:
             self._give_up()
+
+    async def _mind_control_socket(self) -> None:
+        """Fail once nobody can ask us to end any more, as where a user's folders go with their session."""
+        while True:
+            if not (INSIDE / state_directory.CONTROL_SOCKET).exists():
+                raise StartupError(f"{self._surroundings.path / state_directory.CONTROL_SOCKET} was removed")
+            await asyncio.sleep(_MIND_SECONDS)
 
     def _give_up(self) -> None:
         """Somebody has us end without a word about what is to be kept: what was kept before we came up."""

@@ -102,7 +102,7 @@ def launched(
     """A cluster that is up, as which `run` runs, and its leash.
 
     It ends when the leash is closed, as at the end of this, unless it was told to stay. Its end is waited for
-    if it does not come up.
+    if it does not come up, or if what is done with it meanwhile fails.
 
     `say` is told what is done meanwhile; with `web` there is a page to look at, and with `fresh` nothing is
     taken over from a cluster before. Raises `StartupError` if another cluster holds `path`, or for what the
@@ -135,9 +135,8 @@ def launched(
                 _launch(surroundings, run)
         os.close(reporting)
         os.waitpid(launcher, 0)
-        ready = _until_ready(reports, say)
+        yield _until_ready(reports, say), leash
         ending.pop_all()
-        yield ready, leash
 
 
 def _until_ready(reports: int, say: Callable[[str], None]) -> Ready:

@@ -9,12 +9,15 @@ from typing import Any, Final
 import msgspec
 import yaml
 
-from userspace_proxy.demo.api_client import ApiClient, ApiError, PatchType
+from userspace_proxy.demo.api_client import ApiClient, ApiError
 from userspace_proxy.demo.api_resources import JsonObject, Resource
 from userspace_proxy.errors import UsageError, UserspaceProxyError
 
 _LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
 """What a later `kubectl apply` compares with; without it kubectl would warn."""
+
+_STRICT: Final = {"fieldValidation": "Strict"}
+"""A field that there is not is refused, as by kubectl."""
 
 
 class ManifestRefusedError(UserspaceProxyError):
@@ -65,11 +68,11 @@ async def put(client: ApiClient, resource: Resource[JsonObject], item: JsonObjec
     annotations = {**(metadata.get("annotations") or {}), _LAST_APPLIED: msgspec.json.encode(item).decode()}
     item = {**item, "metadata": {**metadata, "annotations": annotations}}
     try:
-        await client.create(resource, namespace, item)
+        await client.create(resource, namespace, item, query=_STRICT)
     except ApiError as error:
         if error.reason != "AlreadyExists":
             raise
-        await client.patch(resource, namespace, metadata["name"], item, type_=PatchType.MERGE)
+        await client.patch(resource, namespace, metadata["name"], item, query=_STRICT)
 
 
 async def _discovered(client: ApiClient, version: str) -> dict[tuple[str, str], Resource[JsonObject]]:
