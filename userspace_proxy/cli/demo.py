@@ -121,7 +121,7 @@ def lesson(number: int | None, *, no_pauses: bool) -> None:
 
 @demo.command()
 @click.argument("ways", nargs=-1, required=True, metavar="NAME=HOST:PORT...")
-@click.option("--seconds", type=click.FloatRange(1, 60), default=6.0, help="How long in all.  [default: 6]")
+@click.option("--seconds", type=click.FloatRange(1, 60), default=4.0, help="How long in all.  [default: 4]")
 @click.option(
     "-o", "--output", type=click.Choice(["text", "json", "svg"]), default="text", help="How to say it."
 )
