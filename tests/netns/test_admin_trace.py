@@ -112,6 +112,7 @@ def test_a_trace_shows_its_rules_and_why_nobody_is_a_candidate(node: ServiceNode
         ("nobody", "10.96.1.10:80", "'nobody' is no IP address, and neither outside nor node"),
         ("fd00::1", "10.96.1.10:80", "fd00::1 cannot send to 10.96.1.10:80/TCP, which is IPv4"),
         ("outside", "default/nobody", "no Service port default/nobody is served here: there is no such"),
+        ("outside", "10.96.1.10", "10.96.1.10 is no frontend: that is an address with a port"),
         ("fd00::1", "shop", "shop is not served in IPv6"),
         ("outside", "[fd00::1]:80", "the node has no route to 2001:db8::1"),
     ],

@@ -83,7 +83,7 @@ class Tracing:
 
     async def _trace(self, question: TraceQuestion) -> AsyncGenerator[TraceAnswer, None]:
         client = _read_client(question.client)
-        frontend = read_frontend(question.frontend) or self._named(question.frontend, client)
+        frontend = _read_frontend(question.frontend) or self._named(question.frontend, client)
         family = family_of(ip_address(frontend.address))
         if client is not None and family_of(ip_address(client)) is not family:
             message = f"{client} cannot send to {frontend}, which is {family.value}"
@@ -210,6 +210,14 @@ def _read_client(text: str) -> str | None:
     except ValueError as error:
         message = f"{describe(text)} is no IP address, and neither {OUTSIDE} nor {NODE}"
         raise AdminError(ErrorCode.BAD_REQUEST, message) from error
+
+
+def _read_frontend(text: str) -> Frontend | None:
+    """None for the name of a Service. Raises `AdminError`."""
+    try:
+        return read_frontend(text)
+    except ValueError as error:
+        raise AdminError(ErrorCode.BAD_REQUEST, str(error)) from None
 
 
 def _step(step: Step) -> StepAnswer:

@@ -31,10 +31,6 @@ FIRST, SECOND = Endpoint("10.244.1.2", Port(80)), Endpoint("10.244.1.3", Port(80
         ("10.96.0.10:53/udp", "10.96.0.10:53/UDP"),
         ("[fd00:0::1]:80/TCP", "[fd00::1]:80/TCP"),
         ("0.0.0.0:30080", "0.0.0.0:30080/TCP"),
-        ("10.96.0.10:0", None),
-        ("10.96.0.10:65536", None),
-        ("10.96.0.10", None),
-        ("10.96.0.10:80/sctp", None),
         ("default/web:http", None),
         ("web", None),
         ("", None),
@@ -42,6 +38,23 @@ FIRST, SECOND = Endpoint("10.244.1.2", Port(80)), Endpoint("10.244.1.3", Port(80
 )
 def test_an_address_with_a_port_is_a_frontend_and_all_else_a_name(text: str, frontend: str | None) -> None:
     assert str(read_frontend(text)) == str(frontend)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "10.96.0.10",
+        "fd00::a",
+        "[fd00::a]",
+        "10.96.0.10:0",
+        "10.96.0.10:65536",
+        "10.96.0.10:http",
+        "10.96.0.10:80/sctp",
+    ],
+)
+def test_an_address_without_a_port_is_not_taken_for_a_name(text: str) -> None:
+    with pytest.raises(ValueError, match="is no frontend: that is an address with a port"):
+        read_frontend(text)
 
 
 PODS = [LocalTraffic(source="10.244.0.0/16"), LocalTraffic(in_interface="cali+"), LocalTraffic()]

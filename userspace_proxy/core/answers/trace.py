@@ -98,18 +98,30 @@ class TraceAnswer(Shape, frozen=True):
 
 
 def read_frontend(text: str) -> Frontend | None:
-    """The frontend that `text` writes; None if it writes none, and so names a Service."""
+    """The frontend that `text` writes; None if it names a Service.
+
+    Raises `ValueError`, with a sentence, if it is an address, and no port that can be captured goes with it.
+    """
     place, _, protocol = text.partition("/")
     host, _, port = place.rpartition(":")
+    address = _read_address(host)
+    if address is None and _read_address(place) is None:
+        return None
     try:
-        address = ip_address(host.removeprefix("[").removesuffix("]"))
-        number = int(port)
-        found = Protocol((protocol or "TCP").upper())
+        number, transport = int(port), Protocol((protocol or "TCP").upper())
+    except ValueError:
+        address = None
+    if address is None or not 1 <= number <= 65535:
+        raise ValueError(f"{text} is no frontend: that is an address with a port, and /udp if it is not TCP")
+    return Frontend(address, transport, Port(number))
+
+
+def _read_address(text: str) -> str | None:
+    """In its canonical spelling; None if it is none."""
+    try:
+        return str(ip_address(text.removeprefix("[").removesuffix("]")))
     except ValueError:
         return None
-    if not 1 <= number <= 65535:
-        return None
-    return Frontend(str(address), found, Port(number))
 
 
 @dataclass(frozen=True, slots=True)
