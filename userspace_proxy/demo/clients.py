@@ -17,10 +17,11 @@ _IPTABLES: Final = ("iptables", "iptables-nft", "iptables-legacy")
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """The command that asked, in the shell's words, and the names that answered, in order."""
+    """The command that asked, in the shell's words, the names that answered, in order, and its complaints."""
 
     command: str
     names: tuple[str, ...]
+    complaints: str = ""
 
     @property
     def in_order(self) -> str:

@@ -82,8 +82,10 @@ class Scene:
     ) -> Answers:
         """Who answers, without a word."""
         flags += f"--fail-early --max-time {seconds} -H 'Connection: close'"
-        command = f"curl -s {flags} '{url}/name?[1-{count}]'"
-        return Answers(command, tuple(self.stage.run(place, command).output.split()))
+        command = f"curl -sS {flags} '{url}/name?[1-{count}]'"
+        lines = self.stage.run(place, command).output.splitlines()
+        names = tuple(line for line in lines if " " not in line)
+        return Answers(command, names, "; ".join(line for line in lines if " " in line))
 
     def pods(self) -> list[PodStatus]:
         """The pods of `hello` that are there to stay, by name."""
@@ -160,7 +162,7 @@ def make_a_service(scene: Scene) -> None:
 def answer_in_turn(scene: Scene) -> None:
     """Round robin by the Service's name."""
     scene.narration.chapter("The Service answers by its name, its pods strictly in turn")
-    _wait_for_all(scene, "client", f"http://{_APP}")
+    _wait_for_all(scene)
     answers = scene.ask("client", f"http://{_APP}", 2 * _REPLICAS, show=in_order)
     first = answers.names[:_REPLICAS]
     scene.narration.claim_that(
@@ -243,12 +245,17 @@ def serve_the_outside(scene: Scene) -> None:
         return bool(address)
 
     wait_until(has_address, seconds=_PATIENCE_SECONDS)
-    _wait_for_all(scene, "outside", f"http://{address}")
-    answers = scene.ask("outside", f"http://{address}", _REPLICAS, show=in_order)
+    url = f"http://{address}"
+    wait_until(  # on each node: the host outside spreads its connections over all of them
+        lambda: len(scene.stage_answers("outside", url, _MANY, seconds=2).names) == _MANY,
+        seconds=_PATIENCE_SECONDS,
+    )
+    answers = scene.ask("outside", url, _MANY, show=counted)
+    scene.narration.claim(f"each of {_MANY} requests is answered", expected=_MANY, seen=len(answers.names))
     scene.narration.claim(
-        "it is answered there, by each pod in its turn",
-        expected=[pod.name for pod in scene.pods()],
-        seen=sorted(answers.names),
+        "by all pods, whichever node the request came to",
+        expected={pod.name for pod in scene.pods()},
+        seen=set(answers.names),
     )
 
 
@@ -270,7 +277,12 @@ def replace_every_pod(scene: Scene) -> None:
     scene.narration.command(
         "client", answers.command, f"{len(answers.names)} answers of {len(set(answers.names))} pods"
     )
-    scene.narration.claim("no request has failed meanwhile", expected=asked, seen=len(answers.names))
+    scene.narration.claim_that(
+        "no request has failed meanwhile",
+        len(answers.names) == asked,
+        expected=asked,
+        seen=f"{len(answers.names)}, and then {answers.complaints}",
+    )
     scene.narration.claim("all pods are new ones", expected=True, seen=is_new)
 
 
@@ -315,10 +327,10 @@ def _ask_until(is_enough: Event, scene: Scene) -> tuple[int, Answers]:
     names: tuple[str, ...] = ()
     while len(names) == asked and not (asked and is_enough.is_set()):
         answers = scene.stage_answers(
-            "client", f"http://{_APP}", _STEADY, flags=f"--rate {_STEADY_PER_SECOND}/s "
+            "client", f"http://{_APP}", _STEADY, seconds=20, flags=f"--rate {_STEADY_PER_SECOND}/s "
         )
         asked, names, command = asked + _STEADY, names + answers.names, answers.command
-    return asked, Answers(command, names)
+    return asked, Answers(command, names, answers.complaints)
 
 
 @contextmanager
@@ -329,11 +341,11 @@ def _set_in_the_end(event: Event) -> Iterator[Event]:
         event.set()
 
 
-def _wait_for_all(scene: Scene, place: str, url: str) -> bool:
+def _wait_for_all(scene: Scene) -> bool:
     """Whether all pods of the Service answer, sooner or later."""
 
     def all_answer() -> bool:
-        return len(set(scene.stage_answers(place, url, _REPLICAS, seconds=2).names)) == _REPLICAS
+        return len(set(scene.stage_answers("client", f"http://{_APP}", _REPLICAS).names)) == _REPLICAS
 
     return wait_until(all_answer, seconds=_PATIENCE_SECONDS)
 
