@@ -26,7 +26,9 @@ DEMO = (sys.executable, "-m", "userspace_proxy", "demo")
 TIMEOUT_SECONDS = 120
 POD = "[data-shows*=':default/web-']"
 
-needs_chromium = pytest.mark.skipif(chromium() is None, reason="Chromium is not installed")
+needs_chromium = pytest.mark.skipif(
+    chromium() is None, reason="there is no Chromium (chromium-headless-shell in Debian)"
+)
 
 
 @pytest.fixture(scope="module")

@@ -41,6 +41,7 @@ export function drawControls() {
   rate.disabled = !aims.length;
   const { load } = cluster.load;
   if (load) say(byId("sending"), load.problem || spoken(load));
+  if (load && document.activeElement !== rate) rate.value = load.perSecond; // another viewer may have set it
   const shown = cluster.deployments[deployment.value];
   replicas.disabled = !shown;
   if (!shown) return;

@@ -91,8 +91,8 @@ function updatePod(button, pod, key) {
   say(name, shortName(pod));
   say(counted, carried.opened ? count(carried.opened) : "");
   const app = shortName(pod) === pod.name ? "" : `${pod.app} · `;
-  say(says, app + pod.says.split(":")[0] + (pod.restarts && pod.mark === "ready" ? ` · ${pod.restarts}× restarted` : ""));
+  say(says, app + pod.says.split(":")[0] + (pod.restarts && pod.mark === "ready" ? ` · ↻ ${pod.restarts}` : ""));
   set(button, "title", `${key}: ${pod.says}`);
   set(button, "aria-pressed", chosen === `pod:${key}`);
-  set(button, "aria-label", `Pod ${key}, ${pod.says}, ${carried.opened} connections`);
+  set(button, "aria-label", `Pod ${key}, ${pod.says}, started again ${pod.restarts} times, ${carried.opened} connections`);
 }
