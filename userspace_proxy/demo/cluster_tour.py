@@ -6,12 +6,10 @@ Chapters are given in order, each on what those before have left: a Deployment `
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from threading import Event
 from typing import Final
 
@@ -20,18 +18,14 @@ from userspace_proxy.demo import tour_actions
 from userspace_proxy.demo.clients import Answers, Listing
 from userspace_proxy.demo.cluster import wait_until
 from userspace_proxy.demo.cluster_plan import DEFAULT_MANIFESTS
-from userspace_proxy.demo.control import ClusterStatus, NodeStatus, PodStatus
-from userspace_proxy.demo.lessons.stage import Stage
 from userspace_proxy.demo.narration import Narration
 from userspace_proxy.demo.temporary_cluster import TemporaryCluster
-from userspace_proxy.demo.tour_actions import Action, Api
+from userspace_proxy.demo.tour_scene import APP, Scene, counted, in_order
 
 MANIFESTS: Final = (str(DEFAULT_MANIFESTS / "client.yaml"),)
 """What the cluster begins with."""
 
-_APP: Final = "hello"
 _REPLICAS: Final = 3
-_ROUNDS: Final = 3
 _MANY: Final = 60
 _STEADY: Final = 200
 _STEADY_PER_SECOND: Final = 100
@@ -39,79 +33,6 @@ _REFUSE: Final = "demo.userspace-proxy.io/refuse"
 _BLACK_HOLE: Final = "demo.userspace-proxy.io/black-hole"
 _PATIENCE_SECONDS: Final = 60.0
 _CHAIN: Final = "KUBE-PORTALS-CONTAINER"
-
-
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """The cluster that is shown, and who tells of it."""
-
-    demo: TemporaryCluster
-    stage: Stage
-    api: Api
-    narration: Narration
-
-    @classmethod
-    def of(cls, demo: TemporaryCluster, narration: Narration) -> Scene:
-        """The scene on a cluster that has just come up."""
-        kubeconfig = Path(demo.status().kubeconfig)
-        return cls(
-            demo, Stage(kubeconfig), Api(kubeconfig, kubectl_cache=demo.path.parent / "kubectl"), narration
-        )
-
-    def perform(self, action: Action) -> None:
-        """Change an object, and show how."""
-        done = self.api.perform(action)
-        self.narration.command("", done.command, done.said)
-
-    def shell(self, place: str, command: str) -> str:
-        """Run a line of shell there, and show it with what it prints."""
-        outcome = self.stage.run(place, command)
-        self.narration.command(place, command, outcome.output)
-        return outcome.output
-
-    def ask(
-        self, place: str, url: str, count: int, *, seconds: int = 5, show: Callable[[Answers], str]
-    ) -> Answers:
-        """Ask `count` times, each time over a new connection; stops at the first request that fails."""
-        answers = self.stage_answers(place, url, count, seconds=seconds)
-        self.narration.command(place, answers.command, show(answers))
-        return answers
-
-    def stage_answers(
-        self, place: str, url: str, count: int, *, seconds: int = 5, flags: str = ""
-    ) -> Answers:
-        """Who answers, without a word."""
-        flags += f"--fail-early --max-time {seconds} -H 'Connection: close'"
-        command = f"curl -sS {flags} '{url}/name?[1-{count}]'"
-        lines = self.stage.run(place, command).output.splitlines()
-        names = tuple(line for line in lines if " " not in line)
-        return Answers(command, names, "; ".join(line for line in lines if " " in line))
-
-    def pods(self) -> list[PodStatus]:
-        """The pods of `hello` that are there to stay, by name."""
-        pods = [pod for pod in self.demo.status().pods if pod.name.startswith(f"{_APP}-")]
-        return sorted((pod for pod in pods if pod.state == "Running"), key=lambda pod: pod.name)
-
-    def home(self) -> NodeStatus:
-        """The node on which the client is."""
-        return home_of(self.demo.status())
-
-
-def home_of(status: ClusterStatus) -> NodeStatus:
-    """The node on which the pod `client` is."""
-    [client] = [pod for pod in status.pods if pod.name == "client"]
-    [node] = [node for node in status.nodes if node.name == client.node]
-    return node
-
-
-def in_order(answers: Answers) -> str:
-    """Names, one a line."""
-    return "\n".join(answers.names)
-
-
-def counted(answers: Answers) -> str:
-    """How often each name answered."""
-    return answers.counted
 
 
 def show(demo: TemporaryCluster, narration: Narration) -> None:
@@ -146,8 +67,8 @@ def make_a_service(scene: Scene) -> None:
         scene.narration.text(
             "`kubectl` is not on this machine: what it would do is asked of the API directly."
         )
-    scene.perform(tour_actions.create_deployment(_APP, _REPLICAS))
-    scene.perform(tour_actions.expose(_APP, _APP, "ClusterIP"))
+    scene.perform(tour_actions.create_deployment(APP, _REPLICAS))
+    scene.perform(tour_actions.expose(APP, APP, "ClusterIP"))
     wait_until(lambda: sum(pod.is_ready for pod in scene.pods()) == _REPLICAS, seconds=_PATIENCE_SECONDS)
     pods = scene.pods()
     for pod in pods:
@@ -163,7 +84,7 @@ def answer_in_turn(scene: Scene) -> None:
     """Round robin by the Service's name."""
     scene.narration.chapter("The Service answers by its name, its pods strictly in turn")
     _wait_for_all(scene)
-    answers = scene.ask("client", f"http://{_APP}", 2 * _REPLICAS, show=in_order)
+    answers = scene.ask("client", f"http://{APP}", 2 * _REPLICAS, show=in_order)
     first = answers.names[:_REPLICAS]
     scene.narration.claim_that(
         "each pod once, and again in the same order",
@@ -179,14 +100,14 @@ def count_in_rules(scene: Scene) -> None:
     scene.narration.chapter(
         f"What leads there: a rule on the client's node, {node}, which counts connections"
     )
-    before = _rule(scene, node).packets(f"default/{_APP}")
-    scene.ask("client", f"http://{_APP}", _REPLICAS, show=in_order)
+    before = _rule(scene, node).packets(f"default/{APP}")
+    scene.ask("client", f"http://{APP}", _REPLICAS, show=in_order)
     listing = _rule(scene, node)
     scene.narration.command(node, listing.command, "\n".join(listing.lines))
     scene.narration.claim(
         f"{_REPLICAS} more connections, and its counter is up by {_REPLICAS}",
         expected=before + _REPLICAS,
-        seen=listing.packets(f"default/{_APP}"),
+        seen=listing.packets(f"default/{APP}"),
     )
 
 
@@ -195,7 +116,7 @@ def bear_a_dead_pod(scene: Scene) -> None:
     victim = scene.pods()[0].name
     scene.narration.chapter(f"{victim} refuses connections, and nobody tells the proxy")
     scene.perform(tour_actions.annotate(victim, {_REFUSE: "true"}))
-    answers = scene.ask("client", f"http://{_APP}", _MANY, show=counted)
+    answers = scene.ask("client", f"http://{APP}", _MANY, show=counted)
     scene.narration.claim(f"no request of {_MANY} fails", expected=_MANY, seen=len(answers.names))
     scene.narration.claim_that(
         "the others answer",
@@ -205,7 +126,7 @@ def bear_a_dead_pod(scene: Scene) -> None:
     )
     said = scene.shell(
         scene.home().name,
-        f"userspace-proxy services {_APP} | grep -E '^Connections|ENDPOINT  |{_APP}|:8080 '",
+        f"userspace-proxy services {APP} | grep -E '^Connections|ENDPOINT  |{APP}|:8080 '",
     )
     scene.narration.claim_that(
         "the proxy has tried again elsewhere, and leaves that pod out for now",
@@ -223,7 +144,7 @@ def bear_a_silent_pod(scene: Scene) -> None:
     count = 4 * _REPLICAS
     scene.narration.chapter(f"{silent} falls silent: what is sent to it vanishes without an answer")
     scene.perform(tour_actions.annotate(silent, {_BLACK_HOLE: "true"}))
-    answers = scene.ask("client", f"http://{_APP}", count, seconds=2, show=counted)
+    answers = scene.ask("client", f"http://{APP}", count, seconds=2, show=counted)
     scene.narration.claim(
         f"each of {count} requests is answered within two seconds", expected=count, seen=len(answers.names)
     )
@@ -234,8 +155,8 @@ def bear_a_silent_pod(scene: Scene) -> None:
 def serve_the_outside(scene: Scene) -> None:
     """A load balancer's address, from a host beside the cluster."""
     scene.narration.chapter("A Service of type LoadBalancer: an address for hosts outside of the cluster")
-    name = f"{_APP}-outside"
-    scene.perform(tour_actions.expose(_APP, name, "LoadBalancer"))
+    name = f"{APP}-outside"
+    scene.perform(tour_actions.expose(APP, name, "LoadBalancer"))
     address = ""
 
     def has_address() -> bool:
@@ -270,7 +191,7 @@ def replace_every_pod(scene: Scene) -> None:
 
     with ThreadPoolExecutor(max_workers=1) as aside, _set_in_the_end(Event()) as is_enough:
         steady = aside.submit(_ask_until, is_enough, scene)
-        scene.perform(tour_actions.restart(_APP, datetime.now(UTC).isoformat(timespec="seconds")))
+        scene.perform(tour_actions.restart(APP, datetime.now(UTC).isoformat(timespec="seconds")))
         is_new = wait_until(are_new, seconds=_PATIENCE_SECONDS)
         is_enough.set()
         asked, answers = steady.result()
@@ -291,7 +212,7 @@ def outlive_the_agent(scene: Scene) -> None:
     node = scene.home()
     scene.narration.chapter(f"The proxy's agent on {node.name} is killed")
     scene.shell(node.name, f"kill -9 {node.agent_pid}")
-    answers = scene.ask("client", f"http://{_APP}", _MANY, show=counted)
+    answers = scene.ask("client", f"http://{APP}", _MANY, show=counted)
     scene.narration.claim(
         f"no request of {_MANY} fails: what carries connections is a process of its own",
         expected=_MANY,
@@ -316,7 +237,7 @@ def leave_nothing(demo: TemporaryCluster, narration: Narration) -> None:
 
 
 def _rule(scene: Scene, node: str) -> Listing:
-    command = f"iptables -t nat -nxvL {_CHAIN} | grep -E 'pkts|/{_APP} '"
+    command = f"iptables -t nat -nxvL {_CHAIN} | grep -E 'pkts|/{APP} '"
     lines = scene.stage.run(node, command).output.splitlines()
     return Listing(command, tuple(re.sub(r" {2,}", "  ", line.strip()) for line in lines))
 
@@ -327,7 +248,7 @@ def _ask_until(is_enough: Event, scene: Scene) -> tuple[int, Answers]:
     names: tuple[str, ...] = ()
     while len(names) == asked and not (asked and is_enough.is_set()):
         answers = scene.stage_answers(
-            "client", f"http://{_APP}", _STEADY, seconds=20, flags=f"--rate {_STEADY_PER_SECOND}/s "
+            "client", f"http://{APP}", _STEADY, seconds=20, flags=f"--rate {_STEADY_PER_SECOND}/s "
         )
         asked, names, command = asked + _STEADY, names + answers.names, answers.command
     return asked, Answers(command, names, answers.complaints)
@@ -345,14 +266,14 @@ def _wait_for_all(scene: Scene) -> bool:
     """Whether all pods of the Service answer, sooner or later."""
 
     def all_answer() -> bool:
-        return len(set(scene.stage_answers("client", f"http://{_APP}", _REPLICAS).names)) == _REPLICAS
+        return len(set(scene.stage_answers("client", f"http://{APP}", _REPLICAS).names)) == _REPLICAS
 
     return wait_until(all_answer, seconds=_PATIENCE_SECONDS)
 
 
 def _claim_return(scene: Scene, pod: str) -> None:
     def is_back() -> bool:
-        return pod in scene.stage_answers("client", f"http://{_APP}", _REPLICAS).names
+        return pod in scene.stage_answers("client", f"http://{APP}", _REPLICAS).names
 
     scene.narration.claim(
         "it is well again, is tried now and then, and so is back in its turn",
