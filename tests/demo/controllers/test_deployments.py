@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tests.demo.controllers.simulation import START, Simulation, deployment, struct
 from userspace_proxy.demo.controllers.deployments import (
+    MOST_MADE_AT_ONCE,
     REVISION,
     TEMPLATE_HASH,
     Limits,
@@ -220,6 +221,14 @@ def test_a_selector_that_does_not_match_the_template_makes_nothing() -> None:
     simulation.apply(plan.writes)
     assert not simulation.pods
     assert simulation.said == ["the selector does not match the labels of the template: no pod can be made"]
+
+
+def test_however_many_are_wanted_a_plan_makes_some_at_a_time() -> None:
+    simulation = Simulation(deployment(replicas=2**31 - 1))
+    for _ in range(3):  # the first one annotates the revision
+        plan = plan_deployment(simulation.deployment, simulation.pod_structs, START, simulation.chance)
+        simulation.apply(plan.writes)
+    assert len(simulation.pods) == 2 * MOST_MADE_AT_ONCE
 
 
 def test_a_deployment_that_is_deleted_makes_nothing() -> None:

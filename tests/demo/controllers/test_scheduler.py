@@ -116,6 +116,17 @@ def test_why_no_node_can_have_a_pod_is_said_once(nodes: Sequence[Any], spec: Any
     assert not plan_scheduling([told], nodes, START).writes
 
 
+@pytest.mark.parametrize(("allocatable", "bound"), [({"pods": "2"}, 1), ({"pods": "many"}, 3), (None, 3)])
+def test_a_node_has_no_more_pods_than_it_may(allocatable: dict[str, str] | None, bound: int) -> None:
+    one = node("n1")
+    full = msgspec.structs.replace(one, status=msgspec.structs.replace(one.status, allocatable=allocatable))
+    pods = [pod("there", node="n1"), *(pod(f"w{number}", node=None) for number in range(3))]
+    plan = plan_scheduling(pods, [full], START)
+    assert len(bindings(plan)) == bound
+    said = [write.notice.message for write in plan.writes if isinstance(write, Patch) and write.notice]
+    assert said == ["0/1 nodes are available: 1 Too many pods."] * (3 - bound)
+
+
 @pytest.mark.parametrize(
     ("toleration", "expected"),
     [

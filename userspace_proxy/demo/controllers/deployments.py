@@ -49,6 +49,8 @@ ROLLED_OUT_TEMPLATE: Final = "demo.userspace-proxy.io/pod-template-hash"
 """Which template has the revision that is annotated, since no ReplicaSet remembers it."""
 
 DEFAULT_PERCENT: Final = 25
+MOST_MADE_AT_ONCE: Final = 200
+"""What is left comes with the next plan: a number with too many zeros must not stop everything."""
 _PREFIX_CHARACTERS: Final = 63 - HASH_CHARACTERS - SUFFIX_CHARACTERS - 2
 """What is left of a pod's name: it is the host name inside."""
 
@@ -171,7 +173,7 @@ def _plan_pods(
     for pod in (*surplus, *doomed):
         yield _delete(pod, deployment)
     if can_create:
-        for _ in range(min(wanted - len(new), room)):
+        for _ in range(min(wanted - len(new), room, MOST_MADE_AT_ONCE)):
             yield _create(deployment, current, chance)
 
 

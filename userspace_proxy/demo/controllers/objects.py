@@ -6,6 +6,7 @@ is wanted can be compared with what is there. Source: the Kubernetes API referen
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 from typing import Annotated, TypeAlias
 
@@ -293,6 +294,7 @@ class NodeSpec(_ApiStruct, frozen=True):
 
 class NodeStatus(_ApiStruct, frozen=True):
     conditions: list[Condition] | None = None
+    allocatable: JsonObject | None = None
 
 
 class Node(_ApiStruct, frozen=True):
@@ -304,6 +306,12 @@ class Node(_ApiStruct, frozen=True):
     def is_ready(self) -> bool:
         condition = condition_of(self.status.conditions, "Ready")
         return condition is not None and condition.status == "True"
+
+    @property
+    def most_pods(self) -> float:
+        """How many pods it may have; any number, if it does not say one."""
+        said = str((self.status.allocatable or {}).get("pods", ""))
+        return int(said) if said.isascii() and said.isdecimal() else math.inf
 
 
 class LeaseSpec(_ApiStruct, frozen=True):

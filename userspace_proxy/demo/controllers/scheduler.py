@@ -1,7 +1,8 @@
 """A node for each pod: among those that may have it, the one with the fewest pods, of its own kind first.
 
-What is looked at: readiness, `unschedulable`, taints and tolerations, and the pod's node selector. Resources
-and affinities are not. Source: "Kubernetes Scheduler" and "Taints and Tolerations" in the documentation.
+What is looked at: readiness, `unschedulable`, taints and tolerations, the pod's node selector, and how many
+pods a node may have. Other resources and affinities are not. Source: "Kubernetes Scheduler" and "Taints and
+Tolerations" in the documentation.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def plan_scheduling(pods: Iterable[Pod], nodes: Iterable[Node], now: datetime) -
             waiting.append(pod)
     writes: list[Write] = []
     for pod in sorted(waiting, key=_age):
-        refusals = {node.metadata.name: _refusal(pod, node) for node in by_name}
+        refusals = {node.metadata.name: _refusal(pod, node, on_node[node.metadata.name]) for node in by_name}
         fitting = [name for name, refusal in refusals.items() if refusal is None]
         if not fitting:
             writes.extend(_unschedulable(pod, refusals.values(), now))
@@ -76,7 +77,7 @@ def _is_ours(pod: Pod) -> bool:
     )
 
 
-def _refusal(pod: Pod, node: Node) -> str | None:
+def _refusal(pod: Pod, node: Node, pods_there: int) -> str | None:
     """Why the node cannot have the pod, in the words of Kubernetes' scheduler."""
     tolerations = pod.spec.tolerations
     if not is_subset(pod.spec.node_selector, node.metadata.labels):
@@ -89,6 +90,8 @@ def _refusal(pod: Pod, node: Node) -> str | None:
             return f"node(s) had untolerated taint {{{taint.key}{value}}}"
     if not node.is_ready:
         return "node(s) were not ready"
+    if pods_there >= node.most_pods:
+        return "Too many pods"
     return None
 
 
