@@ -6,7 +6,6 @@ import asyncio
 import secrets
 import socket
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
@@ -48,7 +47,6 @@ class Site:
         self._network = network
         self._port = listening.getsockname()[1]
         self._secret = secrets.token_urlsafe(24)
-        self._closing = AsyncExitStack()
 
     @property
     def url(self) -> str:
