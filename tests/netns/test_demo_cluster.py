@@ -274,6 +274,17 @@ def test_a_cluster_in_the_foreground_ends_with_its_command(other: Demo, number: 
     assert other.processes() == []
 
 
+def test_the_log_of_a_cluster_that_ended_by_itself_is_left(other: Demo) -> None:
+    command = other.started("up", "--nodes", "1", "--empty", "--foreground")
+    assert command.stdout is not None and command.stderr is not None
+    with command.stdout, command.stderr:
+        assert any(line == "Ctrl-C takes it down.\n" for line in command.stdout)
+        os.kill(other.running().pid, signal.SIGKILL)
+        assert f"{other.folder}/demo.log may say why" in command.stderr.read()
+        assert command.wait(TIMEOUT_SECONDS) == 1
+    assert (other.folder / "demo.log").exists()
+
+
 @pytest.mark.parametrize(
     ("file", "status", "says"),
     [

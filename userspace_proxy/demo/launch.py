@@ -135,8 +135,13 @@ def launched(
                 _launch(surroundings, run)
         os.close(reporting)
         os.waitpid(launcher, 0)
-        yield _until_ready(reports, say), leash
+        ready = _until_ready(reports, say)
         ending.pop_all()
+        try:
+            yield ready, leash
+        except BaseException:
+            _let_go(leash, reports)  # it removes what it has written, unless that tells of a fault
+            raise
 
 
 def _until_ready(reports: int, say: Callable[[str], None]) -> Ready:
@@ -155,16 +160,21 @@ def _until_ready(reports: int, say: Callable[[str], None]) -> Ready:
 
 
 def _end(leash: socket.socket, reports: int, path: Path) -> None:
-    """Wait for the end of a cluster that we let go, and remove what it may have left; what was kept stays."""
+    """Let go of a cluster, and remove what it may have left; what was kept stays."""
+    _let_go(leash, reports)
+    if path.exists():
+        state_directory.clear(path, keep=True)
+        with suppress(OSError):  # something is kept
+            path.rmdir()
+
+
+def _let_go(leash: socket.socket, reports: int) -> None:
+    """Have a cluster end that was not told to stay, and wait for its end."""
     leash.close()
     deadline = time.monotonic() + _END_SECONDS
     while select.select([reports], [], [], max(0.0, deadline - time.monotonic()))[0]:
         if not os.read(reports, 65536):
             break
-    if path.exists():
-        state_directory.clear(path, keep=True)
-        with suppress(OSError):  # something is kept
-            path.rmdir()
 
 
 def _listening() -> socket.socket:
