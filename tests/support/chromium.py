@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import itertools
+import os
 import shutil
+import signal
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -148,6 +150,7 @@ async def opened_page() -> AsyncIterator[Page]:
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL,
+        start_new_session=True,  # Debian's program is a shell script that waits for the browser
     )
     try:
         port = await _port(folder / "DevToolsActivePort", browser)
@@ -163,8 +166,8 @@ async def opened_page() -> AsyncIterator[Page]:
                 listening.cancel()
                 await asyncio.gather(listening, return_exceptions=True)
     finally:
-        if browser.returncode is None:
-            browser.terminate()
+        with suppress(ProcessLookupError):
+            os.killpg(browser.pid, signal.SIGKILL)
         await browser.wait()
         shutil.rmtree(folder, ignore_errors=True)
 
