@@ -18,6 +18,7 @@ import msgspec
 import pytest
 
 from tests.support.chromium import Page, chromium, opened_page
+from tests.support.waiting import wait_until
 from userspace_proxy.demo.control import ClusterStatus
 from userspace_proxy.demo.state_directory import VARIABLE
 
@@ -229,3 +230,20 @@ def test_a_browser_scales_and_sends_by_its_sliders(url: str) -> None:
             return page
 
     assert asyncio.run(look()).complaints == []
+
+
+def test_nothing_is_sent_when_nobody_looks(url: str) -> None:
+    """The requests that a page began end with its last viewer."""
+    stream = events(url)
+    next(stream)
+    assert answer(f"{url}load", {"service": "default/web", "perSecond": 5})[0] == 204
+    stream.close()
+
+    def is_forgotten() -> bool:
+        time.sleep(0.5)  # whoever looks again at once may come before the last one is seen to have left
+        stream = events(url)
+        _, view = next(stream)
+        stream.close()
+        return bool(view["load"]["load"]["perSecond"] == 0)
+
+    wait_until(is_forgotten)
