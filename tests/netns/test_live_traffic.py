@@ -27,6 +27,8 @@ from userspace_proxy.core.answers.ejections import Ejection, EjectParameters, Un
 from userspace_proxy.core.answers.services import ServicePortAnswer, ServicesQuestion
 
 SECONDS = 30.0
+OBEYING_CTRL_C = ("env", "--default-signal=INT")
+"""Whoever is started in a shell's background ignores it, and so does what it starts."""
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +86,7 @@ def test_connections_are_listed_with_the_frontend_that_clients_sent_to(node: Ser
         assert f"{address}:{port}" in table
         assert "1 more, which began later" in table
         command = ("connections", "--service", service.name, "--watch", "--interval", "0.2", "-o", "json")
-        with node.node.popen(*USERSPACE_PROXY, *command, stdout=subprocess.PIPE) as watching:
+        with node.node.popen(*OBEYING_CTRL_C, *USERSPACE_PROXY, *command, stdout=subprocess.PIPE) as watching:
             assert watching.stdout is not None
             for _ in range(2):
                 assert len(json.loads(watching.stdout.readline())["connections"]) == 2

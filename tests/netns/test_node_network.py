@@ -93,6 +93,6 @@ def test_settings_are_the_namespace_s_own(node_network: NodeNetwork) -> None:
 
 
 def test_run_directory_is_not_the_host_s(node_network: NodeNetwork) -> None:
-    agents_state = {"userspace-proxy"}  # of agents of other tests, perhaps
-    assert {path.name for path in Path("/run").iterdir()} - agents_state == {"netns"}
+    of_other_tests = {"mount", "sandboxes", "userspace-proxy"}  # perhaps: of pods, and of agents
+    assert {path.name for path in Path("/run").iterdir()} - of_other_tests == {"netns"}
     assert sorted(path.name for path in Path("/run/netns").iterdir()) == ["node", "outside"]
