@@ -125,12 +125,14 @@ def test_what_cannot_be_done_is_refused_with_a_reason(url: str) -> None:
         ("deployments/default/web/scale", {"replicas": 1000}, 400),
         ("deployments/default/web/scale", {"replicas": -1}, 400),
         ("load", {"service": "default/nothing", "perSecond": 1}, 404),
+        ("load", {"service": "default/../services/web", "perSecond": 1}, 400),
         ("load", {"service": "kube-system/kube-dns", "perSecond": "many"}, 400),
     ):
         said_status, said = answer(url + path, body)
         assert said_status == status, (path, said)
         assert json.loads(said)["message"]
     assert answer(f"{url}services/default/nothing")[0] == 404
+    assert answer(f"{url}services/default/..%2fpods%2fclient")[0] == 404
 
 
 def test_a_service_is_told_in_full(url: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from userspace_proxy.demo.web.admission import is_secret, refusal
+from userspace_proxy.demo.web.admission import is_object, is_secret, refusal
 
 PORT = 4711
 OURS = {"Host": "127.0.0.1:4711"}
@@ -44,6 +44,16 @@ def test_the_page_itself_and_programs_may(method: str, headers: dict[str, str]) 
 )
 def test_nobody_else_may(method: str, headers: dict[str, str]) -> None:
     assert refusal(method, headers, PORT)
+
+
+@pytest.mark.parametrize("given", ["default/web", "kube-system/kube-dns", "a/b.c-1"])
+def test_an_object_has_a_namespace_and_a_name(given: str) -> None:
+    assert is_object(given)
+
+
+@pytest.mark.parametrize("given", ["", "web", "/web", "default/", "default/..", "a/../b", "a/b/c", "a/b?c", "a/b\n"])
+def test_what_leads_elsewhere_is_no_object(given: str) -> None:
+    assert not is_object(given)
 
 
 def test_the_secret_is_the_whole_one() -> None:

@@ -10,6 +10,7 @@ import msgspec
 from userspace_proxy.demo.api_client import ApiClient
 from userspace_proxy.demo.api_resources import DEPLOYMENTS, PODS, SERVICES, JsonObject
 from userspace_proxy.demo.kubelet.pod_spec import BLACK_HOLE, KILL, READY
+from userspace_proxy.demo.web.admission import is_object
 from userspace_proxy.demo.web.load import Load, aim_at
 from userspace_proxy.errors import UsageError
 
@@ -63,6 +64,8 @@ class Actions:
         if wanted.per_second <= 0:
             self._load.send(None, 0)
             return
+        if not is_object(wanted.service):
+            raise UsageError(f"{wanted.service!r} is no Service: it is to be like default/web")
         namespace, _, name = wanted.service.partition("/")
         aim = aim_at(await self._client.get(SERVICES, namespace, name))
         if aim is None:

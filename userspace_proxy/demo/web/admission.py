@@ -9,6 +9,7 @@ is told by the Host, and a request that another page makes by Origin and Sec-Fet
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -25,6 +26,9 @@ HEADERS: Final = {
 }
 """With every answer: it loads nothing from elsewhere, and nobody may frame it or learn its address."""
 
+NAME: Final = "[a-z0-9][a-z0-9.-]*"
+"""A namespace, or an object's name: nothing that would lead elsewhere as a part of an API's path."""
+
 
 def refusal(method: str, headers: Mapping[str, str], port: int) -> str | None:
     """Why a request is not answered, whatever its path; None if it may come in."""
@@ -40,6 +44,11 @@ def refusal(method: str, headers: Mapping[str, str], port: int) -> str | None:
     if method == "POST" and headers.get("Content-Type", "").partition(";")[0].strip() != "application/json":
         return "what is posted has to be application/json"
     return None
+
+
+def is_object(given: str) -> bool:
+    """Whether this is a `namespace/name`."""
+    return re.fullmatch(f"{NAME}/{NAME}", given) is not None
 
 
 def is_secret(given: str, secret: str) -> bool:

@@ -24,6 +24,7 @@ from userspace_proxy.demo.web.view import AgentReading, Objects, View, changes, 
 TICK_SECONDS: Final = 0.4
 _SETTLE_SECONDS: Final = 0.03
 """So long changes are gathered: one that makes ten is drawn once."""
+_AGAIN_SECONDS: Final = 5.0
 
 _log = logging.getLogger(__name__)
 
@@ -59,8 +60,10 @@ class Live:
                 for task in (following, leaving):
                     task.cancel()
                 results = await asyncio.gather(following, leaving, return_exceptions=True)
-            if isinstance(results[0], Exception):
-                raise results[0]
+            if isinstance(results[0], Exception):  # of no picture; the cluster does without one
+                _log.error("The page cannot follow the cluster", exc_info=results[0])
+                self.audience.tell("news", "this page cannot follow the cluster, and tries again")
+                await asyncio.sleep(_AGAIN_SECONDS)
 
     async def _follow(self) -> None:
         self._nodes = Mirror(self._client, NODES)

@@ -18,7 +18,7 @@ from userspace_proxy.demo.api_client import ApiClient, ApiError
 from userspace_proxy.demo.api_resources import SERVICES
 from userspace_proxy.demo.cluster_network import ClusterNetwork
 from userspace_proxy.demo.web.actions import Actions, Scale, Sending, Switch
-from userspace_proxy.demo.web.admission import HEADERS, is_secret, refusal
+from userspace_proxy.demo.web.admission import HEADERS, NAME, is_secret, refusal
 from userspace_proxy.demo.web.agent_answers import AgentAnswers
 from userspace_proxy.demo.web.audience import Viewer
 from userspace_proxy.demo.web.live import Live
@@ -74,11 +74,12 @@ class Site:
 
     def _application(self, actions: Actions) -> web.Application:
         app = web.Application(client_max_size=_BODY_BYTES, middlewares=[self._admit])
-        pod, deployment = "/{secret}/pods/{namespace}/{name}", "/{secret}/deployments/{namespace}/{name}"
+        named = f"{{namespace:{NAME}}}/{{name:{NAME}}}"
+        pod, deployment = f"/{{secret}}/pods/{named}", f"/{{secret}}/deployments/{named}"
         app.add_routes(
             [
                 web.get("/{secret}/events", self._events),
-                web.get("/{secret}/services/{namespace}/{name}", self._service),
+                web.get(f"/{{secret}}/services/{named}", self._service),
                 web.post(f"{pod}/kill", _acting(actions.kill)),
                 web.post(f"{pod}/ready", _acting(actions.make_ready, Switch)),
                 web.post(f"{pod}/black-hole", _acting(actions.black_hole, Switch)),
@@ -96,7 +97,7 @@ class Site:
         response: web.StreamResponse
         if (why := refusal(request.method, request.headers, self._port)) is not None:
             response = _said(403, why)
-        elif not is_secret(request.path.split("/")[1], self._secret):
+        elif not is_secret(request.path.lstrip("/").partition("/")[0], self._secret):
             response = _said(
                 404, "the page's address has a part here that `userspace-proxy demo status` tells"
             )

@@ -37,7 +37,7 @@ export function show(what) {
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && shown) show("");
 });
-setInterval(() => document.hidden || refresh(), REFRESH_MILLISECONDS);
+setInterval(() => document.hidden || document.body.dataset.connection === "lost" || refresh(), REFRESH_MILLISECONDS);
 
 const split = (what) => [what.slice(0, what.indexOf(":")), what.slice(what.indexOf(":") + 1)];
 
