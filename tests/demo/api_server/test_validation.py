@@ -240,6 +240,14 @@ def test_services(item: Object, problem: str) -> None:
         (pod(restartPolicy="Sometimes"), "spec.restartPolicy: Unsupported value"),
         (pod(dnsPolicy="Mine"), "spec.dnsPolicy: Unsupported value"),
         (pod(terminationGracePeriodSeconds=-1), "spec.terminationGracePeriodSeconds: Invalid value: -1"),
+        (
+            pod(
+                container(lifecycle={"preStop": {"sleep": {"seconds": 3}}}),
+                terminationGracePeriodSeconds=2,
+            ),
+            "spec.containers[0].lifecycle.preStop.sleep: Invalid value: 3: must be non-negative and less than "
+            "terminationGracePeriodSeconds (2)",
+        ),
         (pod(nodeName="a b"), "spec.nodeName: Invalid value"),
         (pod(hostname="a.b"), "spec.hostname: Invalid value"),
         (pod(nodeSelector={"a": "b c"}), 'spec.nodeSelector: Invalid value: "b c": a valid label must be'),

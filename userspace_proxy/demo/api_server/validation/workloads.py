@@ -40,6 +40,7 @@ def _pod_spec_causes(spec: Object, path: str, restart_policies: tuple[str, ...])
         for index, container in enumerate(spec.get(field, ())):
             place = f"{path}.{field}[{index}]"
             yield from _container_causes(container, place)
+            yield from _pre_stop_causes(container, place, spec.get("terminationGracePeriodSeconds"))
             if container.get("name") and container["name"] in seen:
                 yield is_duplicate(f"{place}.name", container["name"])
             seen.add(container.get("name", ""))
@@ -92,6 +93,15 @@ def _container_causes(container: Object, path: str) -> Iterator[Cause]:
             yield from _probe_causes(
                 container[field], f"{path}.{field}", is_liveness=field != "readinessProbe"
             )
+
+
+def _pre_stop_causes(container: Object, path: str, grace_seconds: int | None) -> Iterator[Cause]:
+    sleep = container.get("lifecycle", {}).get("preStop", {}).get("sleep")
+    if sleep is None or grace_seconds is None:
+        return
+    if not 0 <= (seconds := sleep.get("seconds", 0)) <= grace_seconds:
+        detail = f"must be non-negative and less than terminationGracePeriodSeconds ({grace_seconds})"
+        yield is_invalid(f"{path}.lifecycle.preStop.sleep", seconds, detail)
 
 
 def _probe_causes(probe: Object, path: str, *, is_liveness: bool) -> Iterator[Cause]:
