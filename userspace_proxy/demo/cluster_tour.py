@@ -113,9 +113,14 @@ def count_in_rules(scene: Scene) -> None:
 
 def bear_a_dead_pod(scene: Scene) -> None:
     """A pod that refuses costs nobody a request."""
-    victim = scene.pods()[0].name
+    pod = scene.pods()[0]
+    victim = pod.name
     scene.narration.chapter(f"{victim} refuses connections, and nobody tells the proxy")
     scene.perform(tour_actions.annotate(victim, {_REFUSE: "true"}))
+    wait_until(  # asked at its own address, which the proxy does not hear of
+        lambda: not scene.stage_answers("client", f"http://{pod.addresses[0]}:8080", 1).names,
+        seconds=_PATIENCE_SECONDS,
+    )
     answers = scene.ask("client", f"http://{APP}", _MANY, show=counted)
     scene.narration.claim(f"no request of {_MANY} fails", expected=_MANY, seen=len(answers.names))
     scene.narration.claim_that(
