@@ -245,8 +245,8 @@ def test_services(item: Object, problem: str) -> None:
                 container(lifecycle={"preStop": {"sleep": {"seconds": 3}}}),
                 terminationGracePeriodSeconds=2,
             ),
-            "spec.containers[0].lifecycle.preStop.sleep: Invalid value: 3: must be non-negative and less than "
-            "terminationGracePeriodSeconds (2)",
+            "spec.containers[0].lifecycle.preStop.sleep: Invalid value: 3: must be non-negative and less "
+            "than terminationGracePeriodSeconds (2)",
         ),
         (pod(nodeName="a b"), "spec.nodeName: Invalid value"),
         (pod(hostname="a.b"), "spec.hostname: Invalid value"),

@@ -51,7 +51,9 @@ def test_an_object_has_a_namespace_and_a_name(given: str) -> None:
     assert is_object(given)
 
 
-@pytest.mark.parametrize("given", ["", "web", "/web", "default/", "default/..", "a/../b", "a/b/c", "a/b?c", "a/b\n"])
+@pytest.mark.parametrize(
+    "given", ["", "web", "/web", "default/", "default/..", "a/../b", "a/b/c", "a/b?c", "a/b\n"]
+)
 def test_what_leads_elsewhere_is_no_object(given: str) -> None:
     assert not is_object(given)
 
