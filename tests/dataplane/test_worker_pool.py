@@ -34,7 +34,7 @@ from userspace_proxy.core.service_port import (
 from userspace_proxy.core.traffic_totals import TrafficTotals
 from userspace_proxy.dataplane.control_sockets import ControlSockets
 from userspace_proxy.dataplane.listening_sockets import ListeningSockets
-from userspace_proxy.dataplane.messages import ListenerConfig, ServicePortConfig, WorkerLimits
+from userspace_proxy.dataplane.messages import ListenerConfig, ServicePortConfig, Start, WorkerLimits
 from userspace_proxy.dataplane.worker_pool import WorkerPool
 
 
@@ -329,6 +329,28 @@ def test_a_stuck_worker_is_replaced_and_holds_up_nobody_else() -> None:
             assert stuck not in fixture.pool.pids
 
     with_pool(2, scenario)
+
+
+def test_who_starts_a_worker_of_another_build_can_be_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a pool that looks for a worker would never close."""
+
+    async def scenario(fixture: Fixture) -> None:
+        pool, asked = fixture.pool, asyncio.Event()
+        start_message = pool._start_message
+
+        def asked_to_start() -> Callable[..., Start]:
+            asked.set()
+            return start_message()
+
+        monkeypatch.setattr(pool, "_is_replaced", lambda: True)
+        monkeypatch.setattr(pool, "_start_message", asked_to_start)
+        spawning = asyncio.create_task(pool._spawn())
+        await asked.wait()
+        spawning.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await spawning
+
+    with_pool(1, scenario)
 
 
 def test_a_worker_that_gets_stuck_in_silence_is_noticed() -> None:

@@ -345,8 +345,10 @@ class WorkerPool:
         try:
             try:
                 await process.request(self._start_message())
-            finally:
-                await self._require_our_build()
+            except WorkerError:
+                await self._require_our_build()  # which says why, if it is that
+                raise
+            await self._require_our_build()
         except BaseException:
             await process.end()
             raise
