@@ -15,6 +15,7 @@ from pathlib import Path
 import uvloop
 
 from userspace_proxy.dataplane.messages import Keep, SetVerbosity, Start, WorkerLimits
+from userspace_proxy.dataplane.succession import Hello
 from userspace_proxy.dataplane.worker_link import WorkerLink
 from userspace_proxy.dataplane.worker_log import WorkerLog
 from userspace_proxy.dataplane.worker_process import WorkerProcess
@@ -30,7 +31,9 @@ async def linked(
 ) -> AsyncIterator[tuple[WorkerProcess, WorkerLink]]:
     """A worker that was started, and its agent's link to it."""
     loop = asyncio.get_running_loop()
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     with ExitStack() as stack:
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, limit)  # a worker lowers it
         control = stack.enter_context(socket.socket(socket.AF_UNIX))
         control.bind(str(folder / "control"))
         control.listen()
@@ -55,11 +58,7 @@ def test_what_is_kept_for_the_next_agent_is_no_room_for_connections(tmp_path: Pa
                     await link.request(keep, [kept.fileno() for _ in names])
                     assert room.capacity == before - len(names)
 
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        uvloop.run(scenario())
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+    uvloop.run(scenario())
 
 
 def test_an_agent_says_how_much_is_logged(tmp_path: Path) -> None:
@@ -90,5 +89,29 @@ def test_an_agent_is_told_that_descriptors_ran_out_once_in_a_while(tmp_path: Pat
                 process._worker._connects.descriptors_ran_out()
             await link.request(partial(SetVerbosity, verbosity=0))  # comes after it
             assert told == ["short"]
+
+    uvloop.run(scenario())
+
+
+def test_an_agent_of_who_knows_which_build_is_told_nothing_before_its_start(tmp_path: Path) -> None:
+    told: list[str] = []
+
+    async def scenario() -> None:
+        async with linked(tmp_path) as (process, _):
+            sock = socket.socket(socket.AF_UNIX)
+            sock.connect(str(tmp_path / "control"))
+            link = WorkerLink(asyncio.get_running_loop(), sock, pid=0, control_file=tmp_path / "control")
+            link.ran_short = lambda: told.append("short")
+            try:
+                await link.request(Hello)
+                process._ran_short()
+                await link.request(Hello)  # comes after it
+                assert told == []
+                await link.request(START)
+                process._ran_short()
+                await link.request(Hello)
+                assert told == ["short"]
+            finally:
+                link.leave()
 
     uvloop.run(scenario())

@@ -98,6 +98,7 @@ class WorkerProcess:
         self._holdings = WorkerHoldings()
         self._worker: Worker | None = None
         self._start: Start | None = None
+        self._start_from: AgentConversation | None = None  # it understands all our messages
         self._timer: asyncio.TimerHandle | None = None
         self._is_draining = False
         self._counted: list[str] = []
@@ -230,7 +231,7 @@ class WorkerProcess:
         return Introduction(sequence, build, pool_size, self._pid_namespace, self._is_draining)
 
     def _start_as(self, asker: AgentConversation, message: Start) -> None:
-        self._start = message
+        self._start, self._start_from = message, asker
         if self._log is not None:
             self._log.shape(message.log_format, message.verbosity)
             self._log.tell = None if asker is self._starter else asker.tell
@@ -246,7 +247,7 @@ class WorkerProcess:
             self._worker.read_again()
 
     def _ran_short(self) -> None:
-        if self._agent is not None:
+        if self._agent is not None and self._agent is self._start_from:
             self._agent.tell(RanShort(0))
 
     def _configure(self, message: Configure, descriptors: list[int]) -> None:
