@@ -10,6 +10,7 @@ happens before what was installed is whole.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
 import os
 import subprocess
@@ -25,7 +26,12 @@ _SETTLE_SECONDS: Final = 2.0
 """Whoever installs writes one file after the other."""
 _IMPORT_SECONDS: Final = 30.0
 _RETRY_SECONDS: Final = 5.0
-_MODULES: Final = ("userspace_proxy.agent.agent", "userspace_proxy.dataplane.worker_process")
+_MODULES: Final = (
+    "userspace_proxy.cli",
+    "userspace_proxy.agent.agent",
+    "userspace_proxy.sources.api_server",
+    "userspace_proxy.dataplane.worker_process",
+)
 _IMPORTED_FROM: Final = Path(__file__).parents[2]
 
 
@@ -100,6 +106,8 @@ def _can_be_imported() -> bool:
 
 def start_again() -> NoReturn:
     """Become what the command that started this process means now."""
-    logging.shutdown()
+    # What belongs to the end of a process, which execve(2) leaves out: the log is written, and files with a
+    # kubeconfig's keys are removed.
+    atexit._run_exitfuncs()
     # By its path: a mere name would be looked for in PATH, where another environment may be.
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
