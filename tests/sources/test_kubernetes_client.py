@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 
 def _said_by(script: str) -> str:
     told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
@@ -26,13 +28,14 @@ print(CoreV1Api.__name__)
     assert _said_by(script) == "[]\nhttp://127.0.0.1:1\nCoreV1Api\n"
 
 
-def test_a_release_with_other_rooms_is_imported_as_a_whole() -> None:
-    script = """
+@pytest.mark.parametrize("error", ["ModuleNotFoundError", "AttributeError"])
+def test_a_release_with_other_rooms_is_imported_as_a_whole(error: str) -> None:
+    script = f"""
 import userspace_proxy.partial_import as partial_import
 from contextlib import contextmanager
 @contextmanager
 def bare_packages(*names):
-    raise ModuleNotFoundError(names[-1])
+    raise {error}(names[-1])
     yield
 partial_import.bare_packages = bare_packages
 from userspace_proxy.sources import kubernetes_client

@@ -26,6 +26,6 @@ else:
 
             client.ApiClient, client.Configuration = ApiClient, Configuration  # where `config` looks for them
             from kubernetes_asyncio.config import ConfigException, load_incluster_config, load_kube_config
-    except ImportError:  # a release with other rooms: all of it, then
+    except (ImportError, AttributeError):  # a release with other rooms: all of it, then
         from kubernetes_asyncio.client import ApiClient, Configuration
         from kubernetes_asyncio.config import ConfigException, load_incluster_config, load_kube_config
