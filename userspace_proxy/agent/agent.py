@@ -8,7 +8,6 @@ import random
 import signal
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from importlib.metadata import version
 from typing import Final, NoReturn
 
 import yaml
@@ -280,7 +279,7 @@ async def run_agent(live: LiveConfiguration, log: Log) -> bool:
             configuration.workers,
             configuration.proxy_port_range,
         )
-        events.record(STARTING, f"Starting userspace-proxy {version('userspace-proxy')}")
+        events.record(STARTING, f"Starting userspace-proxy {observation.version}")
 
         await run_together(
             {

@@ -38,7 +38,8 @@ _SCRAPE_SECONDS: Final = 60.0
 class Observation:
     """The servers that `configuration` asks for; `jobs` open them and serve, `close` closes them.
 
-    While `is_draining` nobody is to send new connections here. `shown` is what /configz shows.
+    While `is_draining` nobody is to send new connections here. `shown` is what /configz shows. `version` is
+    of what runs, whatever is installed in its place by now.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Observation:
         record_event: RecordEvent,
     ) -> None:
         self.is_draining = False
+        self.version = version("userspace-proxy")
         self._needs_node = configuration.manifests is None
         self._state = state
         self._proxier = proxier
@@ -126,7 +128,7 @@ class Observation:
                 table.EVENTS_WRITTEN: self._events.written,
                 table.EVENTS_DROPPED: self._events.dropped,
             },
-            version("userspace-proxy"),
+            self.version,
         )
 
     def _families(self) -> dict[IPFamily, FamilyHealth]:

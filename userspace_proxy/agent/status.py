@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from importlib.metadata import version
 from itertools import islice
 from typing import Final
 
@@ -74,7 +73,7 @@ class StatusAnswers:
         left_out = await self._live.left_out(readings, _MOST_LEFT_OUT)
         ledger = self._proxier.ledger
         yield Status(
-            version=version("userspace-proxy"),
+            version=self._observation.version,
             pid=os.getpid(),
             node=self._state.node_name,
             zone=self._state.node.zone,
