@@ -236,6 +236,19 @@ def test_many_are_listed_in_portions_and_what_is_left_out_is_counted(
         assert worker.call(listing.portion, MANY) == ([], 0), "those that have ended since are none"
 
 
+def test_the_oldest_are_listed_first_however_far_they_are(worker: RunningWorker) -> None:
+    """Where not all are asked for, these are."""
+    with server(echo) as pod, silent() as slow:
+        web, other = worker.serve(pod), worker.serve(slow, key="default/other TCP IPv4")
+        with connect(web.proxy_port) as first:
+            wait_until(lambda: [each.state for each in listed(worker)[0]] == [ConnectionState.ESTABLISHED])
+            with connect(other.proxy_port) as second:
+                wait_until(lambda: len(listed(worker)[0]) == 2)
+                found, _ = listed(worker)
+                assert [each.client for each in found] == [first.getsockname(), second.getsockname()]
+                assert found[1].state is ConnectionState.CONNECTING
+
+
 def test_an_endpoint_that_keeps_failing_is_seen_to_be_left_out(worker: RunningWorker) -> None:
     with ExitStack() as stack:
         pods = [stack.enter_context(server(say_port)) for _ in range(2)]

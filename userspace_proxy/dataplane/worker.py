@@ -14,6 +14,7 @@ import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
+from operator import attrgetter
 from random import Random
 from typing import Final
 
@@ -32,7 +33,7 @@ from userspace_proxy.dataplane.dialled_addresses import is_dialled
 from userspace_proxy.dataplane.ejection_reports import EjectionReports
 from userspace_proxy.dataplane.endpoint_removals import EndpointRemovals, Listed
 from userspace_proxy.dataplane.inherited import Flow, Inherited
-from userspace_proxy.dataplane.live_connections import ConnectionListing
+from userspace_proxy.dataplane.live_connections import Connection, ConnectionListing
 from userspace_proxy.dataplane.messages import (
     ListenerConfig,
     ListenerKey,
@@ -192,11 +193,15 @@ class Worker:
         return counters
 
     def list_connections(self, query: ConnectionQuery) -> ConnectionListing:
-        """Those that `query` means and that go on now. They are described as the listing is read."""
+        """Those that `query` means and that go on now, the oldest first. They are described as the listing is
+        read.
+        """
         service_ports = [*self._service_ports.values(), *self._removed.values()]
         flows = (flow for each in service_ports if each.counters.active for flow in each.live_flows())
+        connections: list[Connection] = [*self._relays, *self._connects, *flows]
+        connections.sort(key=attrgetter("came_at"))  # next to nothing: most are in order
         return ConnectionListing(
-            [*self._connects, *self._relays, *flows],
+            connections,
             {id(each.counters): each for each in service_ports},
             query,
             self._loop.time(),
