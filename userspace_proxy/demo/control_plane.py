@@ -273,7 +273,7 @@ def pod_status(pod: JsonObject) -> PodStatus:
         namespace=metadata["namespace"],
         name=metadata["name"],
         node=pod["spec"].get("nodeName", ""),
-        addresses=tuple(entry["ip"] for entry in status.get("podIPs") or ()),
+        addresses=tuple(entry["ip"] for entry in status.get("podIPs") or () if entry.get("ip")),
         state="Terminating" if metadata.get("deletionTimestamp") else status.get("phase", "Pending"),
         is_ready=conditions.get("Ready") == "True" or status.get("phase") == "Succeeded",
     )

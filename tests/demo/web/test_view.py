@@ -178,6 +178,7 @@ def test_an_address_belongs_to_the_pod_that_stays() -> None:
     leaving = pod("old", "10.0.0.1", metadata={"deletionTimestamp": "2026-01-01T00:00:00Z"})
     keys = pod_keys([pod("new", "10.0.0.1"), leaving])
     assert keys == {"10.0.0.1": "default/new"}
+    assert pod_keys([pod("odd", "10.0.0.2", status={"podIPs": [{}]})]) == {}
     assert target_of("10.0.0.1:80", keys) == "default/new"
     assert target_of("[fd00::1]:80", {"fd00::1": "default/six"}) == "default/six"
     assert target_of("192.0.2.2:6443", keys) == "192.0.2.2"

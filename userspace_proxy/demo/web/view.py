@@ -82,7 +82,7 @@ def changes(before: View, after: View) -> Changes:
 def pod_keys(pods: Iterable[JsonObject]) -> dict[str, str]:
     """Which pod, as `namespace/name`, has an address; of two the one that is not ending."""
     ordered = sorted(pods, key=lambda pod: not pod["metadata"].get("deletionTimestamp"))
-    return {entry["ip"]: _key(pod) for pod in ordered for entry in _status(pod).get("podIPs") or ()}
+    return {address: _key(pod) for pod in ordered for address in _addresses(pod)}
 
 
 def target_of(endpoint: str, keys: Mapping[str, str]) -> str:
@@ -120,13 +120,17 @@ def _pod(pod: JsonObject) -> JsonObject:
         "name": metadata["name"],
         "app": (metadata.get("labels") or {}).get("app", ""),
         "node": pod["spec"].get("nodeName", ""),
-        "addresses": [entry["ip"] for entry in status.get("podIPs") or ()],
+        "addresses": _addresses(pod),
         "state": state,
         "why": why,
         "restarts": sum(container.get("restartCount", 0) for container in containers),
         "isMadeUnready": annotations.get(READY) == "false",
         "isBlackHoled": annotations.get(BLACK_HOLE) == "true",
     }
+
+
+def _addresses(pod: JsonObject) -> list[str]:
+    return [entry["ip"] for entry in _status(pod).get("podIPs") or () if entry.get("ip")]
 
 
 def _pod_state(pod: JsonObject, annotations: Mapping[str, str]) -> tuple[str, str]:
