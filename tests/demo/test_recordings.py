@@ -48,4 +48,4 @@ def test_a_recording_is_whole_fetches_nothing_and_is_shown(name: str) -> None:
     svg = (ROOT / "docs" / "recordings" / name).read_text()
     assert "$ " in words(svg)
     assert svg.count("http") == svg.count("http://www.w3.org/") + words(svg).count("http")
-    assert f"(docs/recordings/{name})" in (ROOT / "README.md").read_text()
+    assert f'<img src="docs/recordings/{name}"' in (ROOT / "README.md").read_text()
