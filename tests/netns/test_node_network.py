@@ -93,6 +93,7 @@ def test_settings_are_the_namespace_s_own(node_network: NodeNetwork) -> None:
 
 
 def test_run_directory_is_not_the_host_s(node_network: NodeNetwork) -> None:
-    of_other_tests = {"mount", "sandboxes", "userspace-proxy"}  # perhaps: of pods, and of agents
-    assert {path.name for path in Path("/run").iterdir()} - of_other_tests == {"netns"}
+    names = {path.name for path in Path("/run").iterdir()}  # those of other tests' pods and agents, perhaps
+    assert "netns" in names
+    assert not names & {"dbus", "lock", "log", "systemd", "udev", "user"}  # what a machine has there
     assert sorted(path.name for path in Path("/run/netns").iterdir()) == ["node", "outside"]
