@@ -46,15 +46,15 @@ class SupervisedAgentKilled(ContainerFault):
     """It is started again in place, and once more while it may be starting still."""
 
     def inflict(self) -> None:
-        self.serving = self.container.log.count(SERVING)
         self.world.kill_agent()
         if self.random.random() < 0.5:
             wait_until(lambda: self.container.is_running, REPAIR_SECONDS)
             time.sleep(self.random.uniform(0, 1))
             self.world.kill_agent()
+        self.served = self.container.log.count(SERVING)  # those that are dead by now, also the one between
 
     def heal(self) -> None:
-        wait_until(lambda: self.container.log.count(SERVING) > self.serving, REPAIR_SECONDS)
+        wait_until(lambda: self.container.log.count(SERVING) > self.served, REPAIR_SECONDS)
 
 
 class ContainerTold(ContainerFault):
