@@ -71,11 +71,6 @@ def label_selector_text(selector: Object) -> str:
     return ",".join(words)
 
 
-def host_port(address: str, port: object) -> str:
-    """Address and port, IPv6 in brackets."""
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-
-
 def shortened(parts: list[str], empty: str) -> str:
     """The first parts of a list, and how many more there are."""
     if not parts:

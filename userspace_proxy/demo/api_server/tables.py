@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, TypeAlias
 
+from userspace_proxy.core.service_port import host_port
 from userspace_proxy.demo.api_server.cells import (
     NONE,
     UNKNOWN,
     UNSET,
     Cells,
     age,
-    host_port,
     label_selector_text,
     shortened,
     since,
